@@ -1,0 +1,15 @@
+//! cleave: a SAN array in user space.
+//!
+//! Floors, from the ground up; a room uses only lower floors (docs/ARCHITECTURE.md, and the test `house` holds it).
+
+pub mod sam;
+pub mod units;
+pub mod wire;
+
+pub mod store;
+
+pub mod volume;
+
+pub mod scsi;
+
+pub mod lu;

@@ -1,0 +1,122 @@
+//! The logical unit: one [`Task`] goes down, one [`Ending`] comes up, nothing asks back.
+//!
+//! A task carries all its data-out when it comes and is answered exactly once through its [`Reply`], which is a token:
+//! dropping it unanswered is a defect that answers HARDWARE ERROR instead of hanging a host.
+
+use std::sync::Arc;
+
+use crate::sam::{Attribute, Cdb, NexusId, Status, TaskTag};
+
+/// What a command ended with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Status code.
+    pub status: Status,
+    /// Sense data as it goes on the wire, in the format that D_SENSE asks for; empty unless CHECK CONDITION.
+    pub sense: Vec<u8>,
+    /// Data for the initiator, not cut to what it expects; a CHECK CONDITION may carry data too (tape ILI).
+    pub data_in: Vec<u8>,
+    /// How many bytes of data-out the command wanted; the transport derives the residual of a write from it.
+    pub wanted_out: u64,
+    /// The data-out buffer, handed back for reuse.
+    pub data_out: Vec<u8>,
+}
+
+impl Outcome {
+    /// GOOD without data.
+    #[must_use]
+    pub fn good() -> Self {
+        Self::status(Status::Good)
+    }
+
+    /// A bare status.
+    #[must_use]
+    pub fn status(status: Status) -> Self {
+        Self { status, sense: Vec::new(), data_in: Vec::new(), wanted_out: 0, data_out: Vec::new() }
+    }
+
+    /// CHECK CONDITION with encoded sense data.
+    #[must_use]
+    pub fn check(sense: Vec<u8>) -> Self {
+        Self { sense, ..Self::status(Status::CheckCondition) }
+    }
+
+    /// GOOD with data for the initiator.
+    #[must_use]
+    pub fn data(data_in: Vec<u8>) -> Self {
+        Self { data_in, ..Self::good() }
+    }
+}
+
+/// How a task left the task set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It completed: send this.
+    Completed(Outcome),
+    /// It was aborted: send nothing, forget the tag.
+    Aborted,
+}
+
+/// Where the endings of a nexus' tasks go: implemented by each front (iSCSI connection, TCMU ring, copy manager).
+/// Called on whatever thread finished the task, once a task, and must not block.
+pub trait ReplySink: Send + Sync {
+    /// The task `tag` has ended.
+    fn reply(&self, tag: TaskTag, ending: Ending);
+}
+
+/// The duty to answer one task.
+pub struct Reply {
+    sink: Option<Arc<dyn ReplySink>>,
+    tag: TaskTag,
+}
+
+impl Reply {
+    /// The duty to tell `sink` how `tag` ended.
+    #[must_use]
+    pub fn new(sink: Arc<dyn ReplySink>, tag: TaskTag) -> Self {
+        Self { sink: Some(sink), tag }
+    }
+
+    /// Answers.
+    pub fn send(mut self, ending: Ending) {
+        if let Some(sink) = self.sink.take() {
+            sink.reply(self.tag, ending);
+        }
+    }
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reply({:?})", self.tag)
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(sink) = self.sink.take() {
+            tracing::error!(tag = self.tag.0, "a task was dropped unanswered");
+            // Fixed format, HARDWARE ERROR, INTERNAL TARGET FAILURE.
+            let sense = vec![0x70, 0, 4, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x44, 0, 0, 0, 0, 0];
+            sink.reply(self.tag, Ending::Completed(Outcome::check(sense)));
+        }
+    }
+}
+
+/// One command on its way to a device server, with all its data.
+#[derive(Debug)]
+pub struct Task {
+    /// Who asks.
+    pub nexus: NexusId,
+    /// The initiator's name for the task.
+    pub tag: TaskTag,
+    /// Its place in the task set's order.
+    pub attribute: Attribute,
+    /// The command.
+    pub cdb: Cdb,
+    /// All the data-out that the initiator sent.
+    pub data_out: Vec<u8>,
+    /// A buffer to build data-in in, of any content and length: a reused allocation.
+    pub data_in: Vec<u8>,
+    /// Where the ending goes.
+    pub reply: Reply,
+}

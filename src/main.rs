@@ -1,0 +1,3 @@
+//! `cleave`: the daemon and its control commands.
+
+fn main() {}

@@ -1,0 +1,4 @@
+//! Pure codecs of SPC, SBC and SSC: bytes to typed commands and back. No I/O, no state, no clock.
+
+pub mod opcode;
+pub mod sense;

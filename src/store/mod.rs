@@ -1,0 +1,113 @@
+//! Bytes at offsets: the seam at which a file, memory or a distributed engine plugs in.
+//!
+//! A [`Store`] is so small that tests re-implement it with faults. It knows nothing of blocks, volumes or pairs.
+//! The rules that every implementation keeps:
+//!
+//! * What was never written, or was discarded, reads as zeros.
+//! * A write is visible to every later read at once; it is durable only after a [`Store::flush`] that started after
+//!   the write returned, or if it was itself [`Durability::Stable`].
+//! * After a failed flush the store fails closed: every later write and flush fails, because the kernel has dropped
+//!   the dirty pages and nobody knows which (there is no second chance to write them).
+//! * With [`Patience::Now`] nothing waits for a device: the call fails with [`StoreError::WouldBlock`], having done
+//!   nothing, and the caller repeats it with [`Patience::Wait`] on a thread that may sleep.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+
+/// Whether a call may wait for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Do it without waiting, or fail with `WouldBlock` and no effect.
+    Now,
+    /// Wait as long as it takes.
+    Wait,
+}
+
+/// When a write counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// In the cache: the next flush makes it stable.
+    Cached,
+    /// On stable storage before the call returns (FUA).
+    Stable,
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It would have had to wait, and [`Patience::Now`] forbade it. Nothing happened.
+    #[error("the operation would have to wait for the device")]
+    WouldBlock,
+    /// No space left on the device that holds the store. Nothing that was stable is lost.
+    #[error("no space left on the device that holds the store")]
+    NoSpace,
+    /// The range ends behind the store's length.
+    #[error("the range {offset}+{length} lies outside the store of {store} bytes")]
+    OutOfRange {
+        /// First byte asked for.
+        offset: u64,
+        /// How many bytes.
+        length: u64,
+        /// Length of the store.
+        store: u64,
+    },
+    /// An earlier write-back failed, so the store refuses to go on.
+    #[error(
+        "the store stopped after an earlier I/O error; restart the daemon when the device is healthy again"
+    )]
+    Stopped,
+    /// The bytes on the device are not what was written, or not this format.
+    #[error("{0}")]
+    Corrupt(String),
+    /// The device failed.
+    #[error("I/O error: {0}")]
+    Io(#[source] io::Error),
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::NoSpace
+            }
+            io::ErrorKind::WouldBlock => Self::WouldBlock,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// Bytes at offsets. See the module's rules.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Length in bytes.
+    fn length(&self) -> u64;
+
+    /// Fills `buffer` from `offset`.
+    fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError>;
+
+    /// Writes `data` at `offset`. On an error an unknown part of the range may hold the new data, except for
+    /// [`StoreError::WouldBlock`] and [`StoreError::OutOfRange`], which change nothing.
+    fn write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        durability: Durability,
+        patience: Patience,
+    ) -> Result<(), StoreError>;
+
+    /// Makes every write that has returned durable. May wait.
+    fn flush(&self) -> Result<(), StoreError>;
+
+    /// Gives the range back: it reads as zeros from now on. May wait.
+    fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError>;
+
+    /// The first run of bytes at or after `offset` that may hold data, cut to start at `offset` at the earliest;
+    /// `None` when everything from `offset` on reads as zeros. May wait.
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError>;
+
+    /// How many bytes of the device the store takes up.
+    fn allocated(&self) -> Result<u64, StoreError>;
+
+    /// Changes the length; a longer store reads as zeros behind its old end, a shorter one forgets its tail.
+    fn resize(&self, length: u64) -> Result<(), StoreError>;
+}
