@@ -11,9 +11,15 @@
 //! * With [`Patience::Now`] nothing waits for a device: the call fails with [`StoreError::WouldBlock`], having done
 //!   nothing, and the caller repeats it with [`Patience::Wait`] on a thread that may sleep.
 
+mod mem;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::fmt;
 use std::io;
 use std::ops::Range;
+
+pub use mem::MemStore;
 
 /// Whether a call may wait for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,4 +116,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Changes the length; a longer store reads as zeros behind its old end, a shorter one forgets its tail.
     fn resize(&self, length: u64) -> Result<(), StoreError>;
+}
+
+/// Refuses a range that ends behind a store of `store` bytes.
+pub(crate) fn check_range(offset: u64, length: u64, store: u64) -> Result<(), StoreError> {
+    match offset.checked_add(length) {
+        Some(end) if end <= store => Ok(()),
+        _ => Err(StoreError::OutOfRange { offset, length, store }),
+    }
 }

@@ -5,8 +5,12 @@
 //! capacity; an implementation checks again and answers [`StoreError::OutOfRange`]). Rules for durability, zeros and
 //! patience are those of [`crate::store`].
 
+mod switch;
+
 use std::fmt;
 use std::ops::Range;
+
+pub use switch::{Held, Switch};
 
 use crate::store::{Durability, Patience, StoreError};
 use crate::units::BlockSize;
