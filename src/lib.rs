@@ -13,3 +13,5 @@ pub mod volume;
 pub mod scsi;
 
 pub mod lu;
+
+pub mod array;

@@ -1,0 +1,214 @@
+//! The data directory: one owner process, one catalog file, and a place for each object's files.
+//!
+//! ```text
+//! DIR/lock                    flock'd for the daemon's life: a second daemon is refused
+//! DIR/catalog.json            the catalog (replaced by rename from catalog.json.new)
+//! DIR/volumes/NAME/           a volume's files
+//! DIR/cartridges/BARCODE      a cartridge
+//! DIR/pairs/NAME/             a pair's records
+//! DIR/admin.sock              the admin API
+//! ```
+//! A directory that is not empty and has no catalog is somebody else's: it is refused by the name of what is in it, and
+//! nothing in it is touched.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::catalog::{self, CatalogStore};
+use super::error::ArrayError;
+
+const LOCK: &str = "lock";
+const CATALOG: &str = "catalog.json";
+const CATALOG_NEW: &str = "catalog.json.new";
+
+/// What may lie in a data directory that has no catalog yet: what a daemon makes before the first catalog.
+const BEFORE_CATALOG: [&str; 3] = [LOCK, CATALOG_NEW, "admin.sock"];
+
+/// A data directory that this process owns.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// Holds the lock: released when dropped, also when the process dies.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes possession of `path`, made if it is absent.
+    pub fn open(path: &Path) -> Result<Self, ArrayError> {
+        let asked = format!("open the data directory {}", path.display());
+        let io = |error: io::Error| ArrayError::io(asked.clone(), path.display(), &error);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+        let path = path.canonicalize().map_err(io)?;
+        if let Some(foreign) = foreign_entry(&path).map_err(io)? {
+            return Err(ArrayError::refused(
+                asked,
+                format!("it is not a cleave data directory and not empty: it holds '{foreign}'"),
+                "name an empty directory, or one that cleave made",
+            ));
+        }
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join(LOCK))
+            .map_err(io)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(ArrayError::refused(
+                asked,
+                "another cleave daemon serves it",
+                "stop that one first, or name another directory",
+            )),
+            Err(error) => Err(io(error.into())),
+        }
+    }
+
+    /// The absolute path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file that the catalog rests in.
+    #[must_use]
+    pub fn catalog(&self) -> CatalogFile {
+        CatalogFile { directory: self.path.clone() }
+    }
+
+    /// Makes the directory `name` below the data directory, durably, if it is absent.
+    pub fn make_dir(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.path.join(name);
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => sync_dir(&self.path)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        Ok(path)
+    }
+
+    /// Removes the file or directory tree at `relative`, which may be absent, durably.
+    pub fn remove(&self, relative: &str) -> io::Result<()> {
+        let path = self.path.join(relative);
+        let removed = match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_dir() => fs::remove_dir_all(&path),
+            Ok(_) => fs::remove_file(&path),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Ok(()) => path.parent().map_or(Ok(()), sync_dir),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The first entry of a directory without a catalog that no daemon of ours puts there.
+fn foreign_entry(path: &Path) -> io::Result<Option<String>> {
+    if path.join(CATALOG).symlink_metadata().is_ok() {
+        return Ok(None);
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    // mkfs leaves lost+found in the root of a fresh file system.
+    Ok(names.into_iter().find(|name| !BEFORE_CATALOG.contains(&name.as_str()) && name != "lost+found"))
+}
+
+/// The catalog in a file, replaced by rename: the new bytes are durable before the name leads to them, and the name is
+/// durable before `replace` returns.
+#[derive(Debug)]
+pub struct CatalogFile {
+    directory: PathBuf,
+}
+
+impl CatalogStore for CatalogFile {
+    fn load(&self) -> io::Result<Option<Vec<u8>>> {
+        let file = match File::open(self.directory.join(CATALOG)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        file.take(catalog::MAX_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > catalog::MAX_BYTES {
+            return Err(io::Error::other("the catalog is larger than any that cleave writes"));
+        }
+        Ok(Some(bytes))
+    }
+
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let new = self.directory.join(CATALOG_NEW);
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, self.directory.join(CATALOG))?;
+        sync_dir(&self.directory)
+    }
+}
+
+/// Makes the entries of `directory` durable.
+pub fn sync_dir(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::array::error::Kind;
+
+    #[test]
+    fn a_directory_has_one_owner_at_a_time() {
+        let temporary = tempfile::tempdir().unwrap();
+        let owner = DataDir::open(temporary.path()).unwrap();
+        let second = DataDir::open(temporary.path()).unwrap_err();
+        assert_eq!(second.kind, Kind::Refused);
+        assert!(second.why.contains("another cleave daemon"), "{second}");
+        drop(owner);
+        DataDir::open(temporary.path()).unwrap();
+    }
+
+    #[test]
+    fn somebody_elses_directory_is_refused_by_name_and_untouched() {
+        let temporary = tempfile::tempdir().unwrap();
+        fs::write(temporary.path().join("thesis.tex"), "x").unwrap();
+        let refused = DataDir::open(temporary.path()).unwrap_err();
+        assert!(refused.why.contains("'thesis.tex'"), "{refused}");
+        let left: Vec<_> = fs::read_dir(temporary.path()).unwrap().collect();
+        assert_eq!(left.len(), 1);
+    }
+
+    #[test]
+    fn a_torn_new_catalog_is_ignored_and_replaced() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        let file = dir.catalog();
+        assert_eq!(file.load().unwrap(), None);
+        fs::write(temporary.path().join(CATALOG_NEW), "to").unwrap();
+        assert_eq!(file.load().unwrap(), None);
+        file.replace(b"one").unwrap();
+        fs::write(temporary.path().join(CATALOG_NEW), "tor").unwrap();
+        assert_eq!(file.load().unwrap().unwrap(), b"one");
+        file.replace(b"two").unwrap();
+        assert_eq!(file.load().unwrap().unwrap(), b"two");
+        assert!(!temporary.path().join(CATALOG_NEW).exists());
+    }
+
+    #[test]
+    fn removing_what_is_absent_is_done() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        let volume = dir.make_dir("volumes").unwrap().join("v");
+        fs::create_dir(&volume).unwrap();
+        fs::write(volume.join("x"), "x").unwrap();
+        dir.remove("volumes/v").unwrap();
+        assert!(!volume.exists());
+        dir.remove("volumes/v").unwrap();
+    }
+}

@@ -1,0 +1,123 @@
+//! What the array says when it does not do what was asked: one sentence of three parts, and a kind that the control
+//! commands turn into their exit code.
+
+use std::fmt;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::StoreError;
+
+/// Why it was not done, coarse enough for a script. The discriminant is the exit code of the control commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// It was tried and failed.
+    Failed = 1,
+    /// The request itself is malformed.
+    Usage = 2,
+    /// No object has that name.
+    NotFound = 3,
+    /// The objects are not in a state that allows it.
+    Refused = 4,
+    /// What was waited for did not happen in time.
+    TimedOut = 5,
+    /// No daemon answers at the admin address.
+    Unreachable = 6,
+}
+
+/// A request that was not carried out: "cannot `asked`: `why`; `remedy`".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ArrayError {
+    /// What was asked, as an infinitive: "delete volume db".
+    pub asked: String,
+    /// Why not.
+    pub why: String,
+    /// What the operator can do.
+    pub remedy: String,
+    /// For scripts.
+    pub kind: Kind,
+}
+
+impl fmt::Display for ArrayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}: {}; {}", self.asked, self.why, self.remedy)
+    }
+}
+
+impl ArrayError {
+    /// The refusal of `kind` with its three parts.
+    pub fn new(
+        kind: Kind,
+        asked: impl Into<String>,
+        why: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { asked: asked.into(), why: why.into(), remedy: remedy.into(), kind }
+    }
+
+    /// A refusal because of the state that the objects are in.
+    pub fn refused(asked: impl Into<String>, why: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, asked, why, remedy)
+    }
+
+    /// There is no `noun` called `name`.
+    pub fn not_found(asked: impl Into<String>, noun: &str, name: impl fmt::Display) -> Self {
+        Self::new(
+            Kind::NotFound,
+            asked,
+            format!("there is no {noun} {name}"),
+            format!("see 'cleave {noun} list'"),
+        )
+    }
+
+    /// There is already a `noun` called `name`.
+    pub fn exists(asked: impl Into<String>, noun: &str, name: impl fmt::Display) -> Self {
+        Self::refused(
+            asked,
+            format!("{noun} {name} exists already"),
+            "choose another name, or use the one that is there",
+        )
+    }
+
+    /// A parameter that cannot be what it is.
+    pub fn usage(asked: impl Into<String>, why: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, asked, why, remedy)
+    }
+
+    /// A system call on `what` failed.
+    pub fn io(asked: impl Into<String>, what: impl fmt::Display, error: &io::Error) -> Self {
+        Self::new(
+            Kind::Failed,
+            asked,
+            format!("{what}: {error}"),
+            "make the file or device available, then repeat",
+        )
+    }
+
+    /// A store did not do its part.
+    pub fn store(asked: impl Into<String>, error: &StoreError) -> Self {
+        let remedy = match error {
+            StoreError::NoSpace => "free space on the file system of the data directory, then repeat",
+            StoreError::Stopped => "repair the device and restart the daemon",
+            StoreError::Corrupt(_) => "restore the file from a backup, or remove the object",
+            _ => "look at the device that holds the data directory, then repeat",
+        };
+        Self::new(Kind::Failed, asked, error.to_string(), remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sentence_says_what_why_and_what_to_do() {
+        let error = ArrayError::not_found("delete volume db", "volume", "db");
+        assert_eq!(
+            error.to_string(),
+            "cannot delete volume db: there is no volume db; see 'cleave volume list'"
+        );
+        assert_eq!(error.kind as u8, 3);
+    }
+}
