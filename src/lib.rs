@@ -14,4 +14,6 @@ pub mod scsi;
 
 pub mod lu;
 
+pub mod copy;
+
 pub mod array;

@@ -1,4 +1,6 @@
 //! Pure codecs of SPC, SBC and SSC: bytes to typed commands and back. No I/O, no state, no clock.
 
 pub mod opcode;
+pub mod received;
 pub mod sense;
+pub mod xcopy;
