@@ -3,7 +3,20 @@
 //! A task carries all its data-out when it comes and is answered exactly once through its [`Reply`], which is a token:
 //! dropping it unanswered is a defect that answers HARDWARE ERROR instead of hanging a host.
 
+mod attention;
+mod gate;
+mod reserve;
+mod server;
+mod taskset;
+mod unit;
+mod work;
+
 use std::sync::Arc;
+
+pub use server::{Answer, Buffers, DeviceServer, Refusal, Request};
+pub use taskset::MAX_TASKS;
+pub use unit::{Done, ItlNexus, LogicalUnit, LunAccess, LunInventory};
+pub use work::{Executor, Work};
 
 use crate::sam::{Attribute, Cdb, NexusId, Status, TaskTag};
 

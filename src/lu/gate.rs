@@ -1,0 +1,46 @@
+//! What stands between an arriving command and the task set, in the order of SAM-5 and SPC-4: unit attention, the row
+//! of the table, reservations, write protection of the map.
+
+use super::Task;
+use super::unit::ItlNexus;
+use crate::sam::{Attribute, Status};
+use crate::scsi::opcode::{self, Access, Row};
+use crate::scsi::sense::{Asc, Key, Sense};
+
+/// Why a command does not get to the task set.
+pub(super) enum Closed {
+    /// CHECK CONDITION.
+    Check(Sense),
+    /// A bare status.
+    Status(Status),
+}
+
+impl From<Sense> for Closed {
+    fn from(sense: Sense) -> Self {
+        Self::Check(sense)
+    }
+}
+
+/// The command's row, if it may go on.
+pub(super) fn pass(nexus: &ItlNexus, task: &Task) -> Result<&'static Row, Closed> {
+    let unit = nexus.unit();
+    let row = opcode::row(unit.server().device_type(), &task.cdb);
+    // A command that is refused for its CDB still reports the condition first.
+    if nexus.attention().is_pending()
+        && row.as_ref().map_or(true, |row| row.attention)
+        && let Some(asc) = nexus.attention().take()
+    {
+        return Err(Sense::unit_attention(asc).into());
+    }
+    let row = row?;
+    if task.attribute == Attribute::Aca {
+        return Err(Sense::new(Key::AbortedCommand, Asc(0x4900)).into()); // INVALID MESSAGE ERROR: there is no ACA
+    }
+    if unit.reservations().conflicts(nexus.reserves_as(), row.access) {
+        return Err(Closed::Status(Status::ReservationConflict));
+    }
+    if nexus.access().read_only && row.access == Access::Write {
+        return Err(Sense::new(Key::DataProtect, Asc::WRITE_PROTECTED).into());
+    }
+    Ok(row)
+}

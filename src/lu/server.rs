@@ -1,0 +1,146 @@
+//! The seam between a logical unit and what stands behind it: a disk, a tape, a changer.
+//!
+//! The logical unit has done everything that is the same for all of them (unit attentions, reservations, the read-only
+//! map, the task set, INQUIRY, REQUEST SENSE, ...) before a [`DeviceServer`] sees a command, and it builds the
+//! [`Outcome`](super::Outcome) from what the server leaves in the [`Buffers`].
+
+use std::fmt::Debug;
+
+use super::taskset::Ticket;
+use super::unit::ItlNexus;
+use crate::sam::{Cdb, NexusId, Status, TargetPort};
+use crate::scsi::opcode::{DeviceType, Row};
+use crate::scsi::sense::{Asc, Format, Key, Sense};
+use crate::store::Patience;
+
+/// What stands behind a logical unit and executes its commands.
+pub trait DeviceServer: Send + Sync + Debug {
+    /// Which command set it speaks.
+    fn device_type(&self) -> DeviceType;
+
+    /// Executes one command. Several run at a time, except that rows of
+    /// [`Ordering::Serial`](crate::scsi::opcode::Ordering) have the unit to themselves unless their task attribute
+    /// says otherwise: state that must not be shared has a lock of its own.
+    ///
+    /// With [`Patience::Now`] the server waits for no device and takes no lock that is held across one; it answers
+    /// [`Refusal::NotNow`], having changed nothing but the content of `buffers.data_in`, and the command comes again,
+    /// with [`Patience::Wait`], on a thread that may sleep.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the command does not answer GOOD and has no data-in.
+    fn execute(
+        &self,
+        request: &Request<'_>,
+        buffers: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal>;
+
+    /// The format of the sense data that the unit answers with (D_SENSE of its control mode page).
+    fn sense_format(&self) -> Format;
+
+    /// The command set's own VPD pages, ascending, beside those that every unit has.
+    fn vpd_pages(&self) -> &'static [u8];
+
+    /// Appends what follows the four header bytes of one of [`DeviceServer::vpd_pages`].
+    fn vpd(&self, page: u8, out: &mut Vec<u8>);
+
+    /// A logical unit reset: mode parameters go back to their defaults, PREVENT ends. Called when no task that the
+    /// reset caught is left, on any thread; must not wait for a device.
+    fn reset(&self);
+
+    /// The I_T nexus is lost: what it held (PREVENT) ends. Must not wait for a device.
+    fn nexus_lost(&self, nexus: NexusId);
+}
+
+/// One command, as a device server sees it.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Its row in the table.
+    pub row: &'static Row,
+    /// Its CDB, which the row's length and usage map have passed.
+    pub cdb: &'a Cdb,
+    pub(super) nexus: &'a ItlNexus,
+    pub(super) ticket: &'a Ticket,
+}
+
+impl Request<'_> {
+    /// Who asks.
+    #[must_use]
+    pub fn nexus(&self) -> NexusId {
+        self.nexus.nexus().id
+    }
+
+    /// The target port through which the command came.
+    #[must_use]
+    pub fn port(&self) -> &TargetPort {
+        &self.nexus.nexus().port
+    }
+
+    /// Whether the initiator may only read: reported as write protection by MODE SENSE. Commands that write have been
+    /// refused already.
+    #[must_use]
+    pub fn read_only(&self) -> bool {
+        self.nexus.access().read_only
+    }
+
+    /// Whether the task has been aborted. Commands that take long ask between their steps and stop with
+    /// [`Refusal::Cancelled`].
+    #[must_use]
+    pub fn cancelled(&self) -> bool {
+        self.ticket.is_aborted()
+    }
+
+    /// Establishes a unit attention condition for every nexus but the one that asks.
+    pub fn attention_to_others(&self, asc: Asc) {
+        self.nexus.unit().attention(asc, Some(self.nexus()));
+    }
+}
+
+/// The data of one command.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    /// All that the initiator sent, which may be less or more than the command needs.
+    pub data_out: Vec<u8>,
+    /// Empty when the command starts, with a reused allocation; what the server leaves here goes to the initiator.
+    pub data_in: Vec<u8>,
+    /// How many bytes of data-out the command needs, as its CDB says; the transport derives the residual from it.
+    pub wanted_out: u64,
+}
+
+/// How a command was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// GOOD, with the data-in.
+    Good,
+    /// CONDITION MET.
+    ConditionMet,
+    /// CHECK CONDITION **with** the data-in (a tape block of another length, a short copy result).
+    Check(Box<Sense>),
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It would have had to wait, which [`Patience::Now`] forbade.
+    NotNow,
+    /// The task was aborted and the server stopped on the way.
+    Cancelled,
+    /// CHECK CONDITION without data.
+    Check(Box<Sense>),
+    /// A status without sense data, such as BUSY or RESERVATION CONFLICT.
+    Status(Status),
+}
+
+impl Refusal {
+    /// CHECK CONDITION with this key and code.
+    #[must_use]
+    pub fn check(key: Key, asc: Asc) -> Self {
+        Sense::new(key, asc).into()
+    }
+}
+
+impl From<Sense> for Refusal {
+    fn from(sense: Sense) -> Self {
+        Self::Check(Box::new(sense))
+    }
+}

@@ -1,0 +1,404 @@
+//! The task set (SAM-5 8): which admitted task may run, and how tasks leave.
+//!
+//! Invariants:
+//!
+//! * Every admitted task leaves exactly once, by [`TaskSet::finish`]; until then it holds a slot, and the slots are
+//!   bounded by [`MAX_TASKS`].
+//! * Who ends a running task is decided by one compare-and-swap on its state: either the task completes (and is
+//!   answered) or an abort wins (and it is not). So an abort and a completion can race, but never both happen.
+//! * The ending is handed to the sink *before* [`TaskSet::finish`], and an abort's waiter fires only when every task
+//!   that it caught has finished: no ending can follow the answer of a task management function.
+//! * A held task waits only for tasks that run or that stand before it in the queue, so the head of the queue always
+//!   gets its turn.
+//!
+//! There is one short lock on admission and one on finish. The set holds payloads of any kind, so that tests can drive
+//! it without device servers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
+
+use parking_lot::Mutex;
+
+use crate::sam::{Attribute, NexusId, TaskTag};
+use crate::scsi::opcode::Ordering;
+
+/// The most tasks that one logical unit keeps at a time, running or held; the next one gets TASK SET FULL.
+pub const MAX_TASKS: usize = 1024;
+
+/// A task's part in the order of the set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// SIMPLE, beside any other.
+    Simple,
+    /// SIMPLE and bound to nothing that a serial command changes (INQUIRY, a third-party copy).
+    Independent,
+    /// SIMPLE, but of a command that must not overlap another (tape motion, MODE SELECT).
+    Serial,
+    /// ORDERED: after all older, before all younger.
+    Ordered,
+    /// HEAD OF QUEUE: at once; younger ones wait for it.
+    Head,
+    /// The copy manager's own command, part of a task that is already running: at once, and nothing waits for it.
+    Nested,
+}
+
+const CLASSES: usize = 6;
+
+impl Class {
+    /// The class of a task with this attribute for a command with this ordering.
+    pub(super) fn of(attribute: Attribute, ordering: Ordering) -> Self {
+        match (attribute, ordering) {
+            (Attribute::HeadOfQueue, _) => Self::Head,
+            (Attribute::Ordered, _) => Self::Ordered,
+            (Attribute::Simple | Attribute::Aca, Ordering::Independent) => Self::Independent,
+            (Attribute::Simple | Attribute::Aca, Ordering::Concurrent) => Self::Simple,
+            (Attribute::Simple | Attribute::Aca, Ordering::Serial) => Self::Serial,
+        }
+    }
+
+    /// The classes that a task of this class waits for while they run or stand before it.
+    fn waits_for(self) -> &'static [Self] {
+        use Class::{Head, Independent, Ordered, Serial, Simple};
+        match self {
+            Self::Head | Self::Nested => &[],
+            Self::Independent => &[Ordered, Head],
+            Self::Simple => &[Serial, Ordered, Head],
+            Self::Serial => &[Simple, Serial, Ordered, Head],
+            Self::Ordered => &[Simple, Independent, Serial, Ordered, Head],
+        }
+    }
+}
+
+/// How many tasks of each class.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts([u32; CLASSES]);
+
+impl Counts {
+    fn add(&mut self, class: Class) {
+        self.0[class as usize] += 1;
+    }
+
+    fn remove(&mut self, class: Class) {
+        self.0[class as usize] -= 1;
+    }
+
+    fn holds_back(&self, class: Class) -> bool {
+        class.waits_for().iter().any(|other| self.0[*other as usize] > 0)
+    }
+}
+
+// The states of a task, as they stand in its slot.
+const HELD: u8 = 0;
+const RUNNING: u8 = 1;
+const COMPLETING: u8 = 2;
+const ABORTED: u8 = 3;
+const ABORTED_WITH_STATUS: u8 = 4;
+
+/// Names an admitted task; a slot's next task has another generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TaskId {
+    slot: u32,
+    generation: u32,
+}
+
+/// The place of an admitted task in the set. Whoever has it owes [`TaskSet::finish`].
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Ticket {
+    id: TaskId,
+    state: Arc<AtomicU8>,
+}
+
+/// How a task may end, once that is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nobody aborted it: it answers with its outcome.
+    Complete,
+    /// It was aborted: no answer.
+    Aborted,
+    /// It was aborted by another nexus and TAS is one: it answers TASK ABORTED.
+    AbortedWithStatus,
+}
+
+impl Ticket {
+    /// Decides that the task completes, unless an abort came first.
+    pub(super) fn decide(&self) -> Verdict {
+        match self.state.compare_exchange(RUNNING, COMPLETING, AcqRel, Acquire) {
+            Ok(_) => Verdict::Complete,
+            Err(ABORTED_WITH_STATUS) => Verdict::AbortedWithStatus,
+            Err(_) => Verdict::Aborted,
+        }
+    }
+
+    /// Whether an abort has caught the task: it should stop early.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.state.load(Acquire) >= ABORTED
+    }
+}
+
+/// What became of an arriving task.
+#[derive(Debug)]
+pub(super) enum Admission<H> {
+    /// It runs now.
+    Run(Ticket, H),
+    /// It waits in the set and comes back from a later [`TaskSet::finish`].
+    Held,
+    /// There is no slot: TASK SET FULL.
+    Full(H),
+}
+
+/// Which tasks an abort catches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// One task of a nexus.
+    Task(NexusId, TaskTag),
+    /// Every task of a nexus.
+    Nexus(NexusId),
+    /// Every task.
+    All,
+}
+
+impl Scope {
+    fn covers(self, slot: &Slot) -> bool {
+        match self {
+            Self::Task(nexus, tag) => slot.nexus == nexus && slot.tag == tag,
+            Self::Nexus(nexus) => slot.nexus == nexus,
+            Self::All => true,
+        }
+    }
+}
+
+/// Called when every task of an abort is gone, with whether it aborted one (and did not merely wait for it).
+type Gone = Box<dyn FnOnce(bool) + Send>;
+
+/// The one who waits for the tasks of an abort.
+pub(super) struct Waiter {
+    ids: Vec<TaskId>,
+    any: bool,
+    gone: Gone,
+}
+
+impl Waiter {
+    /// Tells it. To be called without the lock, when no task is left.
+    pub(super) fn tell(self) {
+        (self.gone)(self.any);
+    }
+}
+
+/// What is to be done after an abort, outside the lock.
+pub(super) struct Caught<H> {
+    /// Held tasks that will never run, each with its [`Ticket::decide`]d end: end and finish them.
+    pub(super) held: Vec<(Ticket, H)>,
+    /// The nexuses, other than the aborting one, that lost a task; each once.
+    pub(super) others: Vec<NexusId>,
+    /// The waiter, when nothing has to be waited for.
+    pub(super) ready: Option<Waiter>,
+}
+
+/// What is to be done after a finish, outside the lock.
+#[must_use]
+pub(super) struct Released<H> {
+    /// Held tasks whose turn has come.
+    pub(super) runnable: Vec<(Ticket, H)>,
+    /// Waiters whose tasks are gone.
+    pub(super) ready: Vec<Waiter>,
+}
+
+struct Slot {
+    generation: u32,
+    state: Arc<AtomicU8>,
+    nexus: NexusId,
+    tag: TaskTag,
+    class: Class,
+    occupied: bool,
+    /// Whether it counts as running, held ones do not.
+    counted: bool,
+}
+
+struct Inner<H> {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    running: Counts,
+    held: VecDeque<(Ticket, Class, H)>,
+    waiters: Vec<Waiter>,
+}
+
+/// The tasks of one logical unit, of all its nexuses (TST zero).
+pub(super) struct TaskSet<H> {
+    inner: Mutex<Inner<H>>,
+}
+
+impl<H> TaskSet<H> {
+    pub(super) fn new() -> Self {
+        let inner = Inner {
+            slots: Vec::new(),
+            free: Vec::new(),
+            running: Counts::default(),
+            held: VecDeque::new(),
+            waiters: Vec::new(),
+        };
+        Self { inner: Mutex::new(inner) }
+    }
+
+    /// Takes a task in.
+    pub(super) fn admit(&self, nexus: NexusId, tag: TaskTag, class: Class, payload: H) -> Admission<H> {
+        let mut inner = self.inner.lock();
+        let waits = inner.must_wait(class);
+        let Some(ticket) = inner.occupy(nexus, tag, class, !waits) else { return Admission::Full(payload) };
+        if waits {
+            inner.held.push_back((ticket, class, payload));
+            return Admission::Held;
+        }
+        Admission::Run(ticket, payload)
+    }
+
+    /// Takes a task out, after its ending has been handed on.
+    pub(super) fn finish(&self, ticket: Ticket) -> Released<H> {
+        let mut inner = self.inner.lock();
+        let id = ticket.id;
+        drop(ticket);
+        inner.vacate(id);
+        let ready = if inner.waiters.is_empty() { Vec::new() } else { inner.fire(id) };
+        let runnable = if inner.held.is_empty() { Vec::new() } else { inner.release() };
+        Released { runnable, ready }
+    }
+
+    /// Aborts the tasks in `scope` on behalf of nexus `by`; `gone` hears when all of them are gone. With `tas`, tasks of
+    /// other nexuses end with TASK ABORTED instead of silently.
+    pub(super) fn abort(&self, scope: Scope, by: NexusId, tas: bool, gone: Gone) -> Caught<H> {
+        let mut inner = self.inner.lock();
+        let (mut ids, mut others, mut any) = (Vec::new(), Vec::new(), false);
+        for (index, slot) in inner.slots.iter().enumerate() {
+            if !slot.occupied || !scope.covers(slot) {
+                continue;
+            }
+            ids.push(TaskId { slot: index as u32, generation: slot.generation });
+            let foreign = by != slot.nexus;
+            if !slot.abort(tas && foreign) {
+                continue;
+            }
+            any = true;
+            if foreign && !others.contains(&slot.nexus) {
+                others.push(slot.nexus);
+            }
+        }
+        let held = inner.take_aborted_held();
+        let waiter = Waiter { ids, any, gone };
+        let ready = if waiter.ids.is_empty() {
+            Some(waiter)
+        } else {
+            inner.waiters.push(waiter);
+            None
+        };
+        Caught { held, others, ready }
+    }
+
+    /// How many tasks are in the set.
+    pub(super) fn len(&self) -> usize {
+        let inner = self.inner.lock();
+        inner.slots.len() - inner.free.len()
+    }
+}
+
+impl Slot {
+    /// Moves the task to an aborted state; false if it is completing or aborted already.
+    fn abort(&self, with_status: bool) -> bool {
+        let to = if with_status { ABORTED_WITH_STATUS } else { ABORTED };
+        [HELD, RUNNING].iter().any(|from| self.state.compare_exchange(*from, to, AcqRel, Acquire).is_ok())
+    }
+}
+
+impl<H> Inner<H> {
+    /// Whether a task of `class` that arrives now has to wait.
+    fn must_wait(&self, class: Class) -> bool {
+        if self.running.holds_back(class) {
+            return true;
+        }
+        let mut ahead = Counts::default();
+        self.held.iter().for_each(|(_, class, _)| ahead.add(*class));
+        ahead.holds_back(class)
+    }
+
+    fn occupy(&mut self, nexus: NexusId, tag: TaskTag, class: Class, running: bool) -> Option<Ticket> {
+        let state = if running { RUNNING } else { HELD };
+        let index = match self.free.pop() {
+            Some(index) => {
+                let slot = &mut self.slots[index as usize];
+                slot.generation = slot.generation.wrapping_add(1);
+                slot.state.store(state, Release);
+                (slot.nexus, slot.tag, slot.class) = (nexus, tag, class);
+                (slot.occupied, slot.counted) = (true, running);
+                index
+            }
+            None if self.slots.len() == MAX_TASKS => return None,
+            None => {
+                let state = Arc::new(AtomicU8::new(state));
+                self.slots.push(Slot {
+                    generation: 0,
+                    state,
+                    nexus,
+                    tag,
+                    class,
+                    occupied: true,
+                    counted: running,
+                });
+                (self.slots.len() - 1) as u32
+            }
+        };
+        if running {
+            self.running.add(class);
+        }
+        let slot = &self.slots[index as usize];
+        let id = TaskId { slot: index, generation: slot.generation };
+        Some(Ticket { id, state: Arc::clone(&slot.state) })
+    }
+
+    fn vacate(&mut self, id: TaskId) {
+        let slot = &mut self.slots[id.slot as usize];
+        assert!(slot.occupied && slot.generation == id.generation, "a task finished twice");
+        slot.occupied = false;
+        if slot.counted {
+            self.running.remove(slot.class);
+        }
+        self.free.push(id.slot);
+    }
+
+    /// The waiters for which `id` was the last task.
+    fn fire(&mut self, id: TaskId) -> Vec<Waiter> {
+        self.waiters.iter_mut().for_each(|waiter| waiter.ids.retain(|other| *other != id));
+        self.waiters.extract_if(.., |waiter| waiter.ids.is_empty()).collect()
+    }
+
+    /// Takes the held tasks whose turn has come out of the queue.
+    fn release(&mut self) -> Vec<(Ticket, H)> {
+        let mut runnable = Vec::new();
+        let mut ahead = Counts::default();
+        let queue = std::mem::take(&mut self.held);
+        for (ticket, class, payload) in queue {
+            let waits = self.running.holds_back(class) || ahead.holds_back(class);
+            // Aborts take the lock too, so a task that is still queued is still HELD.
+            if waits {
+                ahead.add(class);
+                self.held.push_back((ticket, class, payload));
+                continue;
+            }
+            ticket.state.store(RUNNING, Release);
+            self.slots[ticket.id.slot as usize].counted = true;
+            self.running.add(class);
+            runnable.push((ticket, payload));
+        }
+        runnable
+    }
+
+    fn take_aborted_held(&mut self) -> Vec<(Ticket, H)> {
+        if !self.held.iter().any(|(ticket, ..)| ticket.is_aborted()) {
+            return Vec::new();
+        }
+        let (gone, kept) =
+            std::mem::take(&mut self.held).into_iter().partition(|(ticket, ..)| ticket.is_aborted());
+        self.held = kept;
+        let gone: VecDeque<_> = gone;
+        gone.into_iter().map(|(ticket, _, payload)| (ticket, payload)).collect()
+    }
+}

@@ -1,0 +1,354 @@
+//! A logical unit and the ways to it.
+//!
+//! A front first attaches its I_T nexus ([`LogicalUnit::attach`]) and gets an [`ItlNexus`], which carries what belongs
+//! to the way and not to the unit: pending unit attentions, the initiator's access. Tasks and task management
+//! functions enter there. Every task that enters is answered exactly once through its [`Reply`](super::Reply), on
+//! whatever thread ends it.
+//!
+//! A command that the device server can do without waiting runs on the thread that brought it in; one that would wait
+//! goes to the [`Executor`]. So does a command that was held and whose turn comes: the thread that ended its
+//! predecessor has work of its own.
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::attention::Attention;
+use super::gate::{self, Closed};
+use super::reserve::Reservations;
+use super::server::{Answer, Buffers, DeviceServer, Refusal, Request};
+use super::taskset::{Admission, Caught, Class, Released, Scope, TaskSet, Ticket, Verdict, Waiter};
+use super::work::{Arrival, Executor};
+use super::{Ending, Outcome, Task};
+use crate::sam::{Function, FunctionResponse, Lun, Nexus, NexusId, Status};
+use crate::scsi::opcode::Operation;
+use crate::scsi::sense::Asc;
+use crate::store::Patience;
+
+/// Called once, with the service response, when a task management function is done: no ending of a task that it
+/// affected follows.
+pub type Done = Box<dyn FnOnce(FunctionResponse) + Send>;
+
+/// What an initiator may do with a logical unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LunAccess {
+    /// It is mapped read only: commands that write end with WRITE PROTECTED.
+    pub read_only: bool,
+}
+
+/// The logical units that an I_T nexus can reach: what REPORT LUNS tells.
+pub trait LunInventory: Send + Sync {
+    /// Their LUNs, ascending.
+    fn luns(&self) -> Vec<Lun>;
+}
+
+/// Whether tasks of other nexuses that are aborted end with TASK ABORTED (TAS of the control mode page, which is not
+/// changeable).
+const TASK_ABORTED_STATUS: bool = false;
+
+/// A logical unit: its task set, its reservation, its unit attentions, and the device server behind it.
+pub struct LogicalUnit {
+    server: Arc<dyn DeviceServer>,
+    executor: Arc<dyn Executor>,
+    tasks: TaskSet<Arrival>,
+    reservations: Reservations,
+    attached: Mutex<Vec<(NexusId, Arc<Attention>)>>,
+}
+
+impl LogicalUnit {
+    /// A logical unit in front of `server`, whose waiting commands run on `executor`.
+    #[must_use]
+    pub fn new(server: Arc<dyn DeviceServer>, executor: Arc<dyn Executor>) -> Arc<Self> {
+        Arc::new(Self {
+            server,
+            executor,
+            tasks: TaskSet::new(),
+            reservations: Reservations::new(),
+            attached: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Opens a way for `nexus`, which sees the unit at `lun`. Its first command will report POWER ON OCCURRED: to this
+    /// nexus the unit has just come to be.
+    #[must_use]
+    pub fn attach(
+        self: &Arc<Self>,
+        nexus: &Arc<Nexus>,
+        lun: Lun,
+        access: LunAccess,
+        inventory: Arc<dyn LunInventory>,
+    ) -> ItlNexus {
+        let attention = Arc::new(Attention::default());
+        attention.establish(Asc::POWER_ON_OCCURRED);
+        self.attached.lock().push((nexus.id, Arc::clone(&attention)));
+        ItlNexus(Arc::new(Way {
+            unit: Arc::clone(self),
+            nexus: Arc::clone(nexus),
+            lun,
+            access,
+            inventory,
+            attention,
+            reserves_as: nexus.id,
+            nested: false,
+        }))
+    }
+
+    /// Establishes a unit attention condition for every attached nexus, except one.
+    pub fn attention(&self, asc: Asc, except: Option<NexusId>) {
+        for (nexus, attention) in self.attached.lock().iter() {
+            if Some(*nexus) != except {
+                attention.establish(asc);
+            }
+        }
+    }
+
+    /// What stands behind the unit.
+    #[must_use]
+    pub fn server(&self) -> &Arc<dyn DeviceServer> {
+        &self.server
+    }
+
+    /// How many tasks are in the task set, running or held.
+    #[must_use]
+    pub fn task_count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub(super) fn executor(&self) -> &Arc<dyn Executor> {
+        &self.executor
+    }
+
+    pub(super) fn reservations(&self) -> &Reservations {
+        &self.reservations
+    }
+
+    /// Executes a command here or in the device server.
+    pub(super) fn execute(
+        &self,
+        request: &Request<'_>,
+        buffers: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        match request.row.operation {
+            Operation::Reserve6 | Operation::Reserve10 => {
+                let reserved = self.reservations.reserve(request.nexus.reserves_as());
+                reserved.then_some(Answer::Good).ok_or(Refusal::Status(Status::ReservationConflict))
+            }
+            Operation::Release6 | Operation::Release10 => {
+                self.reservations.release(request.nexus.reserves_as());
+                Ok(Answer::Good)
+            }
+            _ => self.server.execute(request, buffers, patience),
+        }
+    }
+
+    /// Takes a task out of the set and starts what waited for it.
+    pub(super) fn finished(&self, ticket: Ticket) {
+        let Released { runnable, ready } = self.tasks.finish(ticket);
+        for (ticket, arrival) in runnable {
+            arrival.admitted(ticket).hand_over();
+        }
+        ready.into_iter().for_each(Waiter::tell);
+    }
+
+    /// Aborts the tasks in `scope`, and tells `gone` when they are gone, and whether it aborted one. The nexuses other
+    /// than `by` that lost a task are told by `asc`.
+    fn abort(&self, scope: Scope, by: NexusId, tell: Option<Asc>, gone: impl FnOnce(bool) + Send + 'static) {
+        let Caught { held, others, ready } = self.tasks.abort(scope, by, TASK_ABORTED_STATUS, Box::new(gone));
+        if let Some(asc) = tell {
+            let attached = self.attached.lock();
+            let losers = attached.iter().filter(|(nexus, _)| others.contains(nexus));
+            losers.for_each(|(_, attention)| attention.establish(asc));
+        }
+        for (ticket, arrival) in held {
+            arrival.task.reply.send(match ticket.decide() {
+                Verdict::AbortedWithStatus => Ending::Completed(Outcome::status(Status::TaskAborted)),
+                Verdict::Complete | Verdict::Aborted => Ending::Aborted,
+            });
+            self.finished(ticket);
+        }
+        if let Some(waiter) = ready {
+            waiter.tell();
+        }
+    }
+
+    /// A logical unit reset (SAM-5 6.3.3).
+    fn reset(self: &Arc<Self>, by: NexusId, done: Done) {
+        self.reservations.reset();
+        self.attention(Asc::BUS_DEVICE_RESET_FUNCTION_OCCURRED, None);
+        let unit = Arc::clone(self);
+        self.abort(Scope::All, by, None, move |_| {
+            unit.server.reset();
+            done(FunctionResponse::Complete);
+        });
+    }
+}
+
+impl fmt::Debug for LogicalUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogicalUnit").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+/// What belongs to one way to a logical unit.
+struct Way {
+    unit: Arc<LogicalUnit>,
+    nexus: Arc<Nexus>,
+    lun: Lun,
+    access: LunAccess,
+    inventory: Arc<dyn LunInventory>,
+    attention: Arc<Attention>,
+    /// Whose reservations let this nexus pass.
+    reserves_as: NexusId,
+    /// Whether its tasks are parts of a task that runs already.
+    nested: bool,
+}
+
+/// One I_T_L nexus: the way of one initiator through one target port to one logical unit. A cheap handle.
+#[derive(Clone)]
+pub struct ItlNexus(Arc<Way>);
+
+impl ItlNexus {
+    /// Takes a command in. It ends through `task.reply`, maybe before this returns.
+    pub fn submit(&self, task: Task) {
+        let row = match gate::pass(self, &task) {
+            Ok(row) => row,
+            Err(closed) => return self.refuse(task, closed),
+        };
+        let class = match self.0.nested {
+            true => Class::Nested,
+            false => Class::of(task.attribute, row.ordering),
+        };
+        let (nexus, tag) = (task.nexus, task.tag);
+        let arrival = Arrival { nexus: self.clone(), row, task };
+        match self.0.unit.tasks.admit(nexus, tag, class, arrival) {
+            Admission::Run(ticket, arrival) => arrival.admitted(ticket).start(),
+            Admission::Held => {}
+            Admission::Full(arrival) => self.refuse(arrival.task, Closed::Status(Status::TaskSetFull)),
+        }
+    }
+
+    fn refuse(&self, task: Task, closed: Closed) {
+        let outcome = match closed {
+            Closed::Check(sense) => Outcome::check(sense.encode(self.0.unit.server.sense_format())),
+            Closed::Status(status) => Outcome::status(status),
+        };
+        let Task { data_out, data_in, reply, .. } = task;
+        let mut empty = data_in;
+        empty.clear();
+        reply.send(Ending::Completed(Outcome { data_out, data_in: empty, ..outcome }));
+    }
+
+    /// Performs a task management function, and calls `done` when its effect is complete.
+    pub fn manage(&self, function: Function, done: Done) {
+        let (unit, by) = (&self.0.unit, self.0.nexus.id);
+        match function {
+            Function::AbortTask(tag) => unit.abort(Scope::Task(by, tag), by, None, |any| {
+                done(if any { FunctionResponse::Complete } else { FunctionResponse::TaskDoesNotExist });
+            }),
+            Function::AbortTaskSet => {
+                unit.abort(Scope::Nexus(by), by, None, |_| done(FunctionResponse::Complete));
+            }
+            Function::ClearTaskSet => {
+                let tell = (!TASK_ABORTED_STATUS).then_some(Asc::COMMANDS_CLEARED_BY_ANOTHER_INITIATOR);
+                unit.abort(Scope::All, by, tell, |_| done(FunctionResponse::Complete));
+            }
+            Function::ClearAca => done(FunctionResponse::Complete), // there never is one
+            Function::LogicalUnitReset | Function::TargetReset => unit.reset(by, done),
+            Function::NexusReset => {
+                self.0.attention.establish(Asc::I_T_NEXUS_LOSS_OCCURRED);
+                self.lose(Box::new(|| done(FunctionResponse::Complete)));
+            }
+        }
+    }
+
+    /// Closes the way: the I_T nexus is lost. `done` is called when its tasks are gone.
+    pub fn detach(&self, done: Box<dyn FnOnce() + Send>) {
+        self.0.unit.attached.lock().retain(|(_, attention)| !Arc::ptr_eq(attention, &self.0.attention));
+        self.lose(done);
+    }
+
+    /// What the loss of an I_T nexus does to the unit (SAM-5 6.3.4).
+    fn lose(&self, done: Box<dyn FnOnce() + Send>) {
+        let (unit, by) = (Arc::clone(&self.0.unit), self.0.nexus.id);
+        unit.reservations.release(by);
+        let server = Arc::clone(&unit.server);
+        unit.abort(Scope::Nexus(by), by, None, move |_| {
+            server.nexus_lost(by);
+            done();
+        });
+    }
+
+    /// A way of the copy manager's own to the same unit, acting for this nexus: with its access and behind its
+    /// reservations, but with tags in the name space of nexus `id`, without unit attentions, and with tasks that are
+    /// part of a task that runs already, so that they wait for none and none waits for them.
+    #[must_use]
+    pub fn nested(&self, id: NexusId) -> Self {
+        let way = &*self.0;
+        Self(Arc::new(Way {
+            unit: Arc::clone(&way.unit),
+            nexus: Arc::new(Nexus { id, ..(*way.nexus).clone() }),
+            lun: way.lun,
+            access: way.access,
+            inventory: Arc::clone(&way.inventory),
+            attention: Arc::new(Attention::default()),
+            reserves_as: way.reserves_as,
+            nested: true,
+        }))
+    }
+
+    /// Establishes a unit attention condition for this nexus alone.
+    pub fn establish(&self, asc: Asc) {
+        self.0.attention.establish(asc);
+    }
+
+    /// Clears a pending unit attention condition unreported (REPORTED LUNS DATA HAS CHANGED, after REPORT LUNS).
+    pub fn clear(&self, asc: Asc) {
+        self.0.attention.clear(asc);
+    }
+
+    /// The logical unit.
+    #[must_use]
+    pub fn unit(&self) -> &Arc<LogicalUnit> {
+        &self.0.unit
+    }
+
+    /// The I_T nexus.
+    #[must_use]
+    pub fn nexus(&self) -> &Arc<Nexus> {
+        &self.0.nexus
+    }
+
+    /// Where the initiator sees the unit.
+    #[must_use]
+    pub fn lun(&self) -> Lun {
+        self.0.lun
+    }
+
+    /// What the initiator may do.
+    #[must_use]
+    pub fn access(&self) -> LunAccess {
+        self.0.access
+    }
+
+    /// What REPORT LUNS tells.
+    #[must_use]
+    pub fn inventory(&self) -> &dyn LunInventory {
+        &*self.0.inventory
+    }
+
+    pub(super) fn attention(&self) -> &Attention {
+        &self.0.attention
+    }
+
+    pub(super) fn reserves_as(&self) -> NexusId {
+        self.0.reserves_as
+    }
+}
+
+impl fmt::Debug for ItlNexus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ItlNexus").field("nexus", &self.0.nexus.id).field("lun", &self.0.lun).finish()
+    }
+}

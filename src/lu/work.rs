@@ -1,0 +1,180 @@
+//! A task that has been admitted, and the threads that it may have to move to.
+//!
+//! [`Work`] is the duty to end one admitted task: to decide its end against an abort, hand the ending to the reply,
+//! take the task out of the set, and start what waited for it, in this order. It cannot be forgotten: work that is
+//! dropped, by a shut-down executor or a panic, answers HARDWARE ERROR and leaves the set.
+
+use std::sync::Arc;
+
+use super::server::{Answer, Buffers, Refusal, Request};
+use super::taskset::{Ticket, Verdict};
+use super::unit::ItlNexus;
+use super::{Ending, Outcome, Reply, Task};
+use crate::sam::{Cdb, NexusId, Status};
+use crate::scsi::opcode::{Home, Row};
+use crate::scsi::sense::Format;
+use crate::store::Patience;
+
+/// The threads that commands run on when they cannot run where they came in.
+pub trait Executor: Send + Sync {
+    /// Runs `work` ([`Work::run`]) on a thread that may sleep.
+    fn blocking(&self, work: Work);
+
+    /// Hands a third-party copy command to the copy manager, which ends it by [`Work::finish`].
+    fn third_party(&self, work: Work);
+}
+
+/// A task on its way through the task set, not admitted yet or held.
+pub(super) struct Arrival {
+    pub(super) nexus: ItlNexus,
+    pub(super) row: &'static Row,
+    pub(super) task: Task,
+}
+
+impl Arrival {
+    pub(super) fn admitted(self, ticket: Ticket) -> Work {
+        let Task { cdb, data_out, data_in, reply, .. } = self.task;
+        let buffers = Buffers { data_out, data_in, wanted_out: 0 };
+        let (reply, ticket) = (Some(reply), Some(ticket));
+        Work { nexus: self.nexus, row: self.row, cdb, buffers, reply, ticket }
+    }
+}
+
+/// An admitted task that runs, or is to run.
+#[derive(Debug)]
+pub struct Work {
+    nexus: ItlNexus,
+    row: &'static Row,
+    cdb: Cdb,
+    buffers: Buffers,
+    // Both are there until the task has ended.
+    reply: Option<Reply>,
+    ticket: Option<Ticket>,
+}
+
+impl Work {
+    /// Runs the command on this thread, waiting as long as its device takes, and ends the task.
+    pub fn run(mut self) {
+        let outcome = self.attempt(Patience::Wait).unwrap_or_else(|| Outcome::status(Status::Busy));
+        self.end(outcome);
+    }
+
+    /// Runs the command where it came in, if it need not wait; else hands it to the executor.
+    pub(super) fn start(mut self) {
+        if self.row.home == Home::CopyManager {
+            return self.hand_over();
+        }
+        if self.is_cancelled() {
+            return self.end(Outcome::good());
+        }
+        match self.attempt(Patience::Now) {
+            Some(outcome) => self.end(outcome),
+            None => self.hand_over(),
+        }
+    }
+
+    /// Moves on to a thread of the executor without trying here.
+    pub(super) fn hand_over(self) {
+        let executor = Arc::clone(self.nexus.unit().executor());
+        match self.row.home {
+            Home::CopyManager => executor.third_party(self),
+            Home::Unit => executor.blocking(self),
+        }
+    }
+
+    /// The way that the command came: initiator, target port, logical unit, and what the initiator may do.
+    #[must_use]
+    pub fn itl(&self) -> &ItlNexus {
+        &self.nexus
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub fn nexus(&self) -> NexusId {
+        self.nexus.nexus().id
+    }
+
+    /// The command's row in the table.
+    #[must_use]
+    pub fn row(&self) -> &'static Row {
+        self.row
+    }
+
+    /// The command, which its row's length and usage map have passed.
+    #[must_use]
+    pub fn cdb(&self) -> &Cdb {
+        &self.cdb
+    }
+
+    /// All the data-out that the initiator sent.
+    #[must_use]
+    pub fn data_out(&self) -> &[u8] {
+        &self.buffers.data_out
+    }
+
+    /// The format of sense data in an [`Outcome`] for this task.
+    #[must_use]
+    pub fn sense_format(&self) -> Format {
+        self.nexus.unit().server().sense_format()
+    }
+
+    /// Whether the task has been aborted: whoever works on it should stop soon and call [`Work::finish`], whose
+    /// outcome is then not sent.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::is_aborted)
+    }
+
+    /// Ends the task with `outcome`, unless it has been aborted.
+    pub fn finish(self, outcome: Outcome) {
+        self.end(outcome);
+    }
+
+    /// The outcome, or `None` when the command would have to wait.
+    fn attempt(&mut self, patience: Patience) -> Option<Outcome> {
+        let ticket = self.ticket.as_ref()?;
+        let request = Request { row: self.row, cdb: &self.cdb, nexus: &self.nexus, ticket };
+        self.buffers.data_in.clear();
+        self.buffers.wanted_out = 0;
+        let result = self.nexus.unit().execute(&request, &mut self.buffers, patience);
+        let (status, sense) = match result {
+            Ok(Answer::Good) => (Status::Good, None),
+            Ok(Answer::ConditionMet) => (Status::ConditionMet, None),
+            Ok(Answer::Check(sense)) => (Status::CheckCondition, Some(sense)),
+            Err(Refusal::NotNow) => return None,
+            Err(refusal) => {
+                self.buffers.data_in.clear();
+                match refusal {
+                    Refusal::Check(sense) => (Status::CheckCondition, Some(sense)),
+                    Refusal::Status(status) => (status, None),
+                    Refusal::Cancelled | Refusal::NotNow => (Status::TaskAborted, None),
+                }
+            }
+        };
+        let sense = sense.map_or_else(Vec::new, |sense| sense.encode(self.sense_format()));
+        let Buffers { data_out, data_in, wanted_out } = std::mem::take(&mut self.buffers);
+        Some(Outcome { status, sense, data_in, wanted_out, data_out })
+    }
+
+    fn end(mut self, outcome: Outcome) {
+        let (Some(ticket), Some(reply)) = (self.ticket.take(), self.reply.take()) else { return };
+        reply.send(match ticket.decide() {
+            Verdict::Complete => Ending::Completed(outcome),
+            Verdict::Aborted => Ending::Aborted,
+            Verdict::AbortedWithStatus => Ending::Completed(Outcome::status(Status::TaskAborted)),
+        });
+        self.nexus.unit().finished(ticket);
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        match (ticket.decide(), self.reply.take()) {
+            (Verdict::Complete, reply) => drop(reply), // answers HARDWARE ERROR
+            (_, Some(reply)) => reply.send(Ending::Aborted),
+            (_, None) => {}
+        }
+        self.nexus.unit().finished(ticket);
+    }
+}
