@@ -11,6 +11,7 @@
 //! * With [`Patience::Now`] nothing waits for a device: the call fails with [`StoreError::WouldBlock`], having done
 //!   nothing, and the caller repeats it with [`Patience::Wait`] on a thread that may sleep.
 
+mod file;
 mod mem;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -19,6 +20,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
+pub use file::{FileStore, sync_directory};
 pub use mem::MemStore;
 
 /// Whether a call may wait for a device.

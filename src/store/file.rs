@@ -1,0 +1,484 @@
+//! One sparse file as a store.
+//!
+//! **Patience.** A read that must not wait is `preadv2(RWF_NOWAIT)`: whatever is in the page cache is copied, anything
+//! else is [`StoreError::WouldBlock`]. A write that must not wait first asks the file system for the same. Most
+//! (ext4 among them) have no such buffered write; there, a write of whole pages is done at once, because it is
+//! a copy into the page cache that allocates nothing on the device and reads nothing from it. It can be held up only
+//! when the kernel throttles a writer of too many dirty pages, and that brake is meant for the one who sent them. A
+//! write of a part of a page may have to read the rest of the page, so it would block. Stable writes, flushes and
+//! discards always wait.
+//!
+//! **Durability.** Every finished change counts up `changes`; a flush remembers up to which count the file is stable.
+//! The lock on that memory is held across `fdatasync`, so a flush that finds others at work waits, and then either
+//! is covered already or syncs once for all that wait with it. None returns before a sync that started after the
+//! changes it must cover. Stable writes use `RWF_DSYNC`, which covers just their own range.
+//!
+//! **Failing closed.** When a sync fails the kernel has marked pages clean that never reached the device, and says so
+//! once. The store then stops: later writes and flushes fail. Reads go on; they may show data that will not survive.
+
+use std::fs::{File, OpenOptions};
+use std::io::{IoSlice, IoSliceMut};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fdatasync, fstatfs, seek};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
+
+use super::{Durability, Patience, Store, StoreError, check_range};
+
+/// Bytes of a page of the kernel's cache, at most; a write of whole multiples reads nothing back.
+const PAGE: u64 = 4096;
+
+/// How many zeros are written at a time where holes cannot be punched.
+const ZEROS: usize = 64 << 10;
+
+/// `f_type` of tmpfs, whose files are memory (linux/magic.h).
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
+/// A sparse file of a fixed length. Nobody else may change the file while this lives.
+#[derive(Debug)]
+pub struct FileStore {
+    file: File,
+    path: PathBuf,
+    length: AtomicU64,
+    /// The file is memory: nothing in it waits for a device.
+    memory: bool,
+    /// `RWF_NOWAIT` was refused for reads, or for writes: it is not asked for again.
+    no_impatient_read: AtomicBool,
+    no_impatient_write: AtomicBool,
+    /// Changes that have returned, and how many of them are known to be stable.
+    changes: AtomicU64,
+    stable: Mutex<u64>,
+    stopped: AtomicBool,
+}
+
+impl FileStore {
+    /// Makes a new file of `length` zero bytes that takes up no space. The file's name is durable only after
+    /// [`sync_directory`] of the directory it is in.
+    ///
+    /// # Errors
+    /// When the file exists or cannot be made.
+    pub fn create(path: &Path, length: u64) -> Result<Self, StoreError> {
+        let open = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
+        let file = open.map_err(|error| about(path, error))?;
+        if let Err(error) = file.set_len(length) {
+            let _ = std::fs::remove_file(path); // it was made here and holds nothing
+            return Err(about(path, error));
+        }
+        let store = Self::over(file, path)?;
+        store.changes.store(1, Ordering::Release); // its length is not stable yet
+        Ok(store)
+    }
+
+    /// Opens the file at `path`; its size is the store's length.
+    ///
+    /// # Errors
+    /// When it is missing, is not a regular file, or cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let file =
+            OpenOptions::new().read(true).write(true).open(path).map_err(|error| about(path, error))?;
+        Self::over(file, path)
+    }
+
+    fn over(file: File, path: &Path) -> Result<Self, StoreError> {
+        let metadata = file.metadata().map_err(|error| about(path, error))?;
+        if !metadata.is_file() {
+            return Err(StoreError::Corrupt(format!("{} is not a regular file", path.display())));
+        }
+        let memory = fstatfs(&file).is_ok_and(|file_system| i64::from(file_system.f_type) == TMPFS_MAGIC);
+        Ok(Self {
+            length: AtomicU64::new(metadata.len()),
+            file,
+            path: path.to_owned(),
+            memory,
+            no_impatient_read: AtomicBool::new(false),
+            no_impatient_write: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
+            stable: Mutex::new(0),
+            stopped: AtomicBool::new(false),
+        })
+    }
+
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn check(&self, offset: u64, length: usize) -> Result<(), StoreError> {
+        check_range(offset, length as u64, self.length())
+    }
+
+    fn check_running(&self) -> Result<(), StoreError> {
+        if self.stopped.load(Ordering::Acquire) { Err(StoreError::Stopped) } else { Ok(()) }
+    }
+
+    /// Fails closed, and says why once.
+    fn stop(&self, error: Errno) -> StoreError {
+        if !self.stopped.swap(true, Ordering::AcqRel) {
+            tracing::error!(path = %self.path.display(), %error, "writing back failed: the store takes no more writes");
+        }
+        about(&self.path, error.into())
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A range inside the store at which the file has ended.
+    fn cut_short(&self, offset: u64, length: usize) -> StoreError {
+        let ended = || {
+            let path = self.path.display();
+            StoreError::Corrupt(format!(
+                "{path} was cut short by somebody else: nothing is there at {offset}"
+            ))
+        };
+        self.check(offset, length).err().unwrap_or_else(ended)
+    }
+
+    /// Reads what is in the page cache, all of it or nothing.
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        if self.no_impatient_read.load(Ordering::Relaxed) {
+            return if self.memory { self.read_waiting(offset, buffer) } else { Err(StoreError::WouldBlock) };
+        }
+        let wanted = buffer.len();
+        match preadv2(&self.file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) if read == wanted => Ok(()),
+            // A part was cached, or a signal came: the patient call sorts it out.
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Err(StoreError::WouldBlock),
+            Err(Errno::OPNOTSUPP | Errno::INVAL) => {
+                self.no_impatient_read.store(true, Ordering::Relaxed);
+                self.read_now(offset, buffer)
+            }
+            Err(error) => Err(about(&self.path, error.into())),
+        }
+    }
+
+    fn read_waiting(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let length = buffer.len();
+        self.file.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.cut_short(offset, length),
+            _ => about(&self.path, error),
+        })
+    }
+
+    /// Writes into the page cache without waiting for the device; see the module on what that means.
+    fn write_now(&self, offset: u64, data: &[u8]) -> Result<(), StoreError> {
+        if !self.no_impatient_write.load(Ordering::Relaxed) {
+            match pwritev2(&self.file, &[IoSlice::new(data)], offset, ReadWriteFlags::NOWAIT) {
+                // Begun is to be finished: a caller told "would block" counts on nothing having changed.
+                Ok(written) => return self.write_waiting(offset + written as u64, &data[written..]),
+                Err(Errno::AGAIN | Errno::INTR) => return Err(StoreError::WouldBlock),
+                Err(Errno::OPNOTSUPP | Errno::INVAL) => {
+                    self.no_impatient_write.store(true, Ordering::Relaxed);
+                }
+                Err(error) => return Err(about(&self.path, error.into())),
+            }
+        }
+        let whole_pages = offset.is_multiple_of(PAGE) && (data.len() as u64).is_multiple_of(PAGE);
+        if whole_pages || self.memory {
+            self.write_waiting(offset, data)
+        } else {
+            Err(StoreError::WouldBlock)
+        }
+    }
+
+    fn write_waiting(&self, offset: u64, data: &[u8]) -> Result<(), StoreError> {
+        self.file.write_all_at(data, offset).map_err(|error| about(&self.path, error))
+    }
+
+    /// Writes and syncs this range only.
+    fn write_stable(&self, mut offset: u64, mut data: &[u8]) -> Result<(), StoreError> {
+        while !data.is_empty() {
+            match pwritev2(&self.file, &[IoSlice::new(data)], offset, ReadWriteFlags::DSYNC) {
+                Ok(0) => return Err(StoreError::NoSpace),
+                Ok(written) => {
+                    offset += written as u64;
+                    data = &data[written..];
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::INVAL) => {
+                    self.write_waiting(offset, data)?;
+                    self.changed();
+                    return self.flush();
+                }
+                // Either there was no room for the data, and nothing is lost, or writing back found no room, and
+                // something is. A write that only needs room tells them apart.
+                Err(error @ (Errno::NOSPC | Errno::DQUOT)) => {
+                    return Err(match self.write_waiting(offset, data) {
+                        Err(StoreError::NoSpace) => StoreError::NoSpace,
+                        _ => self.stop(error),
+                    });
+                }
+                Err(error) => return Err(self.stop(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeroes a range of a file system that cannot punch holes.
+    fn write_zeros(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        let zeros = [0; ZEROS];
+        (offset..offset + length).step_by(ZEROS).try_for_each(|at| {
+            #[allow(clippy::cast_possible_truncation)] // at most ZEROS
+            let part = (offset + length - at).min(ZEROS as u64) as usize;
+            self.write_waiting(at, &zeros[..part])
+        })
+    }
+}
+
+/// Makes the names in `directory` durable: files made, renamed and removed there.
+///
+/// # Errors
+/// When the directory cannot be opened or synced.
+pub fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    File::open(directory).and_then(|file| file.sync_all()).map_err(|error| about(directory, error))
+}
+
+/// An I/O error that names the file; kinds that have a meaning of their own keep it.
+fn about(path: &Path, error: std::io::Error) -> StoreError {
+    match StoreError::from(error) {
+        StoreError::Io(error) => {
+            StoreError::Io(std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        }
+        other => other,
+    }
+}
+
+impl Store for FileStore {
+    fn length(&self) -> u64 {
+        self.length.load(Ordering::Acquire)
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+        self.check(offset, buffer.len())?;
+        match patience {
+            Patience::Now => self.read_now(offset, buffer),
+            Patience::Wait => self.read_waiting(offset, buffer),
+        }
+    }
+
+    fn write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        durability: Durability,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        self.check(offset, data.len())?;
+        self.check_running()?;
+        let answer = match (durability, patience) {
+            (Durability::Stable, Patience::Now) => return Err(StoreError::WouldBlock),
+            (Durability::Stable, Patience::Wait) => {
+                self.write_stable(offset, data)?;
+                return self.check_running();
+            }
+            (Durability::Cached, Patience::Now) => self.write_now(offset, data),
+            (Durability::Cached, Patience::Wait) => self.write_waiting(offset, data),
+        };
+        if !matches!(answer, Err(StoreError::WouldBlock)) {
+            self.changed();
+        }
+        answer
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        let wanted = self.changes.load(Ordering::Acquire);
+        let mut stable = self.stable.lock();
+        self.check_running()?;
+        if *stable >= wanted {
+            return Ok(());
+        }
+        let covered = self.changes.load(Ordering::Acquire);
+        fdatasync(&self.file).map_err(|error| self.stop(error))?;
+        *stable = covered;
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        check_range(offset, length, self.length())?;
+        self.check_running()?;
+        if length == 0 {
+            return Ok(());
+        }
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let answer = match fallocate(&self.file, hole, offset, length) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_zeros(offset, length),
+            other => other.map_err(|error| about(&self.path, error.into())),
+        };
+        self.changed();
+        answer
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        let length = self.length();
+        if offset >= length {
+            return Ok(None);
+        }
+        let start = match seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(None),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(offset..length)),
+            Err(error) => return Err(about(&self.path, error.into())),
+        };
+        // A concurrent discard can make the data go between the two questions: then there is no hole behind it.
+        let end = seek(&self.file, SeekFrom::Hole(start)).unwrap_or(length).min(length);
+        Ok((start < end).then_some(start..end))
+    }
+
+    fn allocated(&self) -> Result<u64, StoreError> {
+        let metadata = self.file.metadata().map_err(|error| about(&self.path, error))?;
+        Ok(metadata.blocks() * 512)
+    }
+
+    fn resize(&self, length: u64) -> Result<(), StoreError> {
+        self.check_running()?;
+        let old = self.length();
+        self.length.fetch_min(length, Ordering::AcqRel);
+        let answer = self.file.set_len(length).map_err(|error| about(&self.path, error));
+        self.length.store(if answer.is_ok() { length } else { old }, Ordering::Release);
+        self.changed();
+        answer?;
+        self.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{Oracle, operations};
+    use proptest::prelude::*;
+
+    fn temporary(length: u64) -> (tempfile::TempDir, FileStore) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileStore::create(&directory.path().join("bytes"), length).unwrap();
+        (directory, store)
+    }
+
+    #[test]
+    fn a_new_file_takes_up_nothing_and_reads_zeros() {
+        let (_directory, store) = temporary(1 << 40);
+        let mut buffer = [1; 4096];
+        store.read((1 << 40) - 4096, &mut buffer, Patience::Wait).unwrap();
+        assert_eq!(buffer, [0; 4096]);
+        assert_eq!(store.allocated().unwrap(), 0);
+        assert_eq!(store.next_data(0).unwrap(), None);
+    }
+
+    #[test]
+    fn an_existing_file_is_not_made_again() {
+        let (directory, store) = temporary(512);
+        store.write(0, b"kept", Durability::Stable, Patience::Wait).unwrap();
+        assert!(FileStore::create(&directory.path().join("bytes"), 512).is_err());
+        let mut kept = [0; 4];
+        FileStore::open(store.path()).unwrap().read(0, &mut kept, Patience::Wait).unwrap();
+        assert_eq!(&kept, b"kept");
+    }
+
+    #[test]
+    fn what_was_just_written_is_read_without_waiting() {
+        let (_directory, store) = temporary(1 << 20);
+        store.write(8192, &[7; 4096], Durability::Cached, Patience::Now).unwrap();
+        let mut buffer = [0; 4096];
+        store.read(8192, &mut buffer, Patience::Now).unwrap();
+        assert_eq!(buffer, [7; 4096]);
+    }
+
+    #[test]
+    fn data_outside_the_page_cache_would_block_and_is_there_with_patience() {
+        let (_directory, store) = temporary(1 << 20);
+        if store.memory {
+            return; // a file that is memory never waits
+        }
+        store.write(0, &[7; 1 << 16], Durability::Cached, Patience::Wait).unwrap();
+        store.flush().unwrap();
+        rustix::fs::fadvise(&store.file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let mut buffer = [0; 4096];
+        assert!(matches!(store.read(0, &mut buffer, Patience::Now), Err(StoreError::WouldBlock)));
+        store.read(0, &mut buffer, Patience::Wait).unwrap();
+        assert_eq!(buffer, [7; 4096]);
+        store.read(0, &mut buffer, Patience::Now).unwrap();
+    }
+
+    #[test]
+    fn a_stable_write_always_waits() {
+        let (_directory, store) = temporary(1 << 20);
+        let now = store.write(0, &[1; 4096], Durability::Stable, Patience::Now);
+        assert!(matches!(now, Err(StoreError::WouldBlock)));
+        assert_eq!(store.next_data(0).unwrap(), None);
+        store.write(0, &[1; 4096], Durability::Stable, Patience::Wait).unwrap();
+        assert!(store.next_data(0).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_part_of_a_page_would_block_unless_the_file_system_knows_better() {
+        let (_directory, store) = temporary(1 << 20);
+        store.no_impatient_write.store(true, Ordering::Relaxed);
+        let now = store.write(512, &[1; 512], Durability::Cached, Patience::Now);
+        assert_eq!(matches!(now, Err(StoreError::WouldBlock)), !store.memory);
+    }
+
+    #[test]
+    fn after_a_failed_flush_writes_and_flushes_are_refused_and_reads_go_on() {
+        let (_directory, store) = temporary(4096);
+        assert!(matches!(store.stop(Errno::IO), StoreError::Io(_)));
+        let write = store.write(0, &[1; 512], Durability::Cached, Patience::Wait);
+        assert!(matches!(write, Err(StoreError::Stopped)));
+        assert!(matches!(store.flush(), Err(StoreError::Stopped)));
+        assert!(matches!(store.discard(0, 512), Err(StoreError::Stopped)));
+        store.read(0, &mut [0; 512], Patience::Wait).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_somebody_cut_is_corrupt_and_not_zeros() {
+        let (_directory, store) = temporary(8192);
+        store.file.set_len(4096).unwrap();
+        let read = store.read(4096, &mut [0; 512], Patience::Wait);
+        assert!(matches!(read, Err(StoreError::Corrupt(reason)) if reason.contains("cut short")));
+    }
+
+    #[test]
+    fn a_full_device_is_no_space() {
+        let full = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
+        let error = full.write_all_at(&[1], 0).unwrap_err();
+        assert!(matches!(about(Path::new("/dev/full"), error), StoreError::NoSpace));
+    }
+
+    #[test]
+    fn flushes_that_cover_nothing_new_do_not_sync_again() {
+        let (_directory, store) = temporary(8192);
+        store.write(0, &[1; 4096], Durability::Cached, Patience::Wait).unwrap();
+        store.flush().unwrap();
+        let covered = *store.stable.lock();
+        assert_eq!(covered, store.changes.load(Ordering::Acquire));
+        store.write(0, &[2; 4096], Durability::Cached, Patience::Wait).unwrap();
+        assert!(store.changes.load(Ordering::Acquire) > covered);
+        store.flush().unwrap();
+        assert_eq!(*store.stable.lock(), store.changes.load(Ordering::Acquire));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn a_file_behaves_like_a_plain_vector(operations in operations(40_000)) {
+            let (_directory, store) = temporary(40_000);
+            Oracle::new(40_000).check(&store, &operations)?;
+        }
+
+        #[test]
+        fn writing_zeros_is_as_good_as_a_hole(start in 0..200_000u64, length in 0..200_000u64) {
+            let (_directory, store) = temporary(400_000);
+            store.write(0, &vec![1; 400_000], Durability::Cached, Patience::Wait).unwrap();
+            store.write_zeros(start, length).unwrap();
+            let mut all = vec![0; 400_000];
+            store.read(0, &mut all, Patience::Wait).unwrap();
+            for (at, byte) in all.iter().enumerate() {
+                let inside = (start..start + length).contains(&(at as u64));
+                prop_assert_eq!(*byte, u8::from(!inside));
+            }
+        }
+    }
+}
