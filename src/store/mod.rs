@@ -11,6 +11,7 @@
 //! * With [`Patience::Now`] nothing waits for a device: the call fails with [`StoreError::WouldBlock`], having done
 //!   nothing, and the caller repeats it with [`Patience::Wait`] on a thread that may sleep.
 
+pub mod faulty;
 mod file;
 mod mem;
 #[cfg(test)]

@@ -1,0 +1,435 @@
+//! A store that fails the way devices and power supplies do, for tests: of this crate, and of simulators outside it.
+//!
+//! A [`World`] is one machine with any number of [`FaultyStore`]s in it, because power fails for all files at once.
+//! Each store has two images. *Live* is what readers see, the page cache. *Stable* is what is on the device. Between
+//! them, for each sector, lie the contents it has had since it was last synced, oldest first; writing back may have
+//! taken any of them to the device, so when power fails each sector ends as its stable content or as any later one.
+//! That covers writes that are lost, reordered, and torn at sector borders. A sector itself is never torn.
+//!
+//! Everything is decided by the seed: the same calls and the same seed give the same bytes. Changes of length are
+//! stable at once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Durability, MemStore, Patience, Store, StoreError, check_range};
+
+/// What a device takes to itself as a whole or not at all.
+const SECTOR: u64 = 512;
+
+/// How a call can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The device fails; after a failed flush the store stops, as a file does.
+    Io,
+    /// There is no room.
+    NoSpace,
+    /// Power fails: this call and all after it fail, in the whole world, until [`World::restart`].
+    PowerLoss,
+}
+
+/// What of the bytes that were never synced is on the device after power has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survival {
+    /// Nothing.
+    Nothing,
+    /// All of it.
+    Everything,
+    /// For each sector whatever the seed says.
+    Random,
+}
+
+#[derive(Debug, Default)]
+struct Fate {
+    /// Changing calls until the fault: writes, flushes, discards, resizes. 0: the next one fails.
+    countdown: Option<(u64, Fault)>,
+    dark: bool,
+    calls: u64,
+}
+
+/// The machine that all its stores share.
+#[derive(Clone, Default)]
+pub struct World {
+    fate: Arc<Mutex<Fate>>,
+    stores: Arc<Mutex<Vec<Arc<Shared>>>>,
+}
+
+/// A store in a [`World`].
+pub struct FaultyStore {
+    world: World,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    live: MemStore,
+    images: Mutex<Images>,
+}
+
+struct Images {
+    stable: MemStore,
+    /// Contents since the last sync, oldest first, of each sector that differs or may differ.
+    unsynced: BTreeMap<u64, Vec<[u8; SECTOR as usize]>>,
+    stopped: bool,
+}
+
+impl World {
+    /// A world in which nothing fails yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A new store of `length` zero bytes.
+    #[must_use]
+    pub fn store(&self, length: u64) -> FaultyStore {
+        let images = Images { stable: MemStore::new(length), unsynced: BTreeMap::new(), stopped: false };
+        let shared = Arc::new(Shared { live: MemStore::new(length), images: Mutex::new(images) });
+        self.stores.lock().push(Arc::clone(&shared));
+        FaultyStore { world: self.clone(), shared }
+    }
+
+    /// Lets the changing call after the next `calls` ones fail by `fault`, whichever store it goes to.
+    pub fn fail_after(&self, calls: u64, fault: Fault) {
+        self.fate.lock().countdown = Some((calls, fault));
+    }
+
+    /// How many changing calls there have been: the number of moments at which a fault makes a difference.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.fate.lock().calls
+    }
+
+    /// Whether power has failed.
+    #[must_use]
+    pub fn is_dark(&self) -> bool {
+        self.fate.lock().dark
+    }
+
+    /// Power fails, if it has not, and comes back: every store shows what its device kept. Existing handles go on
+    /// working on it, as if they had been opened anew.
+    pub fn restart(&self, survival: Survival, seed: u64) {
+        let mut random = SplitMix(seed);
+        for shared in self.stores.lock().iter() {
+            shared.restart(survival, &mut random);
+        }
+        let mut fate = self.fate.lock();
+        (fate.dark, fate.countdown) = (false, None);
+    }
+
+    /// Counts a changing call and says whether it fails.
+    fn turn(&self) -> Option<Fault> {
+        let mut fate = self.fate.lock();
+        if fate.dark {
+            return Some(Fault::PowerLoss);
+        }
+        fate.calls += 1;
+        let (left, fault) = fate.countdown?;
+        if left > 0 {
+            fate.countdown = Some((left - 1, fault));
+            return None;
+        }
+        fate.countdown = None;
+        fate.dark = fault == Fault::PowerLoss;
+        Some(fault)
+    }
+}
+
+impl Shared {
+    fn restart(&self, survival: Survival, random: &mut SplitMix) {
+        let mut images = self.images.lock();
+        images.stopped = false;
+        for (sector, contents) in std::mem::take(&mut images.unsynced) {
+            let kept = match survival {
+                Survival::Nothing => 0,
+                Survival::Everything => contents.len(),
+                Survival::Random => random.below(contents.len() + 1),
+            };
+            if let Some(content) = kept.checked_sub(1).map(|last| contents[last]) {
+                put(&images.stable, sector, &content);
+            }
+        }
+        self.live.discard(0, self.live.length()).expect("memory does not fail");
+        copy(&images.stable, &self.live);
+    }
+
+    fn sector(&self, sector: u64) -> [u8; SECTOR as usize] {
+        let mut content = [0; SECTOR as usize];
+        let length = sector_length(&self.live, sector);
+        self.live.read(sector * SECTOR, &mut content[..length], Patience::Wait).expect("within the store");
+        content
+    }
+
+    /// Remembers what the sectors of the range hold now, as not yet synced or as stable.
+    fn note(&self, offset: u64, length: u64, durability: Durability) {
+        let mut images = self.images.lock();
+        for sector in offset / SECTOR..(offset + length).div_ceil(SECTOR) {
+            let content = self.sector(sector);
+            match durability {
+                Durability::Cached => images.unsynced.entry(sector).or_default().push(content),
+                Durability::Stable => {
+                    images.unsynced.remove(&sector);
+                    put(&images.stable, sector, &content);
+                }
+            }
+        }
+    }
+}
+
+fn sector_length(image: &MemStore, sector: u64) -> usize {
+    usize::try_from((image.length() - sector * SECTOR).min(SECTOR)).expect("at most a sector")
+}
+
+fn put(image: &MemStore, sector: u64, content: &[u8; SECTOR as usize]) {
+    if sector * SECTOR < image.length() {
+        let content = &content[..sector_length(image, sector)];
+        image.write(sector * SECTOR, content, Durability::Cached, Patience::Wait).expect("within the store");
+    }
+}
+
+fn copy(from: &MemStore, to: &MemStore) {
+    let mut at = 0;
+    while let Some(run) = from.next_data(at).expect("memory does not fail") {
+        let mut bytes = vec![0; usize::try_from(run.end - run.start).expect("a test's size")];
+        from.read(run.start, &mut bytes, Patience::Wait).expect("within the store");
+        to.write(run.start, &bytes, Durability::Cached, Patience::Wait).expect("of one length");
+        at = run.end;
+    }
+}
+
+impl FaultyStore {
+    /// A second handle on the same bytes, as a restarted daemon opens the file again.
+    #[must_use]
+    pub fn reopen(&self) -> Self {
+        Self { world: self.world.clone(), shared: Arc::clone(&self.shared) }
+    }
+
+    fn turn(&self, flushing: bool) -> Result<(), StoreError> {
+        if self.shared.images.lock().stopped {
+            return Err(StoreError::Stopped);
+        }
+        match self.world.turn() {
+            None => Ok(()),
+            Some(Fault::NoSpace) if !flushing => Err(StoreError::NoSpace),
+            Some(Fault::PowerLoss) => Err(power_is_out()),
+            Some(Fault::Io | Fault::NoSpace) => {
+                self.shared.images.lock().stopped |= flushing;
+                Err(StoreError::Io(std::io::Error::other("the device failed, as the test wanted")))
+            }
+        }
+    }
+}
+
+fn power_is_out() -> StoreError {
+    StoreError::Io(std::io::Error::other("power is out"))
+}
+
+impl Store for FaultyStore {
+    fn length(&self) -> u64 {
+        self.shared.live.length()
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+        if self.world.is_dark() {
+            return Err(power_is_out());
+        }
+        self.shared.live.read(offset, buffer, patience)
+    }
+
+    fn write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        durability: Durability,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        check_range(offset, data.len() as u64, self.length())?;
+        if (durability, patience) == (Durability::Stable, Patience::Now) {
+            return Err(StoreError::WouldBlock);
+        }
+        let turn = self.turn(durability == Durability::Stable);
+        if matches!(turn, Err(StoreError::Stopped | StoreError::NoSpace)) {
+            return turn;
+        }
+        // The call in which power or the device fails may have got anywhere.
+        let durability = if turn.is_ok() { durability } else { Durability::Cached };
+        self.shared.live.write(offset, data, Durability::Cached, Patience::Wait)?;
+        self.shared.note(offset, data.len() as u64, durability);
+        turn
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.turn(true)?;
+        let mut images = self.shared.images.lock();
+        for (sector, contents) in std::mem::take(&mut images.unsynced) {
+            put(&images.stable, sector, contents.last().expect("a sector is noted with a content"));
+        }
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        check_range(offset, length, self.length())?;
+        self.turn(false)?;
+        self.shared.live.discard(offset, length)?;
+        self.shared.note(offset, length, Durability::Cached);
+        Ok(())
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        if self.world.is_dark() {
+            return Err(power_is_out());
+        }
+        self.shared.live.next_data(offset)
+    }
+
+    fn allocated(&self) -> Result<u64, StoreError> {
+        self.shared.live.allocated()
+    }
+
+    fn resize(&self, length: u64) -> Result<(), StoreError> {
+        self.turn(false)?;
+        let mut images = self.shared.images.lock();
+        images.unsynced.split_off(&length.div_ceil(SECTOR));
+        if let Some(contents) = images.unsynced.get_mut(&(length / SECTOR)) {
+            let keep = usize::try_from(length % SECTOR).expect("less than a sector");
+            contents.iter_mut().for_each(|content| content[keep..].fill(0));
+        }
+        images.stable.resize(length)?;
+        self.shared.live.resize(length)
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("World").field(&self.fate.lock()).finish()
+    }
+}
+
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyStore").field("length", &self.length()).finish_non_exhaustive()
+    }
+}
+
+/// A small generator, so that a seed means the same everywhere.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).expect("less than a usize")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{Oracle, operations};
+    use proptest::prelude::*;
+
+    fn first(store: &FaultyStore) -> u8 {
+        let mut byte = [0];
+        store.read(0, &mut byte, Patience::Wait).unwrap();
+        byte[0]
+    }
+
+    fn write(store: &FaultyStore, byte: u8, durability: Durability) -> Result<(), StoreError> {
+        store.write(0, &[byte; 512], durability, Patience::Wait)
+    }
+
+    #[test]
+    fn only_what_was_synced_is_sure_to_survive() {
+        let world = World::new();
+        let store = world.store(4096);
+        write(&store, 1, Durability::Cached).unwrap();
+        store.flush().unwrap();
+        write(&store, 2, Durability::Cached).unwrap();
+        assert_eq!(first(&store), 2);
+        world.restart(Survival::Nothing, 0);
+        assert_eq!(first(&store), 1);
+        write(&store, 3, Durability::Stable).unwrap();
+        world.restart(Survival::Nothing, 0);
+        assert_eq!(first(&store.reopen()), 3);
+    }
+
+    #[test]
+    fn a_sector_survives_as_any_of_its_contents_since_the_last_sync() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..64 {
+            let world = World::new();
+            let store = world.store(4096);
+            (1..=3).for_each(|byte| write(&store, byte, Durability::Cached).unwrap());
+            world.restart(Survival::Random, seed);
+            seen.insert(first(&store));
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_stable_write_is_not_undone_by_an_older_cached_one() {
+        let world = World::new();
+        let store = world.store(4096);
+        write(&store, 1, Durability::Cached).unwrap();
+        write(&store, 2, Durability::Stable).unwrap();
+        world.restart(Survival::Everything, 0);
+        assert_eq!(first(&store), 2);
+    }
+
+    #[test]
+    fn power_fails_for_all_stores_of_the_world_at_once() {
+        let world = World::new();
+        let (one, other) = (world.store(4096), world.store(4096));
+        world.fail_after(1, Fault::PowerLoss);
+        write(&one, 1, Durability::Cached).unwrap();
+        assert!(write(&other, 1, Durability::Cached).is_err());
+        assert!(world.is_dark());
+        assert!(one.flush().is_err() && one.read(0, &mut [0], Patience::Wait).is_err());
+        world.restart(Survival::Everything, 0);
+        assert_eq!((first(&one), first(&other)), (1, 1), "the failing write may have arrived");
+        assert_eq!(world.calls(), 2);
+    }
+
+    #[test]
+    fn a_failed_flush_stops_the_store_and_a_full_device_does_not() {
+        let world = World::new();
+        let store = world.store(4096);
+        world.fail_after(0, Fault::NoSpace);
+        assert!(matches!(write(&store, 1, Durability::Cached), Err(StoreError::NoSpace)));
+        write(&store, 1, Durability::Cached).unwrap();
+        world.fail_after(0, Fault::Io);
+        assert!(matches!(store.flush(), Err(StoreError::Io(_))));
+        assert!(matches!(write(&store, 2, Durability::Cached), Err(StoreError::Stopped)));
+        assert!(matches!(store.flush(), Err(StoreError::Stopped)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn without_faults_it_behaves_like_a_plain_vector(operations in operations(20_000)) {
+            Oracle::new(20_000).check(&World::new().store(20_000), &operations)?;
+        }
+
+        #[test]
+        fn a_flushed_store_survives_any_power_loss(operations in operations(20_000), seed: u64) {
+            let world = World::new();
+            let store = world.store(20_000);
+            Oracle::new(20_000).check(&store, &operations)?;
+            store.flush().unwrap();
+            let mut before = vec![0; usize::try_from(store.length()).unwrap()];
+            store.read(0, &mut before, Patience::Wait).unwrap();
+            world.restart(Survival::Random, seed);
+            let mut after = vec![1; before.len()];
+            store.read(0, &mut after, Patience::Wait).unwrap();
+            prop_assert!(before == after);
+        }
+    }
+}
