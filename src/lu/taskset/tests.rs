@@ -255,7 +255,11 @@ impl Storm {
         let storm = Arc::clone(self);
         let gone = Box::new(move |_| {
             for task in submitted {
-                assert_eq!(storm.endings[task].load(SeqCst), 1, "the abort was answered before task {task} ended");
+                assert_eq!(
+                    storm.endings[task].load(SeqCst),
+                    1,
+                    "the abort was answered before task {task} ended"
+                );
             }
         });
         let Caught { held, ready, .. } = self.set.abort(Scope::Nexus(nexus), nexus, false, gone);
