@@ -402,6 +402,3 @@ impl<H> Inner<H> {
         gone.into_iter().map(|(ticket, _, payload)| (ticket, payload)).collect()
     }
 }
-
-#[cfg(test)]
-mod tests;

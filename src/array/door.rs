@@ -1,0 +1,254 @@
+//! The one door into the logical units: a [`Session`] is an I_T nexus and the LUNs that it sees.
+//!
+//! * A command looks its LUN up under a lock that only a change of the map takes for writing, clones one handle, and
+//!   enters the logical unit on the caller's thread: nothing is allocated here.
+//! * A change of the map reaches live sessions at once: what stays keeps its ways (and their pending unit attentions),
+//!   what is new is attached, what is gone is detached and its tasks end, and every remaining LUN reports REPORTED
+//!   LUNS DATA HAS CHANGED (SPC-4 6.33).
+//! * A LUN that is not mapped is not an error of the conversation; it answers as SPC-4 6.6.2 wants.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+
+use super::names::Name;
+use super::show;
+use crate::lu::{Done, Ending, ItlNexus, LogicalUnit, LunAccess, LunInventory, Outcome, Task};
+use crate::sam::{Function, FunctionResponse, Lun, Nexus};
+use crate::scsi::sense::{Asc, Format, Sense};
+
+/// What a session is to see: made by the array from the catalog.
+#[derive(Clone, Debug)]
+pub(super) struct Visible {
+    pub(super) lun: u16,
+    pub(super) object: Name,
+    pub(super) unit: Arc<LogicalUnit>,
+    pub(super) read_only: bool,
+}
+
+/// One LUN of a session.
+#[derive(Clone, Debug)]
+struct Mapped {
+    number: u16,
+    object: Name,
+    way: ItlNexus,
+}
+
+/// What REPORT LUNS tells. Apart from the session, so that the ways, which hold it, do not hold themselves.
+#[derive(Debug, Default)]
+struct Inventory(RwLock<Vec<Lun>>);
+
+impl LunInventory for Inventory {
+    fn luns(&self) -> Vec<Lun> {
+        self.0.read().clone()
+    }
+}
+
+type Dropper = Box<dyn Fn() + Send + Sync>;
+
+/// One I_T nexus and its way to the array. Dropping it closes it.
+pub struct Session {
+    nexus: Arc<Nexus>,
+    /// Ascending by number.
+    mapped: RwLock<Vec<Mapped>>,
+    inventory: Arc<Inventory>,
+    since: Timestamp,
+    peer: Mutex<Option<String>>,
+    commands: AtomicU64,
+    dropper: Mutex<Option<Dropper>>,
+    closed: AtomicBool,
+    on_close: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Session {
+    /// A session that sees nothing yet. `on_close` is called once.
+    pub(super) fn new(nexus: Nexus, since: Timestamp, on_close: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self {
+            nexus: Arc::new(nexus),
+            mapped: RwLock::new(Vec::new()),
+            inventory: Arc::default(),
+            since,
+            peer: Mutex::new(None),
+            commands: AtomicU64::new(0),
+            dropper: Mutex::new(None),
+            closed: AtomicBool::new(false),
+            on_close,
+        }
+    }
+
+    /// Who speaks, through which port.
+    #[must_use]
+    pub fn nexus(&self) -> &Nexus {
+        &self.nexus
+    }
+
+    /// Takes a command for the unit at `lun`. It is answered once through its reply, maybe before this returns.
+    pub fn submit(&self, lun: Lun, task: Task) {
+        self.commands.fetch_add(1, Ordering::Relaxed);
+        match self.way(lun) {
+            Some(way) => way.submit(task),
+            None => refuse(task),
+        }
+    }
+
+    /// Performs a task management function on the unit at `lun` (TARGET RESET and the loss of the nexus: on all that
+    /// this session sees). `done` is called when the tasks that it ends are gone.
+    pub fn manage(&self, lun: Lun, function: Function, done: Done) {
+        match function {
+            Function::TargetReset | Function::NexusReset => {
+                let ways: Vec<ItlNexus> =
+                    self.mapped.read().iter().map(|mapped| mapped.way.clone()).collect();
+                let all = Countdown::new(ways.len(), Box::new(|| done(FunctionResponse::Complete)));
+                for way in ways {
+                    let all = Arc::clone(&all);
+                    way.manage(function, Box::new(move |_| all.one()));
+                }
+            }
+            _ => match self.way(lun) {
+                Some(way) => way.manage(function, done),
+                None => done(FunctionResponse::IncorrectLun),
+            },
+        }
+    }
+
+    /// Ends the session: the loss of the I_T nexus on every unit. `done` is called when its tasks are gone; a second
+    /// call does nothing but that.
+    pub fn close(&self, done: Box<dyn FnOnce() + Send>) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return done();
+        }
+        let mapped = std::mem::take(&mut *self.mapped.write());
+        self.inventory.0.write().clear();
+        (self.on_close)();
+        let all = Countdown::new(mapped.len(), done);
+        for Mapped { way, .. } in mapped {
+            let all = Arc::clone(&all);
+            way.detach(Box::new(move || all.one()));
+        }
+    }
+
+    /// How the front ends the session's connections when the operator wants that: it closes them, and then closes the
+    /// session. Called on any thread; must not block.
+    pub fn set_dropper(&self, dropper: Dropper) {
+        *self.dropper.lock() = Some(dropper);
+    }
+
+    /// Where the initiator connects from, for people.
+    pub fn set_peer(&self, peer: String) {
+        *self.peer.lock() = Some(peer);
+    }
+
+    /// Asks the front to end the session. False if the front cannot.
+    pub(super) fn drop_connections(&self) -> bool {
+        let dropper = self.dropper.lock();
+        dropper.as_ref().inspect(|dropper| dropper()).is_some()
+    }
+
+    /// The way to the unit at `lun`.
+    pub(super) fn way(&self, lun: Lun) -> Option<ItlNexus> {
+        let number = lun.number()?;
+        let mapped = self.mapped.read();
+        let index = mapped.binary_search_by_key(&number, |mapped| mapped.number).ok()?;
+        Some(mapped[index].way.clone())
+    }
+
+    /// All ways, with the names of the objects that they lead to.
+    pub(super) fn ways(&self) -> Vec<(Name, ItlNexus)> {
+        self.mapped.read().iter().map(|mapped| (mapped.object.clone(), mapped.way.clone())).collect()
+    }
+
+    /// From now on the session sees `visible`, which ascends. `tell`: LUNs that stay report that the map has changed.
+    pub(super) fn refresh(&self, visible: &[Visible], tell: bool) {
+        let mut mapped = self.mapped.write();
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        let mut old = std::mem::take(&mut *mapped);
+        let mut changed = false;
+        for Visible { lun, object, unit, read_only } in visible {
+            let same = |mapped: &Mapped| {
+                mapped.number == *lun
+                    && Arc::ptr_eq(mapped.way.unit(), unit)
+                    && mapped.way.access().read_only == *read_only
+            };
+            if let Some(index) = old.iter().position(same) {
+                mapped.push(old.swap_remove(index));
+                continue;
+            }
+            let Some(address) = Lun::from_number(*lun) else { continue };
+            let access = LunAccess { read_only: *read_only };
+            let inventory = Arc::clone(&self.inventory) as Arc<dyn LunInventory>;
+            let way = unit.attach(&self.nexus, address, access, inventory);
+            mapped.push(Mapped { number: *lun, object: object.clone(), way });
+            changed = true;
+        }
+        changed |= !old.is_empty();
+        *self.inventory.0.write() = mapped.iter().map(|mapped| mapped.way.lun()).collect();
+        if tell && changed {
+            mapped.iter().for_each(|mapped| mapped.way.establish(Asc::REPORTED_LUNS_DATA_HAS_CHANGED));
+        }
+        drop(mapped);
+        old.into_iter().for_each(|gone| gone.way.detach(Box::new(|| ())));
+    }
+
+    /// For `session list`.
+    pub(super) fn show(&self) -> show::Session {
+        let initiator = self.nexus.initiator.as_ref();
+        show::Session {
+            id: self.nexus.id.0,
+            initiator: initiator.map_or_else(String::new, |port| port.name.clone()),
+            isid: initiator.map_or_else(String::new, |port| {
+                port.isid.iter().map(|byte| format!("{byte:02x}")).collect()
+            }),
+            target: self.nexus.port.name.clone(),
+            portal_group: self.nexus.port.portal_group,
+            peer: self.peer.lock().clone(),
+            since: self.since,
+            luns: self.mapped.read().len(),
+            commands: self.commands.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.close(Box::new(|| ()));
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("nexus", &self.nexus).finish_non_exhaustive()
+    }
+}
+
+fn refuse(task: Task) {
+    let sense = Sense::illegal_request(Asc::LOGICAL_UNIT_NOT_SUPPORTED).encode(Format::Fixed);
+    let Task { data_out, reply, .. } = task;
+    reply.send(Ending::Completed(Outcome { data_out, ..Outcome::check(sense) }));
+}
+
+/// Calls once when everything it waits for has happened; at once if that is nothing.
+struct Countdown {
+    left: AtomicU64,
+    done: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Countdown {
+    fn new(count: usize, done: Box<dyn FnOnce() + Send>) -> Arc<Self> {
+        let this = Arc::new(Self { left: AtomicU64::new(count as u64 + 1), done: Mutex::new(Some(done)) });
+        this.one(); // so that zero parts are done at once
+        this
+    }
+
+    fn one(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(done) = self.done.lock().take()
+        {
+            done();
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What the array says about its objects: the JSON documents of the admin API and of `--json`.
+//!
+//! Field names are public and stable (the contract with users' scripts; a test holds them). Sizes are bytes, times are
+//! RFC 3339 in UTC. The control commands read the same types back, so both ends share one definition.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::catalog::{Pace, StoreKind};
+
+/// Whether an object can do its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// It works.
+    Ready,
+    /// Its files are missing, torn or foreign; `error` says which. They are left untouched.
+    Failed,
+}
+
+/// A place where an object is mapped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Target.
+    pub target: String,
+    /// LUN number.
+    pub lun: u16,
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Name.
+    pub name: String,
+    /// Capacity in bytes.
+    pub size: u64,
+    /// Logical block length in bytes.
+    pub block_size: u32,
+    /// Kind of store.
+    pub store: StoreKind,
+    /// Directory of its files, if it has some.
+    pub path: Option<String>,
+    /// Bytes that it takes up.
+    pub allocated_bytes: u64,
+    /// NAA designator of VPD page 83h, in hexadecimal.
+    pub naa: String,
+    /// Serial of VPD page 80h.
+    pub serial: String,
+    /// Whether it works.
+    pub health: Health,
+    /// Why not.
+    pub error: Option<String>,
+    /// The pair that it has a role in.
+    pub pair: Option<String>,
+    /// Where it is mapped.
+    pub luns: Vec<Place>,
+}
+
+/// A target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// iSCSI name.
+    pub iqn: String,
+    /// Relative target port identifier.
+    pub relative_id: u16,
+    /// How many map entries it has.
+    pub luns: usize,
+    /// How many sessions are logged in to it.
+    pub sessions: usize,
+}
+
+/// A map entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lun {
+    /// Target.
+    pub target: String,
+    /// LUN number.
+    pub lun: u16,
+    /// The object's name.
+    pub object: String,
+    /// `volume` or `drive`.
+    pub kind: String,
+    /// Who sees it; empty: all others.
+    pub initiators: Vec<String>,
+    /// Whether writes are refused.
+    pub read_only: bool,
+}
+
+/// A pair.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Name.
+    pub name: String,
+    /// Volume that hosts write.
+    pub primary: String,
+    /// Volume that shows the split instant.
+    pub secondary: String,
+    /// Group, if it is in one.
+    pub group: Option<String>,
+    /// State, as the contract spells it.
+    pub state: String,
+    /// Pace of the copy behind.
+    pub pace: Pace,
+    /// Bytes still to be copied.
+    pub dirty_bytes: u64,
+    /// Bytes that need no copying any more.
+    pub copied_bytes: u64,
+    /// Bytes of the volumes.
+    pub total_bytes: u64,
+    /// From 0.0 to 1.0.
+    pub progress: f64,
+    /// The split instant.
+    pub split_at: Option<Timestamp>,
+    /// Why it is suspended or unusable.
+    pub error: Option<String>,
+}
+
+/// The answer of a split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Split {
+    /// The pairs that were split.
+    pub pairs: Vec<Pair>,
+    /// From the request to the answer, in microseconds.
+    pub elapsed_us: u64,
+    /// The longest time that any host write was held back, in microseconds.
+    pub hold_us: u64,
+}
+
+/// A cartridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cartridge {
+    /// Barcode.
+    pub barcode: String,
+    /// Capacity in bytes.
+    pub size: u64,
+    /// Bytes recorded; absent while the cartridge cannot be read.
+    pub used_bytes: Option<u64>,
+    /// Logical objects (blocks and filemarks) up to the end of data.
+    pub objects: Option<u64>,
+    /// The drive that holds it.
+    pub drive: Option<String>,
+    /// Whether it works.
+    pub health: Health,
+    /// Why not.
+    pub error: Option<String>,
+}
+
+/// A tape drive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drive {
+    /// Name.
+    pub name: String,
+    /// The cartridge in it.
+    pub cartridge: Option<String>,
+    /// NAA designator, in hexadecimal.
+    pub naa: String,
+    /// Serial.
+    pub serial: String,
+    /// Whether it works.
+    pub health: Health,
+    /// Why not.
+    pub error: Option<String>,
+    /// Where it is mapped.
+    pub luns: Vec<Place>,
+}
+
+/// A session of an initiator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Number, for `session drop`.
+    pub id: u64,
+    /// Name of the initiator.
+    pub initiator: String,
+    /// Initiator part of the session identifier, in hexadecimal.
+    pub isid: String,
+    /// Target.
+    pub target: String,
+    /// Target portal group.
+    pub portal_group: u16,
+    /// Address of the initiator, if the transport told.
+    pub peer: Option<String>,
+    /// When it logged in.
+    pub since: Timestamp,
+    /// How many LUNs it sees.
+    pub luns: usize,
+    /// Commands taken.
+    pub commands: u64,
+}
+
+/// A third-party copy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Copy {
+    /// Number, for `copy show` and `copy abort`.
+    pub id: u64,
+    /// Session that asked for it.
+    pub session: u64,
+    /// List identifier that the initiator chose.
+    pub list_id: u32,
+    /// `running`, `done`, `failed` or `aborted`.
+    pub state: String,
+    /// Segments done.
+    pub segments_done: u64,
+    /// Segments in all.
+    pub segments_total: u64,
+    /// Bytes moved.
+    pub bytes_done: u64,
+    /// Bytes to move in all, as far as known.
+    pub bytes_total: Option<u64>,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// What went wrong: the sense data in words.
+    pub error: Option<String>,
+}
+
+/// The whole array.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its data directory.
+    pub data_dir: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Portals, `ADDRESS:PORT`.
+    pub portals: Vec<String>,
+    /// Volumes.
+    pub volumes: Vec<Volume>,
+    /// Targets.
+    pub targets: Vec<Target>,
+    /// Map entries.
+    pub luns: Vec<Lun>,
+    /// Pairs.
+    pub pairs: Vec<Pair>,
+    /// Cartridges.
+    pub cartridges: Vec<Cartridge>,
+    /// Drives.
+    pub drives: Vec<Drive>,
+    /// Sessions.
+    pub sessions: Vec<Session>,
+    /// Third-party copies that run or ended lately.
+    pub copies: Vec<Copy>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields<T: Serialize>(value: &T) -> Vec<String> {
+        let document = serde_json::to_value(value).unwrap();
+        let mut names: Vec<String> = document.as_object().unwrap().keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn volume_and_pair_have_the_contracted_fields() {
+        let volume = Volume {
+            name: "db".to_owned(),
+            size: 1 << 30,
+            block_size: 512,
+            store: StoreKind::File,
+            path: None,
+            allocated_bytes: 0,
+            naa: "3000000000000001".to_owned(),
+            serial: "0001".to_owned(),
+            health: Health::Ready,
+            error: None,
+            pair: None,
+            luns: vec![Place { target: "t".to_owned(), lun: 3 }],
+        };
+        let names = fields(&volume);
+        for name in ["name", "size", "block_size", "store", "allocated_bytes", "naa", "serial"] {
+            assert!(names.iter().any(|field| field == name), "volume has no {name}");
+        }
+        let document = serde_json::to_value(&volume).unwrap();
+        assert_eq!(document["store"], "file");
+        assert_eq!(document["health"], "ready");
+        assert_eq!(document["luns"][0]["lun"], 3);
+
+        let pair = Pair {
+            name: "p".to_owned(),
+            primary: "a".to_owned(),
+            secondary: "b".to_owned(),
+            group: None,
+            state: "psus_sp".to_owned(),
+            pace: Pace::Medium,
+            dirty_bytes: 1,
+            copied_bytes: 2,
+            total_bytes: 3,
+            progress: 0.5,
+            split_at: Some(Timestamp::UNIX_EPOCH),
+            error: None,
+        };
+        let expected = [
+            "copied_bytes",
+            "dirty_bytes",
+            "error",
+            "group",
+            "name",
+            "pace",
+            "primary",
+            "progress",
+            "secondary",
+            "split_at",
+            "state",
+            "total_bytes",
+        ];
+        assert_eq!(fields(&pair), expected);
+        assert_eq!(serde_json::to_value(&pair).unwrap()["split_at"], "1970-01-01T00:00:00Z");
+        let split = Split { pairs: vec![pair], elapsed_us: 1, hold_us: 1 };
+        assert_eq!(fields(&split), ["elapsed_us", "hold_us", "pairs"]);
+    }
+}

@@ -1,0 +1,130 @@
+//! The verbs of `target` and `lun`.
+
+use super::catalog::{MapEntry, TargetEntry};
+use super::names::Iqn;
+use super::request::{NewLun, Unmap};
+use super::{Array, ArrayError, Control, access, show};
+
+impl Array {
+    /// The targets.
+    #[must_use]
+    pub fn targets(&self) -> Vec<show::Target> {
+        let control = self.control.lock();
+        let targets = control.catalog.targets.iter();
+        targets.map(|(iqn, entry)| self.show_target(iqn, entry)).collect()
+    }
+
+    fn show_target(&self, iqn: &Iqn, entry: &TargetEntry) -> show::Target {
+        show::Target {
+            iqn: iqn.to_string(),
+            relative_id: entry.relative_id,
+            luns: entry.maps.len(),
+            sessions: self.sessions_with(iqn).len(),
+        }
+    }
+
+    /// Makes target `iqn`.
+    pub fn create_target(&self, iqn: &Iqn) -> Result<show::Target, ArrayError> {
+        let asked = format!("create target {iqn}");
+        let mut control = self.control.lock();
+        control.change(&asked, |catalog| {
+            if catalog.targets.contains_key(iqn) {
+                return Err(ArrayError::exists(asked.as_str(), "target", iqn));
+            }
+            let Some(relative_id) = catalog.free_relative_id() else {
+                return Err(ArrayError::refused(
+                    asked.as_str(),
+                    "there is no free port identifier",
+                    "delete a target",
+                ));
+            };
+            catalog.targets.insert(iqn.clone(), TargetEntry { relative_id, maps: Vec::new() });
+            Ok(())
+        })?;
+        Ok(self.show_target(iqn, &control.catalog.targets[iqn]))
+    }
+
+    /// Deletes target `iqn`, which must have neither LUNs nor sessions.
+    pub fn delete_target(&self, iqn: &Iqn) -> Result<(), ArrayError> {
+        let asked = format!("delete target {iqn}");
+        let mut control = self.control.lock();
+        let sessions = self.sessions_with(iqn).len();
+        control.change(&asked, |catalog| {
+            let Some(target) = catalog.targets.get(iqn) else {
+                return Err(ArrayError::not_found(asked.as_str(), "target", iqn));
+            };
+            if let Some(map) = target.maps.first() {
+                let why = format!("{} is mapped there as LUN {}", map.object, map.lun);
+                let remedy = format!("first 'cleave lun unmap --target {iqn} --lun {}'", map.lun);
+                return Err(ArrayError::refused(asked.as_str(), why, remedy));
+            }
+            if sessions > 0 {
+                let why = format!("{sessions} session(s) are logged in to it");
+                return Err(ArrayError::refused(
+                    asked.as_str(),
+                    why,
+                    "log out, or see 'cleave session drop'",
+                ));
+            }
+            catalog.targets.remove(iqn);
+            Ok(())
+        })
+    }
+
+    /// The map entries of all targets.
+    #[must_use]
+    pub fn luns(&self) -> Vec<show::Lun> {
+        let control = self.control.lock();
+        let targets = control.catalog.targets.iter();
+        let entries = targets.flat_map(|(iqn, target)| target.maps.iter().map(move |map| (iqn, map)));
+        entries.map(|(iqn, map)| show_lun(&control, iqn, map)).collect()
+    }
+
+    /// Shows an object as a LUN.
+    pub fn map_lun(&self, new: NewLun) -> Result<show::Lun, ArrayError> {
+        let NewLun { object, target, lun, initiators, read_only } = new;
+        let entry = MapEntry { lun, object, initiators, read_only };
+        let asked = format!("map {} as LUN {lun} of {target}", entry.object);
+        let mut control = self.control.lock();
+        control.change(&asked, |catalog| access::map(catalog, &target, entry.clone()))?;
+        self.refresh_sessions(&control, &target);
+        Ok(show_lun(&control, &target, &entry))
+    }
+
+    /// Takes a LUN away.
+    pub fn unmap_lun(&self, unmap: &Unmap) -> Result<(), ArrayError> {
+        let Unmap { target, lun, initiator } = unmap;
+        let asked = format!("unmap LUN {lun} of {target}");
+        let mut control = self.control.lock();
+        control.change(&asked, |catalog| access::unmap(catalog, target, *lun, initiator.as_ref()))?;
+        self.refresh_sessions(&control, target);
+        Ok(())
+    }
+
+    /// Lets the live sessions with `iqn` see what the catalog says now.
+    pub(super) fn refresh_sessions(&self, control: &Control, iqn: &Iqn) {
+        let Some(target) = control.catalog.targets.get(iqn) else { return };
+        for session in self.sessions_with(iqn) {
+            let initiator = session.nexus().initiator.as_ref().map_or("", |port| port.name.as_str());
+            session.refresh(&control.visible(target, initiator), true);
+        }
+    }
+
+    fn sessions_with(&self, iqn: &Iqn) -> Vec<std::sync::Arc<super::Session>> {
+        let mut sessions = self.sessions();
+        sessions.retain(|session| session.nexus().port.name == iqn.as_str());
+        sessions
+    }
+}
+
+fn show_lun(control: &Control, iqn: &Iqn, map: &MapEntry) -> show::Lun {
+    let kind = if control.catalog.volumes.contains_key(&map.object) { "volume" } else { "drive" };
+    show::Lun {
+        target: iqn.to_string(),
+        lun: map.lun,
+        object: map.object.to_string(),
+        kind: kind.to_owned(),
+        initiators: map.initiators.iter().map(Iqn::to_string).collect(),
+        read_only: map.read_only,
+    }
+}
