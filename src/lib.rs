@@ -12,6 +12,8 @@ pub mod volume;
 
 pub mod scsi;
 
+pub mod iscsi;
+
 pub mod lu;
 
 pub mod copy;
