@@ -1,0 +1,77 @@
+//! What a store's failure is called in sense data: the one place where the two meet.
+//!
+//! A failure of the device under the store is a MEDIUM ERROR: it concerns these blocks, and the host may go on with
+//! others. A store that has stopped is a HARDWARE ERROR: nothing of the unit is to be trusted until an operator has
+//! looked, and a host that retried block by block would only lose time. No space is DATA PROTECT, as SBC-3 4.7.3.6
+//! wants it for thin provisioning: what is there stays readable, and nothing was lost.
+
+use crate::lu::Refusal;
+use crate::scsi::sense::{Asc, Key, Sense};
+use crate::store::StoreError;
+
+/// A read failed.
+pub(super) fn reading(error: StoreError) -> Refusal {
+    match common(error) {
+        Ok(refusal) => refusal,
+        Err(error) => {
+            tracing::warn!(%error, "a read failed");
+            Refusal::check(Key::MediumError, Asc::UNRECOVERED_READ_ERROR)
+        }
+    }
+}
+
+/// A write, flush or deallocation failed.
+pub(super) fn writing(error: StoreError) -> Refusal {
+    match common(error) {
+        Ok(refusal) => refusal,
+        Err(StoreError::Corrupt(what)) => {
+            // To write, a pair side had to read what it keeps.
+            tracing::warn!(what, "a write found damaged data");
+            Refusal::check(Key::MediumError, Asc::UNRECOVERED_READ_ERROR)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a write failed");
+            Refusal::check(Key::MediumError, Asc::WRITE_ERROR)
+        }
+    }
+}
+
+fn common(error: StoreError) -> Result<Refusal, StoreError> {
+    Ok(match error {
+        StoreError::WouldBlock => Refusal::NotNow,
+        StoreError::NoSpace => Refusal::check(Key::DataProtect, Asc::SPACE_ALLOCATION_FAILED_WRITE_PROTECT),
+        // The medium has shrunk since the command's range was checked.
+        StoreError::OutOfRange { .. } => Sense::illegal_request(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE).into(),
+        StoreError::Stopped => Refusal::check(Key::HardwareError, Asc::INTERNAL_TARGET_FAILURE),
+        StoreError::Corrupt(_) | StoreError::Io(_) => return Err(error),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn code(refusal: Refusal) -> (u8, u16) {
+        match refusal {
+            Refusal::Check(sense) => (sense.key as u8, sense.asc.0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_failure_has_its_sense() {
+        let broken = || StoreError::Io(io::Error::other("device"));
+        assert_eq!(code(reading(broken())), (0x3, 0x1100));
+        assert_eq!(code(writing(broken())), (0x3, 0x0C00));
+        assert_eq!(code(reading(StoreError::Corrupt(String::new()))), (0x3, 0x1100));
+        assert_eq!(code(writing(StoreError::Corrupt(String::new()))), (0x3, 0x1100));
+        assert_eq!(code(writing(StoreError::NoSpace)), (0x7, 0x2707));
+        assert_eq!(code(reading(StoreError::Stopped)), (0x4, 0x4400));
+        assert_eq!(code(writing(StoreError::Stopped)), (0x4, 0x4400));
+        let gone = StoreError::OutOfRange { offset: 0, length: 1, store: 0 };
+        assert_eq!(code(reading(gone)), (0x5, 0x2100));
+        assert_eq!(writing(StoreError::WouldBlock), Refusal::NotNow);
+    }
+}
