@@ -143,6 +143,12 @@ impl Cdb {
         &self.bytes[..usize::from(self.length)]
     }
 
+    /// The bytes, with zeros behind them up to the longest CDB: any field can be read without a bounds check.
+    #[must_use]
+    pub fn padded(&self) -> &[u8; Self::MAX_LENGTH] {
+        &self.bytes
+    }
+
     /// The operation code.
     #[must_use]
     pub fn opcode(&self) -> u8 {

@@ -23,7 +23,7 @@ pub trait DeviceServer: Send + Sync + Debug {
     /// says otherwise: state that must not be shared has a lock of its own.
     ///
     /// With [`Patience::Now`] the server waits for no device and takes no lock that is held across one; it answers
-    /// [`Refusal::NotNow`], having changed nothing but the content of `buffers.data_in`, and the command comes again,
+    /// [`Refusal::NotNow`], having changed nothing but the data-in, and the command comes again,
     /// with [`Patience::Wait`], on a thread that may sleep.
     ///
     /// # Errors
@@ -97,14 +97,60 @@ impl Request<'_> {
 }
 
 /// The data of one command.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Buffers {
     /// All that the initiator sent, which may be less or more than the command needs.
     pub data_out: Vec<u8>,
-    /// Empty when the command starts, with a reused allocation; what the server leaves here goes to the initiator.
-    pub data_in: Vec<u8>,
     /// How many bytes of data-out the command needs, as its CDB says; the transport derives the residual from it.
     pub wanted_out: u64,
+    data_in: Vec<u8>,
+    used: bool,
+}
+
+impl Buffers {
+    /// Buffers with this data-out. `data_in` is a reused allocation of any content.
+    pub(super) fn new(data_out: Vec<u8>, data_in: Vec<u8>) -> Self {
+        Self { data_out, wanted_out: 0, data_in, used: false }
+    }
+
+    /// The data-in, emptied: append to it what goes to the initiator.
+    pub fn data_in(&mut self) -> &mut Vec<u8> {
+        self.used = true;
+        self.data_in.clear();
+        &mut self.data_in
+    }
+
+    /// The data-in, with `length` bytes of any content: overwrite them all. (What was there is not zeroed first, so
+    /// that reading into a reused buffer touches each byte once.)
+    pub fn data_in_of(&mut self, length: usize) -> &mut [u8] {
+        self.used = true;
+        self.data_in.resize(length, 0);
+        &mut self.data_in
+    }
+
+    /// Keeps the first `length` bytes of the data-in.
+    pub fn truncate_data_in(&mut self, length: usize) {
+        self.data_in.truncate(length);
+    }
+
+    /// The data-out and the allocation of the data-in, as scratch space of which nothing goes to the initiator.
+    pub fn data_out_and_scratch(&mut self) -> (&[u8], &mut Vec<u8>) {
+        self.used = false;
+        (&self.data_out, &mut self.data_in)
+    }
+
+    /// Data-in (empty unless the server made some) and data-out.
+    pub(super) fn into_parts(mut self) -> (Vec<u8>, Vec<u8>) {
+        if !self.used {
+            self.data_in.clear();
+        }
+        (self.data_in, self.data_out)
+    }
+
+    /// Nothing goes to the initiator.
+    pub(super) fn drop_data_in(&mut self) {
+        self.used = false;
+    }
 }
 
 /// How a command was carried out.

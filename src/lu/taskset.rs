@@ -402,3 +402,6 @@ impl<H> Inner<H> {
         gone.into_iter().map(|(ticket, _, payload)| (ticket, payload)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,7 @@ pub(super) struct Arrival {
 impl Arrival {
     pub(super) fn admitted(self, ticket: Ticket) -> Work {
         let Task { cdb, data_out, data_in, reply, .. } = self.task;
-        let buffers = Buffers { data_out, data_in, wanted_out: 0 };
+        let buffers = Buffers::new(data_out, data_in);
         let (reply, ticket) = (Some(reply), Some(ticket));
         Work { nexus: self.nexus, row: self.row, cdb, buffers, reply, ticket }
     }
@@ -134,7 +134,7 @@ impl Work {
     fn attempt(&mut self, patience: Patience) -> Option<Outcome> {
         let ticket = self.ticket.as_ref()?;
         let request = Request { row: self.row, cdb: &self.cdb, nexus: &self.nexus, ticket };
-        self.buffers.data_in.clear();
+        self.buffers.drop_data_in();
         self.buffers.wanted_out = 0;
         let result = self.nexus.unit().execute(&request, &mut self.buffers, patience);
         let (status, sense) = match result {
@@ -143,7 +143,7 @@ impl Work {
             Ok(Answer::Check(sense)) => (Status::CheckCondition, Some(sense)),
             Err(Refusal::NotNow) => return None,
             Err(refusal) => {
-                self.buffers.data_in.clear();
+                self.buffers.drop_data_in();
                 match refusal {
                     Refusal::Check(sense) => (Status::CheckCondition, Some(sense)),
                     Refusal::Status(status) => (status, None),
@@ -152,7 +152,9 @@ impl Work {
             }
         };
         let sense = sense.map_or_else(Vec::new, |sense| sense.encode(self.sense_format()));
-        let Buffers { data_out, data_in, wanted_out } = std::mem::take(&mut self.buffers);
+        let wanted_out = self.buffers.wanted_out;
+        let buffers = std::mem::replace(&mut self.buffers, Buffers::new(Vec::new(), Vec::new()));
+        let (data_in, data_out) = buffers.into_parts();
         Some(Outcome { status, sense, data_in, wanted_out, data_out })
     }
 

@@ -103,7 +103,7 @@ table! {
     0x1B LoadUnload "LOAD UNLOAD" TAPE None Configure Serial HOURS
         [0x01 0x00 0x00 0x0F 0x00];
     0x1D SendDiagnostic "SEND DIAGNOSTIC" BOTH None Configure Serial QUICK
-        [0xF7 0x00 0xFF 0xFF 0x00];
+        [0x14 0x00 0x00 0x00 0x00];
     0x1E PreventAllowMediumRemoval "PREVENT ALLOW MEDIUM REMOVAL" TAPE None Configure Serial QUICK
         [0x00 0x00 0x00 0x03 0x00];
     0x25 ReadCapacity10 "READ CAPACITY(10)" DISK In Always Concurrent QUICK

@@ -1,0 +1,317 @@
+//! The task set against a naive model (order), and under threads (endings).
+
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NEXUS: NexusId = NexusId(1);
+
+fn run<H: std::fmt::Debug>(admission: Admission<H>) -> Ticket {
+    match admission {
+        Admission::Run(ticket, _) => ticket,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn admit(set: &TaskSet<u32>, tag: u32, class: Class) -> Admission<u32> {
+    set.admit(NEXUS, TaskTag(tag), class, tag)
+}
+
+fn finish(set: &TaskSet<u32>, ticket: Ticket) -> Vec<(Ticket, u32)> {
+    assert_eq!(ticket.decide(), Verdict::Complete);
+    let released = set.finish(ticket);
+    released.ready.into_iter().for_each(Waiter::tell);
+    released.runnable
+}
+
+#[test]
+fn ordered_waits_for_older_and_holds_back_younger() {
+    let set = TaskSet::new();
+    let older = run(admit(&set, 1, Class::Simple));
+    assert!(matches!(admit(&set, 2, Class::Ordered), Admission::Held));
+    assert!(matches!(admit(&set, 3, Class::Simple), Admission::Held));
+    let head = run(admit(&set, 4, Class::Head));
+    assert!(finish(&set, head).is_empty());
+    let (ordered, tag) = finish(&set, older).pop().unwrap();
+    assert_eq!(tag, 2);
+    let younger: Vec<_> = finish(&set, ordered).into_iter().map(|(_, tag)| tag).collect();
+    assert_eq!(younger, [3]);
+}
+
+#[test]
+fn independent_passes_by_serial_but_not_by_ordered() {
+    let set = TaskSet::new();
+    let _serial = run(admit(&set, 1, Class::Serial));
+    let _inquiry = run(admit(&set, 2, Class::Independent));
+    assert!(matches!(admit(&set, 3, Class::Ordered), Admission::Held));
+    assert!(matches!(admit(&set, 4, Class::Independent), Admission::Held));
+    let _nested = run(admit(&set, 5, Class::Nested));
+}
+
+#[test]
+fn the_set_is_full_at_its_limit_and_takes_again_after_a_finish() {
+    let set = TaskSet::new();
+    let mut tickets: Vec<_> = (0..MAX_TASKS as u32).map(|tag| run(admit(&set, tag, Class::Simple))).collect();
+    assert!(matches!(admit(&set, 9999, Class::Simple), Admission::Full(9999)));
+    finish(&set, tickets.pop().unwrap());
+    let _again = run(admit(&set, 9999, Class::Simple));
+}
+
+#[test]
+fn an_abort_waits_for_a_completing_task_and_reports_that_it_aborted_none() {
+    let set = TaskSet::new();
+    let ticket = run(admit(&set, 1, Class::Simple));
+    assert_eq!(ticket.decide(), Verdict::Complete);
+    let told = Arc::new(AtomicU8::new(9));
+    let telling = Arc::clone(&told);
+    let gone = Box::new(move |any| telling.store(u8::from(any), Release));
+    let caught = set.abort(Scope::Task(NEXUS, TaskTag(1)), NEXUS, false, gone);
+    assert!(caught.ready.is_none() && caught.held.is_empty());
+    assert_eq!(told.load(Acquire), 9, "the task has not finished");
+    set.finish(ticket).ready.into_iter().for_each(Waiter::tell);
+    assert_eq!(told.load(Acquire), 0);
+}
+
+#[test]
+fn with_tas_only_tasks_of_other_nexuses_answer_task_aborted() {
+    let set = TaskSet::new();
+    let own = run(admit(&set, 1, Class::Simple));
+    let other = run(set.admit(NexusId(2), TaskTag(1), Class::Simple, 1));
+    let caught = set.abort(Scope::All, NEXUS, true, Box::new(|_| {}));
+    assert_eq!(caught.others, [NexusId(2)]);
+    assert_eq!(own.decide(), Verdict::Aborted);
+    assert_eq!(other.decide(), Verdict::AbortedWithStatus);
+}
+
+#[test]
+fn aborting_a_held_barrier_frees_what_stood_behind_it() {
+    let set = TaskSet::new();
+    let _running = run(admit(&set, 1, Class::Simple));
+    assert!(matches!(admit(&set, 2, Class::Ordered), Admission::Held));
+    assert!(matches!(admit(&set, 3, Class::Simple), Admission::Held));
+    let mut caught = set.abort(Scope::Task(NEXUS, TaskTag(2)), NEXUS, false, Box::new(|any| assert!(any)));
+    let (ticket, tag) = caught.held.pop().unwrap();
+    assert_eq!((tag, ticket.decide()), (2, Verdict::Aborted));
+    let Released { runnable, ready } = set.finish(ticket);
+    ready.into_iter().for_each(Waiter::tell);
+    assert_eq!(runnable.len(), 1);
+}
+
+/// The rule in its plainest form: a task may start when no task that its class waits for is running or, if it is
+/// held, older.
+#[derive(Default)]
+struct Model {
+    tasks: Vec<(u32, Class, bool)>,
+}
+
+impl Model {
+    fn may_start(&self, at: usize) -> bool {
+        let waits_for = self.tasks[at].1.waits_for();
+        let blocks = |(i, (_, class, running)): (usize, &(u32, Class, bool))| {
+            i != at && waits_for.contains(class) && (*running || i < at)
+        };
+        !self.tasks.iter().enumerate().any(blocks)
+    }
+
+    /// Starts what may start, oldest first; their tags.
+    fn start(&mut self) -> Vec<u32> {
+        let mut started = Vec::new();
+        for at in 0..self.tasks.len() {
+            if !self.tasks[at].2 && self.may_start(at) {
+                self.tasks[at].2 = true;
+                started.push(self.tasks[at].0);
+            }
+        }
+        started
+    }
+}
+
+fn class() -> impl Strategy<Value = Class> {
+    prop_oneof![
+        6 => Just(Class::Simple),
+        2 => Just(Class::Independent),
+        2 => Just(Class::Serial),
+        2 => Just(Class::Ordered),
+        1 => Just(Class::Head),
+        1 => Just(Class::Nested),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Admit(Class),
+    Finish(prop::sample::Index),
+    Abort(prop::sample::Index),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => class().prop_map(Step::Admit),
+        4 => any::<prop::sample::Index>().prop_map(Step::Finish),
+        1 => any::<prop::sample::Index>().prop_map(Step::Abort),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn tasks_start_exactly_when_the_naive_model_says(steps in prop::collection::vec(step(), 1..120)) {
+        let (set, mut model) = (TaskSet::new(), Model::default());
+        let mut running: Vec<(Ticket, u32)> = Vec::new();
+        for (tag, step) in (0..).zip(steps) {
+            match step {
+                Step::Admit(class) => {
+                    model.tasks.push((tag, class, false));
+                    let starts = model.start() == [tag];
+                    match admit(&set, tag, class) {
+                        Admission::Run(ticket, tag) => { prop_assert!(starts); running.push((ticket, tag)); }
+                        Admission::Held => prop_assert!(!starts),
+                        Admission::Full(_) => prop_assert!(false),
+                    }
+                }
+                Step::Finish(index) if !running.is_empty() => {
+                    let (ticket, tag) = running.remove(index.index(running.len()));
+                    model.tasks.retain(|task| task.0 != tag);
+                    let released = finish(&set, ticket);
+                    prop_assert_eq!(released.iter().map(|(_, tag)| *tag).collect::<Vec<_>>(), model.start());
+                    running.extend(released);
+                }
+                Step::Abort(index) if !model.tasks.is_empty() => {
+                    let (tag, _, runs) = model.tasks[index.index(model.tasks.len())];
+                    let caught = set.abort(Scope::Task(NEXUS, TaskTag(tag)), NEXUS, false, Box::new(|_| {}));
+                    prop_assert_eq!(caught.held.len(), usize::from(!runs));
+                    for (ticket, tag) in caught.held {
+                        prop_assert_eq!(ticket.decide(), Verdict::Aborted);
+                        model.tasks.retain(|task| task.0 != tag);
+                        let released = set.finish(ticket).runnable;
+                        prop_assert_eq!(released.iter().map(|(_, tag)| *tag).collect::<Vec<_>>(), model.start());
+                        running.extend(released);
+                    }
+                    if let Some(at) = running.iter().position(|(_, running)| runs && *running == tag) {
+                        let (ticket, tag) = running.remove(at);
+                        prop_assert_eq!(ticket.decide(), Verdict::Aborted);
+                        model.tasks.retain(|task| task.0 != tag);
+                        let released = set.finish(ticket).runnable;
+                        prop_assert_eq!(released.iter().map(|(_, tag)| *tag).collect::<Vec<_>>(), model.start());
+                        running.extend(released);
+                    }
+                }
+                Step::Finish(_) | Step::Abort(_) => {}
+            }
+        }
+    }
+}
+
+/// Four nexuses on four threads submit, finish each other's tasks and abort; every task ends once, and none after the
+/// answer of an abort that caught it.
+struct Storm {
+    set: TaskSet<usize>,
+    endings: Vec<AtomicU32>,
+    serial_running: AtomicU32,
+    queue: Mutex<Vec<(Ticket, usize)>>,
+}
+
+const STORM_TASKS: usize = 3000;
+const STORM_THREADS: usize = 4;
+
+/// A linear congruential sequence: the same schedule of choices for the same seed.
+fn next(seed: &mut u64) -> usize {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*seed >> 33) as usize
+}
+
+/// Every eighth task is serial; the class follows from the number so that the ender knows it.
+fn storm_class(task: usize) -> Class {
+    match task % 8 {
+        0 => Class::Serial,
+        1 if task % 16 == 1 => Class::Ordered,
+        2 if task % 32 == 2 => Class::Head,
+        3 => Class::Independent,
+        _ => Class::Simple,
+    }
+}
+
+impl Storm {
+    fn ended(&self, ticket: Ticket, task: usize) {
+        self.endings[task].fetch_add(1, SeqCst);
+        let Released { runnable, ready } = self.set.finish(ticket);
+        self.queue.lock().extend(runnable);
+        ready.into_iter().for_each(Waiter::tell);
+    }
+
+    fn execute(&self, ticket: Ticket, task: usize) {
+        let serial = storm_class(task) == Class::Serial;
+        if serial {
+            assert_eq!(self.serial_running.fetch_add(1, SeqCst), 0, "two serial tasks overlap");
+            std::thread::yield_now();
+            self.serial_running.fetch_sub(1, SeqCst);
+        }
+        ticket.decide();
+        self.ended(ticket, task);
+    }
+
+    fn abort(self: &Arc<Self>, nexus: NexusId, submitted: std::ops::Range<usize>) {
+        let storm = Arc::clone(self);
+        let gone = Box::new(move |_| {
+            for task in submitted {
+                assert_eq!(
+                    storm.endings[task].load(SeqCst),
+                    1,
+                    "the abort was answered before task {task} ended"
+                );
+            }
+        });
+        let Caught { held, ready, .. } = self.set.abort(Scope::Nexus(nexus), nexus, false, gone);
+        for (ticket, task) in held {
+            assert_eq!(ticket.decide(), Verdict::Aborted);
+            self.ended(ticket, task);
+        }
+        ready.into_iter().for_each(Waiter::tell);
+    }
+
+    fn nexus(self: &Arc<Self>, number: usize) {
+        let mut seed = 0x5EED ^ number as u64;
+        let nexus = NexusId(number as u64);
+        let (first, last) = (number * STORM_TASKS, (number + 1) * STORM_TASKS);
+        for task in first..last {
+            match self.set.admit(nexus, TaskTag(task as u32), storm_class(task), task) {
+                Admission::Run(ticket, task) if next(&mut seed) % 2 == 0 => self.execute(ticket, task),
+                Admission::Run(ticket, task) => self.queue.lock().push((ticket, task)),
+                Admission::Held => {}
+                Admission::Full(task) => {
+                    self.endings[task].fetch_add(1, SeqCst);
+                }
+            }
+            for _ in 0..next(&mut seed) % 3 {
+                let work = self.queue.lock().pop();
+                if let Some((ticket, task)) = work {
+                    self.execute(ticket, task);
+                }
+            }
+            if next(&mut seed) % 64 == 0 {
+                self.abort(nexus, first..task + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn under_threads_every_task_ends_once_and_none_after_its_aborts_answer() {
+    let endings = (0..STORM_TASKS * STORM_THREADS).map(|_| AtomicU32::new(0)).collect();
+    let (set, queue) = (TaskSet::new(), Mutex::new(Vec::new()));
+    let storm = Arc::new(Storm { set, endings, serial_running: AtomicU32::new(0), queue });
+    std::thread::scope(|scope| {
+        for number in 0..STORM_THREADS {
+            let storm = Arc::clone(&storm);
+            scope.spawn(move || storm.nexus(number));
+        }
+    });
+    loop {
+        let work = storm.queue.lock().pop();
+        let Some((ticket, task)) = work else { break };
+        storm.execute(ticket, task);
+    }
+    assert_eq!(storm.set.len(), 0);
+    assert!(storm.endings.iter().all(|ending| ending.load(SeqCst) == 1));
+}
