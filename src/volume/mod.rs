@@ -5,11 +5,19 @@
 //! capacity; an implementation checks again and answers [`StoreError::OutOfRange`]). Rules for durability, zeros and
 //! patience are those of [`crate::store`].
 
+mod header;
+mod identity;
+mod linear;
+mod plain;
 mod switch;
 
 use std::fmt;
+use std::io;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
+pub use identity::Identity;
+pub use plain::{MAX_LENGTH, Volume};
 pub use switch::{Held, Switch};
 
 use crate::store::{Durability, Patience, StoreError};
@@ -43,4 +51,67 @@ pub trait Block: Send + Sync + fmt::Debug {
 
     /// The first run at or after `offset` that may hold data; `None` when the rest reads as zeros. May wait.
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError>;
+}
+
+/// Why a volume could not be made, opened, resized or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The capacity is zero, not whole blocks, or beyond [`MAX_LENGTH`].
+    #[error(
+        "a capacity of {length} bytes is not possible: it must be a multiple of {block} and at most {MAX_LENGTH}"
+    )]
+    Length {
+        /// What was asked for.
+        length: u64,
+        /// Bytes of a block.
+        block: u64,
+    },
+    /// Something that is not part of the volume is in its directory.
+    #[error("{} is in the way: move it elsewhere, or name another directory", path.display())]
+    Occupied {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// There is no header.
+    #[error("{} does not exist: there is no volume in that directory", path.display())]
+    Missing {
+        /// Where the header should be.
+        path: PathBuf,
+    },
+    /// There is a file with the header's name that is not a header.
+    #[error("{} is not the header of a cleave volume; it was left as it is", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A later version of cleave wrote it.
+    #[error("{} has version {version} of the volume format, which this cleave is too old for: use a newer one", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// It is a volume's, but not as it was written.
+    #[error("{} is damaged: {reason}; it was left as it is: restore it from a backup", path.display())]
+    Damaged {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The device did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl VolumeError {
+    fn io(path: &Path, error: io::Error) -> Self {
+        match StoreError::from(error) {
+            StoreError::Io(error) => {
+                StoreError::Io(io::Error::new(error.kind(), format!("{}: {error}", path.display()))).into()
+            }
+            other => other.into(),
+        }
+    }
 }

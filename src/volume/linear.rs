@@ -1,0 +1,271 @@
+//! Segments side by side as one long store, because files end (ext4: at 16 TiB) before volumes do.
+//!
+//! A segment comes into being when something is first written to it; until then it reads as zeros. So a volume of any
+//! size is made at once and costs a table entry for each segment that exists.
+//!
+//! **No lock on the way of I/O.** A segment is set once and never taken away, so finding one is two loads. Making
+//! one, and changing the length, go through one lock.
+//!
+//! **A new segment's name is durable before anything in it is promised.** Making one leaves a note under that lock;
+//! a flush, and a stable write, sync the names under the same lock before they answer, so a second flush cannot
+//! overtake the first one's sync.
+//!
+//! **Failing closed.** A segment that fails to sync stops the whole store.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::store::{Durability, Patience, Store, StoreError, check_range};
+
+/// Segments that one table entry of the first level leads to.
+const CHUNK: u64 = 1024;
+
+/// Table entries of the first level.
+const CHUNKS: usize = 64;
+
+/// How many segments a store may have.
+pub(super) const MAX_SEGMENTS: u64 = CHUNK * CHUNKS as u64;
+
+/// Where segments are kept: a directory, or what a test makes of it.
+pub(super) trait Shelf: fmt::Debug + Send + Sync {
+    /// Numbers of the segments that exist.
+    fn present(&self) -> Result<Vec<u64>, StoreError>;
+    /// Opens a segment that exists.
+    fn open(&self, index: u64) -> Result<Box<dyn Store>, StoreError>;
+    /// Makes a segment of `length` zero bytes, durable by name after [`Shelf::sync_names`].
+    fn create(&self, index: u64, length: u64) -> Result<Box<dyn Store>, StoreError>;
+    /// Makes the names of all segments that were created durable.
+    fn sync_names(&self) -> Result<(), StoreError>;
+}
+
+type Slot = OnceLock<Box<dyn Store>>;
+
+/// A store of segments of equal length, the last one shorter.
+pub(super) struct Linear {
+    shelf: Box<dyn Shelf>,
+    segment: u64,
+    length: AtomicU64,
+    table: [OnceLock<Box<[Slot]>>; CHUNKS],
+    /// Held to make a segment, to sync names, and to change the length. Whether there are names to be synced.
+    unsynced_names: Mutex<bool>,
+    stopped: AtomicBool,
+}
+
+impl Linear {
+    /// Opens the segments that lie on `shelf` as a store of `length` bytes.
+    pub(super) fn open(shelf: Box<dyn Shelf>, segment: u64, length: u64) -> Result<Self, StoreError> {
+        let present = shelf.present()?;
+        let linear = Self {
+            shelf,
+            segment,
+            length: AtomicU64::new(length),
+            table: [const { OnceLock::new() }; CHUNKS],
+            unsynced_names: Mutex::new(false),
+            stopped: AtomicBool::new(false),
+        };
+        for index in present {
+            let Some(slot) = linear.slot_or_new(index) else {
+                return Err(StoreError::Corrupt(format!("segment {index} is outside of any volume's range")));
+            };
+            let store = linear.shelf.open(index)?;
+            let (is, should) = (store.length(), linear.length_of(index, length));
+            if is < should {
+                let reason = format!("segment {index} has {is} bytes and should have {should}");
+                return Err(StoreError::Corrupt(reason));
+            }
+            let _ = slot.set(store); // a shelf has each segment once
+        }
+        Ok(linear)
+    }
+
+    /// Bytes of segment `index` in a store of `length` bytes.
+    fn length_of(&self, index: u64, length: u64) -> u64 {
+        length.saturating_sub(index.saturating_mul(self.segment)).min(self.segment)
+    }
+
+    fn find(&self, index: u64) -> Option<&dyn Store> {
+        let chunk = self.table.get(usize::try_from(index / CHUNK).ok()?)?.get()?;
+        chunk.get(usize::try_from(index % CHUNK).ok()?)?.get().map(Box::as_ref)
+    }
+
+    fn slot_or_new(&self, index: u64) -> Option<&Slot> {
+        let chunk = self.table.get(usize::try_from(index / CHUNK).ok()?)?;
+        let chunk = chunk.get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
+        chunk.get(usize::try_from(index % CHUNK).ok()?)
+    }
+
+    fn find_or_create(&self, index: u64, patience: Patience) -> Result<&dyn Store, StoreError> {
+        if let Some(store) = self.find(index) {
+            return Ok(store);
+        }
+        if patience == Patience::Now {
+            return Err(StoreError::WouldBlock);
+        }
+        let mut unsynced = self.unsynced_names.lock();
+        if let Some(store) = self.find(index) {
+            return Ok(store);
+        }
+        let length = self.length();
+        let outside = || StoreError::OutOfRange { offset: index * self.segment, length: 1, store: length };
+        let slot = self.slot_or_new(index).ok_or_else(outside)?;
+        let store = self.shelf.create(index, self.length_of(index, length))?;
+        *unsynced = true;
+        Ok(slot.get_or_init(|| store).as_ref())
+    }
+
+    /// The segments that exist, with their numbers.
+    fn segments(&self) -> impl Iterator<Item = (u64, &dyn Store)> {
+        let chunks = (0..).step_by(CHUNK as usize).zip(&self.table);
+        chunks.filter_map(|(first, chunk)| Some((first, chunk.get()?))).flat_map(|(first, chunk)| {
+            (first..).zip(chunk).filter_map(|(index, slot)| Some((index, slot.get()?.as_ref())))
+        })
+    }
+
+    /// Cuts a range at segment borders: segment, and where in it.
+    fn pieces(&self, offset: u64, length: u64) -> impl Iterator<Item = (u64, Range<u64>)> + use<> {
+        let (segment, end) = (self.segment, offset + length);
+        (offset / segment..end.div_ceil(segment)).map(move |index| {
+            let base = index * segment;
+            (index, offset.max(base) - base..(end - base).min(segment))
+        })
+    }
+
+    fn check_running(&self) -> Result<(), StoreError> {
+        if self.stopped.load(Ordering::Acquire) { Err(StoreError::Stopped) } else { Ok(()) }
+    }
+
+    /// Takes note of a failure to make something stable.
+    fn stop(&self, error: StoreError) -> StoreError {
+        self.stopped.store(true, Ordering::Release);
+        error
+    }
+
+    fn sync_names(&self) -> Result<(), StoreError> {
+        let mut unsynced = self.unsynced_names.lock();
+        if *unsynced {
+            self.shelf.sync_names().map_err(|error| self.stop(error))?;
+            *unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Gives each segment the length that it has in a store of `length` bytes.
+    fn fit(&self, length: u64) -> Result<(), StoreError> {
+        self.segments().try_for_each(|(index, store)| match self.length_of(index, length) {
+            fitting if fitting == store.length() => Ok(()),
+            fitting => store.resize(fitting),
+        })
+    }
+}
+
+impl Store for Linear {
+    fn length(&self) -> u64 {
+        self.length.load(Ordering::Acquire)
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+        check_range(offset, buffer.len() as u64, self.length())?;
+        let mut rest = buffer;
+        for (index, within) in self.pieces(offset, rest.len() as u64) {
+            let (part, tail) =
+                rest.split_at_mut(usize::try_from(within.end - within.start).expect("of a slice"));
+            match self.find(index) {
+                Some(store) => store.read(within.start, part, patience)?,
+                None => part.fill(0),
+            }
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        durability: Durability,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        check_range(offset, data.len() as u64, self.length())?;
+        self.check_running()?;
+        let crosses = offset % self.segment + data.len() as u64 > self.segment;
+        if crosses && patience == Patience::Now {
+            return Err(StoreError::WouldBlock); // half of it could be done before the other half would block
+        }
+        let mut rest = data;
+        for (index, within) in self.pieces(offset, rest.len() as u64) {
+            let (part, tail) = rest.split_at(usize::try_from(within.end - within.start).expect("of a slice"));
+            let store = self.find_or_create(index, patience)?;
+            store.write(within.start, part, durability, patience).map_err(|error| match error {
+                StoreError::Io(_) | StoreError::Stopped if durability == Durability::Stable => {
+                    self.stop(error)
+                }
+                other => other,
+            })?;
+            rest = tail;
+        }
+        if durability == Durability::Stable { self.sync_names() } else { Ok(()) }
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.check_running()?;
+        self.sync_names()?;
+        self.segments().try_for_each(|(_, store)| store.flush()).map_err(|error| self.stop(error))
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        check_range(offset, length, self.length())?;
+        self.check_running()?;
+        self.pieces(offset, length).try_for_each(|(index, within)| match self.find(index) {
+            Some(store) => store.discard(within.start, within.end - within.start),
+            None => Ok(()),
+        })
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        let length = self.length();
+        for (index, store) in self.segments().skip_while(|(index, _)| *index < offset / self.segment) {
+            let base = index * self.segment;
+            if base >= length {
+                break;
+            }
+            if let Some(run) = store.next_data(offset.saturating_sub(base))? {
+                let run = base + run.start..(base + run.end).min(length);
+                return Ok((!run.is_empty()).then_some(run));
+            }
+        }
+        Ok(None)
+    }
+
+    fn allocated(&self) -> Result<u64, StoreError> {
+        self.segments().map(|(_, store)| store.allocated()).sum()
+    }
+
+    /// What lies behind the present end is cut off before anything is lengthened: a shrink that a crash interrupted
+    /// may have left bytes there.
+    fn resize(&self, length: u64) -> Result<(), StoreError> {
+        self.check_running()?;
+        if length.div_ceil(self.segment) > MAX_SEGMENTS {
+            return Err(StoreError::OutOfRange { offset: 0, length, store: MAX_SEGMENTS * self.segment });
+        }
+        let _creation = self.unsynced_names.lock();
+        let old = self.length();
+        self.length.store(length.min(old), Ordering::Release);
+        self.fit(length.min(old))?;
+        self.fit(length)?;
+        self.length.store(length, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Linear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Linear")
+            .field("shelf", &self.shelf)
+            .field("length", &self.length())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,288 @@
+//! A plain volume: a header and a store. On a file system it is a directory of its own:
+//!
+//! ```text
+//! NAME/header        block size, capacity, identity (docs/FORMATS.md, Volume)
+//! NAME/data.00000    the first TiB, a sparse file; made when something is first written there
+//! NAME/data.00001    the second …
+//! ```
+//!
+//! **Order of writes.** The header is written last when a volume is made or grows, and first when it shrinks, so at any
+//! crash the files hold at least what the header promises. What they hold beyond it is cut off before the volume
+//! grows again. When a volume is deleted, the header goes first: what is left then is no volume any more.
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use super::header::{self, Header};
+use super::linear::{Linear, MAX_SEGMENTS, Shelf};
+use super::{Block, Identity, VolumeError};
+use crate::store::{Durability, FileStore, MemStore, Patience, Store, StoreError, sync_directory};
+use crate::units::BlockSize;
+
+/// Bytes of one segment file: well below where any file system ends its files.
+const SEGMENT: u64 = 1 << 40;
+
+/// The largest capacity of a volume in bytes.
+pub const MAX_LENGTH: u64 = SEGMENT * MAX_SEGMENTS;
+
+/// A volume: blocks, and the identity of the logical unit that shows them.
+#[derive(Debug)]
+pub struct Volume {
+    seed: [u8; 16],
+    block_size: BlockSize,
+    store: Box<dyn Store>,
+    /// Where the header is; `None` when the volume is in memory.
+    directory: Option<PathBuf>,
+    /// One change of length at a time.
+    resizing: Mutex<()>,
+}
+
+impl Volume {
+    /// Makes a volume in memory. Every byte of it is zero and takes up nothing until it is written.
+    ///
+    /// # Errors
+    /// [`VolumeError::Length`].
+    pub fn create_memory(seed: [u8; 16], block_size: BlockSize, length: u64) -> Result<Self, VolumeError> {
+        check_length(block_size, length)?;
+        Ok(Self::over(seed, block_size, Box::new(MemStore::new(length)), None))
+    }
+
+    /// Makes a volume in `directory`, which is made too, or is empty. It takes up a few KiB whatever its capacity, and
+    /// is durable when this returns.
+    ///
+    /// # Errors
+    /// [`VolumeError::Length`], [`VolumeError::Occupied`] when the directory holds anything, or an I/O error.
+    pub fn create_file(
+        directory: &Path,
+        seed: [u8; 16],
+        block_size: BlockSize,
+        length: u64,
+    ) -> Result<Self, VolumeError> {
+        check_length(block_size, length)?;
+        fs::create_dir_all(directory).map_err(|error| VolumeError::io(directory, error))?;
+        // An interrupted creation leaves an empty directory or an unborn header.
+        if let Some(occupant) = entries(directory)?.into_iter().find(|name| name != header::NEW) {
+            return Err(VolumeError::Occupied { path: directory.join(occupant) });
+        }
+        Header { block_size, length, segment: SEGMENT, seed }.replace(directory)?;
+        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_directory(parent)?;
+        }
+        Self::open_file(directory)
+    }
+
+    /// Opens the volume in `directory`. Files that are no part of a volume are left alone.
+    ///
+    /// # Errors
+    /// [`VolumeError::Missing`], [`VolumeError::Foreign`], [`VolumeError::Newer`], [`VolumeError::Damaged`], or an I/O
+    /// error; nothing has been changed then.
+    pub fn open_file(directory: &Path) -> Result<Self, VolumeError> {
+        let Header { block_size, length, segment, seed } = Header::read(directory)?;
+        let damaged = |reason| VolumeError::Damaged { path: directory.join(header::FILE), reason };
+        if length.div_ceil(segment) > MAX_SEGMENTS {
+            return Err(damaged(format!("its capacity of {length} bytes is beyond {MAX_SEGMENTS} segments")));
+        }
+        let shelf = Box::new(Directory { path: directory.to_owned() });
+        let store = Linear::open(shelf, segment, length).map_err(|error| match error {
+            StoreError::Corrupt(reason) => VolumeError::Damaged { path: directory.into(), reason },
+            other => other.into(),
+        })?;
+        Ok(Self::over(seed, block_size, Box::new(store), Some(directory.to_owned())))
+    }
+
+    /// Removes the volume in `directory`, which nobody may have open, and the directory. Works on what an interrupted
+    /// removal left, too, and on a directory that is gone.
+    ///
+    /// # Errors
+    /// [`VolumeError::Occupied`] when there is anything else in the directory: nothing has been removed then.
+    pub fn delete_file(directory: &Path) -> Result<(), VolumeError> {
+        if !directory.exists() {
+            return Ok(());
+        }
+        let names = entries(directory)?;
+        let ours = |name: &str| {
+            let segment = name.strip_suffix(UNBORN).unwrap_or(name);
+            name == header::FILE || name == header::NEW || segment_number(segment).is_some()
+        };
+        if let Some(foreign) = names.iter().find(|name| !ours(name)) {
+            return Err(VolumeError::Occupied { path: directory.join(foreign) });
+        }
+        let remove = |name: &String| {
+            let path = directory.join(name);
+            fs::remove_file(&path).map_err(|error| VolumeError::io(&path, error))
+        };
+        let (headers, segments): (Vec<_>, Vec<_>) = names.iter().partition(|name| *name == header::FILE);
+        headers.into_iter().try_for_each(remove)?;
+        sync_directory(directory)?;
+        segments.into_iter().try_for_each(remove)?;
+        fs::remove_dir(directory).map_err(|error| VolumeError::io(directory, error))
+    }
+
+    fn over(
+        seed: [u8; 16],
+        block_size: BlockSize,
+        store: Box<dyn Store>,
+        directory: Option<PathBuf>,
+    ) -> Self {
+        Self { seed, block_size, store, directory, resizing: Mutex::new(()) }
+    }
+
+    /// The designators of the logical unit.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity::from_seed(self.seed)
+    }
+
+    /// Its directory, if it is not in memory.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    /// Bytes that it takes up.
+    ///
+    /// # Errors
+    /// When the file system does not tell.
+    pub fn allocated(&self) -> Result<u64, StoreError> {
+        self.store.allocated()
+    }
+
+    /// Changes the capacity while hosts use the volume. New blocks are zero; what lies behind a smaller capacity is
+    /// gone for good. Durable when this returns; after an error the capacity is the old one.
+    ///
+    /// # Errors
+    /// [`VolumeError::Length`], or an I/O error.
+    pub fn resize(&self, length: u64) -> Result<(), VolumeError> {
+        check_length(self.block_size, length)?;
+        let _one = self.resizing.lock();
+        let old = self.store.length();
+        if length <= old {
+            self.write_header(length)?;
+            return Ok(self.store.resize(length)?);
+        }
+        let grown = self.store.resize(length).map_err(VolumeError::from);
+        grown.and_then(|()| self.write_header(length)).inspect_err(|_| {
+            let _ = self.store.resize(old); // what stays behind the end is cut off before the next growth
+        })
+    }
+
+    fn write_header(&self, length: u64) -> Result<(), VolumeError> {
+        match &self.directory {
+            None => Ok(()),
+            Some(directory) => Header { length, ..Header::read(directory)? }.replace(directory),
+        }
+    }
+}
+
+impl Block for Volume {
+    fn block_size(&self) -> BlockSize {
+        self.block_size
+    }
+
+    fn length(&self) -> u64 {
+        self.store.length()
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+        self.store.read(offset, buffer, patience)
+    }
+
+    fn write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        durability: Durability,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        self.store.write(offset, data, durability, patience)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.store.flush()
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        self.store.discard(offset, length)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        self.store.next_data(offset)
+    }
+}
+
+fn check_length(block_size: BlockSize, length: u64) -> Result<(), VolumeError> {
+    let block = u64::from(block_size.bytes());
+    if length == 0 || !length.is_multiple_of(block) || length > MAX_LENGTH {
+        return Err(VolumeError::Length { length, block });
+    }
+    Ok(())
+}
+
+/// The names in a directory that are text; a name that is not is shown as one, and is never one of ours.
+fn entries(directory: &Path) -> Result<Vec<String>, VolumeError> {
+    let names = fs::read_dir(directory).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
+    });
+    names.map_err(|error| VolumeError::io(directory, error))
+}
+
+/// How the name of a segment ends before it is a segment.
+const UNBORN: &str = ".new";
+
+fn segment_name(index: u64) -> String {
+    format!("data.{index:05}")
+}
+
+fn segment_number(name: &str) -> Option<u64> {
+    let index = name.strip_prefix("data.")?.parse().ok()?;
+    (segment_name(index) == name).then_some(index)
+}
+
+/// A volume's directory.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    fn io(&self, name: &str, error: &std::io::Error) -> StoreError {
+        let path = self.path.join(name);
+        StoreError::Io(std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    }
+}
+
+impl Shelf for Directory {
+    fn present(&self) -> Result<Vec<u64>, StoreError> {
+        let names = fs::read_dir(&self.path).map_err(|error| self.io("", &error))?;
+        let numbers =
+            names.map(|entry| entry.map(|entry| segment_number(&entry.file_name().to_string_lossy())));
+        numbers.filter_map(Result::transpose).collect::<Result<_, _>>().map_err(|error| self.io("", &error))
+    }
+
+    fn open(&self, index: u64) -> Result<Box<dyn Store>, StoreError> {
+        Ok(Box::new(FileStore::open(&self.path.join(segment_name(index)))?))
+    }
+
+    /// The file has its length, durably, before it has its name: a crash cannot leave a segment that is too short.
+    fn create(&self, index: u64, length: u64) -> Result<Box<dyn Store>, StoreError> {
+        let name = segment_name(index);
+        let (unborn, path) = (self.path.join(format!("{name}{UNBORN}")), self.path.join(&name));
+        match fs::remove_file(&unborn) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(self.io(&name, &error)),
+            _ => {}
+        }
+        FileStore::create(&unborn, length)?.flush()?;
+        fs::rename(&unborn, &path).map_err(|error| self.io(&name, &error))?;
+        Ok(Box::new(FileStore::open(&path)?))
+    }
+
+    fn sync_names(&self) -> Result<(), StoreError> {
+        sync_directory(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests;

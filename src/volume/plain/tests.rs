@@ -1,0 +1,354 @@
+use super::*;
+use proptest::prelude::*;
+
+const SEED: [u8; 16] = *b"0123456789abcdef";
+
+fn create(directory: &Path, length: u64) -> Volume {
+    Volume::create_file(directory, SEED, BlockSize::B512, length).unwrap()
+}
+
+fn temporary() -> (tempfile::TempDir, PathBuf) {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("db");
+    (parent, directory)
+}
+
+fn put(volume: &Volume, offset: u64, byte: u8) {
+    volume.write(offset, &[byte; 512], Durability::Cached, Patience::Wait).unwrap();
+}
+
+fn byte(volume: &Volume, offset: u64) -> u8 {
+    let mut byte = [0xA5];
+    volume.read(offset, &mut byte, Patience::Wait).unwrap();
+    byte[0]
+}
+
+#[test]
+fn a_pebibyte_volume_is_made_at_once_and_holds_blocks_at_both_ends() {
+    let (_parent, directory) = temporary();
+    let volume = create(&directory, 1 << 50);
+    assert_eq!(volume.allocated().unwrap(), 0);
+    put(&volume, 0, 1);
+    put(&volume, (1 << 50) - 512, 2);
+    put(&volume, 17 << 40, 3);
+    volume.flush().unwrap();
+    assert!(volume.allocated().unwrap() < 1 << 20);
+    drop(volume);
+    let volume = Volume::open_file(&directory).unwrap();
+    assert_eq!(volume.length(), 1 << 50);
+    assert_eq!(volume.identity(), Identity::from_seed(SEED));
+    assert_eq!([0, (1 << 50) - 512, 17 << 40, 5 << 40].map(|at| byte(&volume, at)), [1, 2, 3, 0]);
+    let mut names = entries(&directory).unwrap();
+    names.sort();
+    assert_eq!(names, ["data.00000", "data.00017", "data.01023", "header"]);
+}
+
+#[test]
+fn data_is_found_across_segments_that_do_not_exist() {
+    let (_parent, directory) = temporary();
+    let volume = create(&directory, 4 * SEGMENT);
+    let across = [7; 8192];
+    volume.write(3 * SEGMENT - 4096, &across, Durability::Cached, Patience::Wait).unwrap();
+    let run = volume.next_data(0).unwrap().unwrap();
+    assert_eq!(run.end, 3 * SEGMENT);
+    assert!(run.start <= 3 * SEGMENT - 4096 && run.start >= 2 * SEGMENT);
+    let run = volume.next_data(run.end).unwrap().unwrap();
+    assert!(run.start == 3 * SEGMENT && run.end >= 3 * SEGMENT + 4096);
+    assert_eq!(volume.next_data(run.end).unwrap(), None);
+    let mut back = [0; 8192];
+    volume.read(3 * SEGMENT - 4096, &mut back, Patience::Wait).unwrap();
+    assert_eq!(back, across);
+    volume.discard(0, 4 * SEGMENT).unwrap();
+    assert_eq!(volume.next_data(0).unwrap(), None);
+}
+
+#[test]
+fn an_impatient_write_neither_makes_a_segment_nor_crosses_into_one() {
+    let (_parent, directory) = temporary();
+    let volume = create(&directory, 2 * SEGMENT);
+    let now = |at| volume.write(at, &[1; 8192], Durability::Cached, Patience::Now);
+    assert!(matches!(now(0), Err(StoreError::WouldBlock)));
+    put(&volume, 0, 0);
+    put(&volume, SEGMENT, 0);
+    assert!(matches!(now(SEGMENT - 4096), Err(StoreError::WouldBlock)));
+    assert_eq!(byte(&volume, SEGMENT - 4096), 0);
+    now(8192).unwrap();
+}
+
+#[test]
+fn impossible_capacities_are_refused() {
+    for length in [0, 1, 513, MAX_LENGTH + 512, u64::MAX] {
+        let made = Volume::create_memory(SEED, BlockSize::B512, length);
+        assert!(matches!(made, Err(VolumeError::Length { .. })), "{length}");
+    }
+    assert!(Volume::create_memory(SEED, BlockSize::B4096, 512).is_err());
+    let (_parent, directory) = temporary();
+    let volume = create(&directory, MAX_LENGTH);
+    put(&volume, MAX_LENGTH - 512, 1);
+    assert_eq!(byte(&volume, MAX_LENGTH - 512), 1);
+    assert!(volume.write(MAX_LENGTH - 256, &[0; 512], Durability::Cached, Patience::Wait).is_err());
+}
+
+#[test]
+fn growth_adds_zeros_and_shrinking_forgets_for_good() {
+    let (_parent, directory) = temporary();
+    let volume = create(&directory, SEGMENT + 8192);
+    put(&volume, 4096, 1);
+    put(&volume, SEGMENT + 4096, 2);
+    volume.resize(SEGMENT + 4096).unwrap();
+    assert!(volume.read(SEGMENT + 4096, &mut [0; 512], Patience::Wait).is_err());
+    volume.resize(3 * SEGMENT).unwrap();
+    assert_eq!([4096, SEGMENT + 4096, 2 * SEGMENT].map(|at| byte(&volume, at)), [1, 0, 0]);
+    put(&volume, 2 * SEGMENT, 3);
+    volume.resize(512).unwrap();
+    drop(volume);
+    let volume = Volume::open_file(&directory).unwrap();
+    assert_eq!(volume.length(), 512);
+    volume.resize(3 * SEGMENT).unwrap();
+    assert_eq!([0, 4096, 2 * SEGMENT].map(|at| byte(&volume, at)), [0; 3]);
+    assert_eq!(Volume::open_file(&directory).unwrap().length(), 3 * SEGMENT);
+}
+
+#[test]
+fn what_an_interrupted_shrink_left_does_not_come_back() {
+    let (_parent, directory) = temporary();
+    let volume = create(&directory, 8192);
+    put(&volume, 4096, 9);
+    volume.write_header(4096).unwrap(); // the crash comes here: the segment still has 8192 bytes
+    drop(volume);
+    let volume = Volume::open_file(&directory).unwrap();
+    assert_eq!(volume.length(), 4096);
+    volume.resize(8192).unwrap();
+    assert_eq!(byte(&volume, 4096), 0);
+}
+
+#[test]
+fn foreign_and_damaged_volumes_are_refused_by_name_and_untouched() {
+    let (_parent, directory) = temporary();
+    drop(create(&directory, 8192));
+    let header = directory.join("header");
+    let good = fs::read(&header).unwrap();
+    let mut damaged = good.clone();
+    damaged[30] ^= 1;
+    let mut newer = good.clone();
+    newer[19] = 2;
+    for bad in [b"not a header".to_vec(), damaged, newer, good[..63].to_vec()] {
+        fs::write(&header, &bad).unwrap();
+        let refusal = Volume::open_file(&directory).unwrap_err().to_string();
+        assert!(refusal.contains(header.to_str().unwrap()), "{refusal}");
+        assert_eq!(fs::read(&header).unwrap(), bad);
+        let again = Volume::create_file(&directory, SEED, BlockSize::B512, 512);
+        assert!(matches!(again, Err(VolumeError::Occupied { .. })));
+    }
+    fs::remove_file(&header).unwrap();
+    assert!(matches!(Volume::open_file(&directory), Err(VolumeError::Missing { .. })));
+}
+
+#[test]
+fn a_segment_that_was_cut_is_refused() {
+    let (_parent, directory) = temporary();
+    let volume = create(&directory, 8192);
+    put(&volume, 0, 1);
+    drop(volume);
+    fs::OpenOptions::new().write(true).open(directory.join("data.00000")).unwrap().set_len(4096).unwrap();
+    let refusal = Volume::open_file(&directory).unwrap_err();
+    assert!(matches!(&refusal, VolumeError::Damaged { reason, .. } if reason.contains("segment 0 has 4096")));
+}
+
+#[test]
+fn deletion_removes_a_volume_and_refuses_what_is_more_than_one() {
+    let (_parent, directory) = temporary();
+    let volume = create(&directory, 2 * SEGMENT);
+    put(&volume, SEGMENT, 1);
+    drop(volume);
+    fs::write(directory.join("data.00001.bak"), "mine").unwrap();
+    assert!(matches!(Volume::delete_file(&directory), Err(VolumeError::Occupied { .. })));
+    Volume::open_file(&directory).unwrap();
+    fs::remove_file(directory.join("data.00001.bak")).unwrap();
+    fs::remove_file(directory.join("header")).unwrap(); // an interrupted deletion
+    fs::write(directory.join("data.00000.new"), "").unwrap(); // and an interrupted first write
+    Volume::delete_file(&directory).unwrap();
+    assert!(!directory.exists());
+    Volume::delete_file(&directory).unwrap();
+}
+
+#[test]
+fn an_interrupted_creation_can_be_repeated() {
+    let (_parent, directory) = temporary();
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("header.new"), "torn").unwrap();
+    create(&directory, 512);
+}
+
+#[test]
+fn threads_that_first_touch_one_segment_together_all_keep_their_blocks() {
+    let (_parent, directory) = temporary();
+    let volume = create(&directory, 2 * SEGMENT);
+    std::thread::scope(|scope| {
+        for thread in 1..=8u8 {
+            let volume = &volume;
+            scope.spawn(move || {
+                put(volume, u64::from(thread) * 512, thread);
+                put(volume, SEGMENT + u64::from(thread) * 512, thread);
+                volume.flush().unwrap();
+            });
+        }
+    });
+    for thread in 1..=8u8 {
+        let at = u64::from(thread) * 512;
+        assert_eq!([byte(&volume, at), byte(&volume, SEGMENT + at)], [thread; 2]);
+    }
+}
+
+mod crash {
+    //! Power fails at every moment of random work on segments of a faulty world; what was promised must be there.
+
+    use super::*;
+    use crate::store::faulty::{Fault, FaultyStore, Survival, World};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    const SMALL: u64 = 4096;
+
+    /// Segments whose names are lost when power fails before they are synced.
+    #[derive(Clone, Debug)]
+    struct FaultyShelf {
+        world: World,
+        live: Arc<Mutex<BTreeMap<u64, FaultyStore>>>,
+        stable: Arc<Mutex<BTreeMap<u64, FaultyStore>>>,
+    }
+
+    fn reopened(from: &BTreeMap<u64, FaultyStore>) -> BTreeMap<u64, FaultyStore> {
+        from.iter().map(|(index, store)| (*index, store.reopen())).collect()
+    }
+
+    impl FaultyShelf {
+        fn new() -> Self {
+            Self { world: World::new(), live: Arc::default(), stable: Arc::default() }
+        }
+
+        fn restart(&self, seed: u64) {
+            self.world.restart(Survival::Random, seed);
+            *self.live.lock() = reopened(&self.stable.lock());
+        }
+    }
+
+    impl Shelf for FaultyShelf {
+        fn present(&self) -> Result<Vec<u64>, StoreError> {
+            Ok(self.live.lock().keys().copied().collect())
+        }
+        fn open(&self, index: u64) -> Result<Box<dyn Store>, StoreError> {
+            Ok(Box::new(self.live.lock()[&index].reopen()))
+        }
+        fn create(&self, index: u64, length: u64) -> Result<Box<dyn Store>, StoreError> {
+            let store = self.world.store(length);
+            self.live.lock().insert(index, store.reopen());
+            Ok(Box::new(store))
+        }
+        fn sync_names(&self) -> Result<(), StoreError> {
+            self.world.store(0).flush()?; // a moment at which power may fail
+            *self.stable.lock() = reopened(&self.live.lock());
+            Ok(())
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write { sector: u64, fill: u8, durability: Durability },
+        Flush,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let write = |durability| {
+            (0..32u64, 1..=255u8).prop_map(move |(sector, fill)| Step::Write { sector, fill, durability })
+        };
+        let step = prop_oneof![6 => write(Durability::Cached), 2 => write(Durability::Stable), 1 => Just(Step::Flush)];
+        prop::collection::vec(step, 1..40)
+    }
+
+    /// What a sector may hold after a crash: the last promised content and all later ones, oldest first. A write that
+    /// failed may have arrived or not, so it is possible but never the one that is promised.
+    #[derive(Clone, Debug)]
+    struct Possible(Vec<(u8, bool)>);
+
+    impl Possible {
+        fn promise(&mut self) {
+            let last = self.0.iter().rposition(|(_, answered)| *answered);
+            drop(self.0.drain(..last.unwrap_or(0)));
+        }
+
+        fn contains(&self, byte: u8) -> bool {
+            self.0.iter().any(|(content, _)| *content == byte)
+        }
+    }
+
+    fn run(linear: &Linear, steps: &[Step]) -> Vec<Possible> {
+        let mut sectors = vec![Possible(vec![(0, true)]); 32];
+        for step in steps {
+            match step {
+                Step::Write { sector, fill, durability } => {
+                    let answer = linear.write(sector * 512, &[*fill; 512], *durability, Patience::Wait);
+                    let possible = &mut sectors[usize::try_from(*sector).unwrap()];
+                    possible.0.push((*fill, answer.is_ok()));
+                    if answer.is_ok() && *durability == Durability::Stable {
+                        possible.promise();
+                    }
+                }
+                Step::Flush => {
+                    if linear.flush().is_ok() {
+                        sectors.iter_mut().for_each(Possible::promise);
+                    }
+                }
+            }
+        }
+        sectors
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn what_was_promised_survives_power_loss_at_any_moment(
+            steps in steps(), fatal in 0..40u64, seed: u64,
+            fault in prop_oneof![3 => Just(Fault::PowerLoss), 1 => Just(Fault::Io), 1 => Just(Fault::NoSpace)],
+        ) {
+            let shelf = FaultyShelf::new();
+            shelf.world.fail_after(fatal, fault);
+            let linear = Linear::open(Box::new(shelf.clone()), SMALL, 32 * 512).unwrap();
+            let sectors = run(&linear, &steps);
+            drop(linear);
+            shelf.restart(seed);
+            let linear = Linear::open(Box::new(shelf), SMALL, 32 * 512).unwrap();
+            for (sector, possible) in sectors.iter().enumerate() {
+                let mut data = [0; 512];
+                linear.read(sector as u64 * 512, &mut data, Patience::Wait).unwrap();
+                prop_assert!(data.iter().all(|byte| *byte == data[0]), "sector {} is torn", sector);
+                prop_assert!(possible.contains(data[0]), "sector {} holds {}, not {:?}", sector, data[0], possible.0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_that_failed_once_stops_the_whole_volume() {
+        let shelf = FaultyShelf::new();
+        let linear = Linear::open(Box::new(shelf.clone()), SMALL, 4 * SMALL).unwrap();
+        let write = |at| linear.write(at, &[1; 512], Durability::Cached, Patience::Wait);
+        write(0).unwrap();
+        write(SMALL).unwrap();
+        linear.flush().unwrap();
+        write(0).unwrap();
+        shelf.world.fail_after(0, Fault::Io);
+        assert!(matches!(linear.flush(), Err(StoreError::Io(_))));
+        assert!(matches!(write(2 * SMALL), Err(StoreError::Stopped)));
+        assert!(matches!(linear.flush(), Err(StoreError::Stopped)));
+        linear.read(0, &mut [0; 512], Patience::Wait).unwrap();
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn segments_behave_like_one_plain_vector(operations in crate::store::testing::operations(5 * SMALL + 100)) {
+            let linear = Linear::open(Box::new(FaultyShelf::new()), SMALL, 5 * SMALL + 100).unwrap();
+            crate::store::testing::Oracle::new(5 * SMALL + 100).check(&linear, &operations)?;
+        }
+    }
+}
