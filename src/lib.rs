@@ -10,6 +10,8 @@ pub mod store;
 
 pub mod volume;
 
+pub mod tape;
+
 pub mod scsi;
 
 pub mod iscsi;

@@ -1,0 +1,488 @@
+//! The cartridge itself: opening, appending, reading, making durable. Motion is in [`super::position`].
+
+use std::sync::Arc;
+
+use super::index::{self, Index};
+use super::position::Position;
+use super::record::{HEADER, Header, Kind, stride};
+use super::superblock::{
+    DATA_START, FILEMARK_RESERVE, INDEX_START, LENGTH, Label, OpenError, SLOTS, Superblock,
+};
+use super::{MAX_BLOCK, TapeError};
+use crate::store::{Durability, Patience, Store, StoreError};
+
+/// Bytes appended between two flushes at most: bounds what a crash can lose, and what recovery reads.
+const FLUSH_INTERVAL: u64 = 1 << 30;
+
+/// Filemarks written by one call of the store.
+const FILEMARK_BATCH: u32 = 1024;
+
+/// Bytes that are checked at once where a payload is not wanted.
+const CHECK_LENGTH: usize = 256 << 10;
+
+/// What stood at the position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A block of this many bytes, now behind the position.
+    Block(u32),
+    /// A filemark, now behind the position.
+    Filemark,
+    /// Nothing: the position is at the end of data and has not moved.
+    EndOfData,
+}
+
+/// A cartridge with a position, as it lies in a drive. One owner; every method that may wait does so on the caller's
+/// thread.
+///
+/// Three kinds of methods: what it *is* (`label`, `capacity` …), what *moves data* at the position (`read`,
+/// `append_*`, `erase`, `sync`), and what *moves the position* (`rewind`, `locate_*`, `space`; [`super::Position`]).
+/// Only `read` and `append_block` know [`Patience`]: they are all that a streaming host sends.
+#[derive(Debug)]
+pub struct Cartridge {
+    pub(super) store: Arc<dyn Store>,
+    label: Label,
+    pub(super) index: Index,
+    /// Where the next object is read or written.
+    pub(super) position: Position,
+    /// End of data.
+    pub(super) end: Position,
+    generation: u64,
+    /// This generation is open for writing at the end of data.
+    appending: bool,
+    /// What the store holds behind the last flush.
+    unflushed: bool,
+    appended_since_flush: u64,
+    /// Sequence number of the superblock written last, and whether a flush has passed since.
+    sequence: u64,
+    superblock_durable: bool,
+    stopped: bool,
+}
+
+impl Cartridge {
+    /// Makes `store`, which holds nothing yet, a blank cartridge. It is durable when this returns.
+    ///
+    /// # Errors
+    /// The store's, or [`TapeError::EndOfMedium`] when it is shorter than [`Label::store_length`].
+    pub fn create(store: Arc<dyn Store>, label: Label) -> Result<Self, TapeError> {
+        match Label::store_length(label.capacity) {
+            Ok(length) if length <= store.length() => {}
+            _ => return Err(TapeError::EndOfMedium),
+        }
+        let mut cartridge = Self::blank(store, label);
+        cartridge.write_superblock(Durability::Stable)?;
+        cartridge.write_superblock(Durability::Stable)?;
+        Ok(cartridge)
+    }
+
+    fn blank(store: Arc<dyn Store>, label: Label) -> Self {
+        let start = Position { object: 0, files: 0, offset: DATA_START };
+        Self {
+            store,
+            label,
+            index: Index::new(DATA_START),
+            position: start,
+            end: start,
+            generation: 0,
+            appending: false,
+            unflushed: false,
+            appended_since_flush: 0,
+            sequence: 0,
+            superblock_durable: true,
+            stopped: false,
+        }
+    }
+
+    /// Opens the cartridge in `store`, recovers it, and stands at the beginning. Nothing is written.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(store: Arc<dyn Store>) -> Result<Self, OpenError> {
+        let superblock = read_superblocks(&*store)?;
+        let mut cartridge = Self::blank(store, superblock.label);
+        cartridge.sequence = superblock.sequence;
+        // The one read may still be in the cache only: nobody knows.
+        cartridge.superblock_durable = false;
+        cartridge.generation = superblock.generation;
+        cartridge.end = superblock.end;
+        let mut saved = vec![0; superblock.entries as usize * index::ENTRY];
+        cartridge.store.read(INDEX_START, &mut saved, Patience::Wait)?;
+        let salt = cartridge.label.salt();
+        cartridge.index.load(&saved, superblock.doublings, salt, superblock.end);
+        cartridge.recover()?;
+        cartridge.rewind();
+        Ok(cartridge)
+    }
+
+    /// Takes the records behind the vouched end that are whole and of the superblock's generation.
+    fn recover(&mut self) -> Result<(), TapeError> {
+        let mut scratch = vec![0; CHECK_LENGTH];
+        while let Some(header) = self.read_header(self.end, Patience::Wait)? {
+            if header.generation != self.generation
+                || !self.belongs(&header, self.end)
+                || !self.payload_is_whole(self.end, &header, 0, 0, &mut scratch)?
+            {
+                break;
+            }
+            self.index.note(self.end);
+            self.end = self.end.behind(&header);
+            self.unflushed = true;
+        }
+        Ok(())
+    }
+
+    /// What the cartridge is.
+    #[must_use]
+    pub fn label(&self) -> &Label {
+        &self.label
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Where its data ends.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        self.end
+    }
+
+    /// Whether the position is in the early warning zone.
+    #[must_use]
+    pub fn past_early_warning(&self) -> bool {
+        self.position.offset >= self.label.early_warning()
+    }
+
+    /// Bytes of its capacity that the data takes up, headers included; more than the capacity past early warning.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.end.offset - DATA_START
+    }
+
+    /// Whether it stopped after an error and refuses everything until it is opened again.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Reads the object at the position into `into` and moves behind it. Of a longer block the first bytes are
+    /// kept; the block is checked whole all the same.
+    ///
+    /// # Errors
+    /// [`TapeError::Damaged`], [`TapeError::Read`], [`TapeError::Stopped`]; [`TapeError::WouldBlock`] without effect.
+    pub fn read(&mut self, into: &mut [u8], patience: Patience) -> Result<Object, TapeError> {
+        self.check_running()?;
+        if self.position.object >= self.end.object {
+            return Ok(Object::EndOfData);
+        }
+        let at = self.position;
+        let header = self.header_at(at, patience)?;
+        if header.kind == Kind::Filemark {
+            self.position = at.behind(&header);
+            return Ok(Object::Filemark);
+        }
+        let kept = into.len().min(header.length as usize);
+        let kept = &mut into[..kept];
+        self.store.read(at.offset + HEADER as u64, kept, patience).map_err(TapeError::reading)?;
+        let crc = crc_fast::crc32_iscsi(kept);
+        let whole = if kept.len() == header.length as usize {
+            crc == header.payload_crc
+        } else {
+            match patience {
+                Patience::Now => return Err(TapeError::WouldBlock),
+                Patience::Wait => {
+                    self.payload_is_whole(at, &header, kept.len(), crc, &mut vec![0; CHECK_LENGTH])?
+                }
+            }
+        };
+        self.position = at.behind(&header);
+        if whole { Ok(Object::Block(header.length)) } else { Err(damaged(at, "its data fails the checksum")) }
+    }
+
+    /// Whether the payload has its checksum, given that of its first `from` bytes.
+    pub(super) fn payload_is_whole(
+        &self,
+        at: Position,
+        header: &Header,
+        from: usize,
+        crc: u32,
+        scratch: &mut [u8],
+    ) -> Result<bool, TapeError> {
+        use crc_fast::{CrcAlgorithm::Crc32Iscsi, checksum_combine};
+        let (mut done, mut crc) = (from, u64::from(crc));
+        while done < header.length as usize {
+            let length = scratch.len().min(header.length as usize - done);
+            let part = &mut scratch[..length];
+            let offset = at.offset + (HEADER + done) as u64;
+            self.store.read(offset, part, Patience::Wait).map_err(TapeError::reading)?;
+            let next = u64::from(crc_fast::crc32_iscsi(part));
+            crc = if done == 0 { next } else { checksum_combine(Crc32Iscsi, crc, next, length as u64) };
+            done += length;
+        }
+        Ok(crc == u64::from(header.payload_crc))
+    }
+
+    /// Appends a block at the position, which becomes the end of data behind the block. It is durable after
+    /// [`Cartridge::sync`].
+    ///
+    /// # Errors
+    /// [`TapeError::BlockLength`], [`TapeError::Worm`], [`TapeError::EndOfMedium`], [`TapeError::NoSpace`] and
+    /// [`TapeError::WouldBlock`] without effect on the position; [`TapeError::Write`] stops the cartridge.
+    pub fn append_block(&mut self, data: &[u8], patience: Patience) -> Result<(), TapeError> {
+        let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        if !(1..=MAX_BLOCK).contains(&length) {
+            return Err(TapeError::BlockLength(data.len() as u64));
+        }
+        self.prepare(stride(length), self.store.length() - FILEMARK_RESERVE, patience)?;
+        let at = self.position;
+        let header = self.header(Kind::Block, at, length, crc_fast::crc32_iscsi(data));
+        self.put(at.offset + HEADER as u64, data, patience)?;
+        self.put(at.offset, &header.emit(), patience)?;
+        self.appended(at.behind(&header));
+        Ok(())
+    }
+
+    /// Appends `count` filemarks at the position, which becomes the end of data behind them; how many of them were
+    /// written is in the position when it fails. With a count of zero nothing changes.
+    ///
+    /// # Errors
+    /// As [`Cartridge::append_block`]; never [`TapeError::WouldBlock`].
+    pub fn append_filemarks(&mut self, count: u32) -> Result<(), TapeError> {
+        let mut left = count;
+        while left > 0 {
+            let limit = self.store.length();
+            self.prepare(stride(0), limit, Patience::Wait)?;
+            let room = (limit - self.position.offset) / stride(0);
+            let batch = left.min(FILEMARK_BATCH).min(u32::try_from(room).unwrap_or(u32::MAX));
+            let mut at = self.position;
+            let mut bytes = Vec::with_capacity(batch as usize * HEADER);
+            for _ in 0..batch {
+                let header = self.header(Kind::Filemark, at, 0, 0);
+                bytes.extend_from_slice(&header.emit());
+                at = at.behind(&header);
+            }
+            self.put(self.position.offset, &bytes, Patience::Wait)?;
+            self.appended(at);
+            left -= batch;
+        }
+        Ok(())
+    }
+
+    /// Makes the position the end of data, durably, and gives the space behind it back.
+    ///
+    /// # Errors
+    /// [`TapeError::Worm`] without effect; [`TapeError::Write`] stops the cartridge.
+    pub fn erase(&mut self) -> Result<(), TapeError> {
+        self.check_running()?;
+        if self.label.worm && self.position.object != self.end.object {
+            return Err(TapeError::Worm);
+        }
+        self.begin_generation()
+    }
+
+    /// Makes everything appended so far durable. A second call with nothing between also makes the superblock so,
+    /// which spares the next open its scan.
+    ///
+    /// # Errors
+    /// [`TapeError::Write`], after which the cartridge is stopped.
+    pub fn sync(&mut self) -> Result<(), TapeError> {
+        self.check_running()?;
+        if !self.unflushed {
+            return if self.superblock_durable { Ok(()) } else { self.flush() };
+        }
+        self.save_index()?;
+        self.flush()?;
+        self.write_superblock(Durability::Cached)
+    }
+
+    fn header(&self, kind: Kind, at: Position, length: u32, payload_crc: u32) -> Header {
+        Header {
+            kind,
+            cartridge: self.label.salt(),
+            generation: self.generation,
+            object: at.object,
+            files: at.files,
+            length,
+            payload_crc,
+        }
+    }
+
+    /// Everything that has to be so before `need` bytes may be written at the position.
+    fn prepare(&mut self, need: u64, limit: u64, patience: Patience) -> Result<(), TapeError> {
+        self.check_running()?;
+        let overwrites = self.position.object != self.end.object;
+        if overwrites && self.label.worm {
+            return Err(TapeError::Worm);
+        }
+        if self.position.offset + need > limit {
+            return Err(TapeError::EndOfMedium);
+        }
+        let opens = overwrites || !self.appending;
+        if !opens && self.appended_since_flush < FLUSH_INTERVAL {
+            return Ok(());
+        }
+        if patience == Patience::Now {
+            return Err(TapeError::WouldBlock);
+        }
+        if opens { self.begin_generation() } else { self.sync() }
+    }
+
+    /// Law 4 of the module: from here on the end of data is the position, and what is written carries a generation
+    /// that no byte behind it can have.
+    fn begin_generation(&mut self) -> Result<(), TapeError> {
+        if self.unflushed {
+            self.save_index()?;
+            self.flush()?;
+        }
+        self.end = self.position;
+        self.index.truncate(self.end);
+        self.generation += 1;
+        self.write_superblock(Durability::Stable)?;
+        let discarded = discard_behind(&*self.store, self.end.offset);
+        self.guard(discarded)?;
+        self.appending = true;
+        Ok(())
+    }
+
+    fn appended(&mut self, behind: Position) {
+        self.index.note(self.position);
+        self.appended_since_flush += behind.offset - self.position.offset;
+        self.position = behind;
+        self.end = behind;
+        self.unflushed = true;
+    }
+
+    /// Writes record bytes. Where they may have been written in part, the next write opens a generation.
+    fn put(&mut self, offset: u64, bytes: &[u8], patience: Patience) -> Result<(), TapeError> {
+        match self.store.write(offset, bytes, Durability::Cached, patience) {
+            Err(StoreError::WouldBlock) => Err(TapeError::WouldBlock),
+            Err(StoreError::NoSpace) => {
+                self.appending = false;
+                Err(TapeError::NoSpace)
+            }
+            other => self.guard(other),
+        }
+    }
+
+    fn save_index(&mut self) -> Result<(), TapeError> {
+        let (first, bytes) = self.index.unsaved(self.label.salt());
+        if !bytes.is_empty() {
+            let offset = INDEX_START + first * index::ENTRY as u64;
+            match self.store.write(offset, &bytes, Durability::Cached, Patience::Wait) {
+                // Law 5: what is not saved is found again by scanning.
+                Err(StoreError::NoSpace) => {}
+                written => {
+                    self.guard(written)?;
+                    self.index.mark_saved();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), TapeError> {
+        let flushed = self.store.flush();
+        self.guard(flushed)?;
+        self.superblock_durable = true;
+        self.appended_since_flush = 0;
+        Ok(())
+    }
+
+    /// Writes the next superblock over the older one, which it may do only when the newer one is durable. The
+    /// caller has flushed what it vouches for.
+    fn write_superblock(&mut self, durability: Durability) -> Result<(), TapeError> {
+        if !self.superblock_durable {
+            self.flush()?;
+        }
+        self.sequence += 1;
+        let superblock = Superblock {
+            label: self.label.clone(),
+            sequence: self.sequence,
+            generation: self.generation,
+            end: self.end,
+            entries: self.index.saved(),
+            doublings: self.index.doublings(),
+        };
+        let slot = SLOTS[(self.sequence % 2) as usize];
+        let written = self.store.write(slot, &superblock.emit(), durability, Patience::Wait);
+        self.guard(written)?;
+        self.superblock_durable = durability == Durability::Stable;
+        self.unflushed = false;
+        Ok(())
+    }
+
+    /// Law 6 of the module.
+    fn guard(&mut self, result: Result<(), StoreError>) -> Result<(), TapeError> {
+        result.map_err(|error| {
+            self.stopped = true;
+            TapeError::Write(error)
+        })
+    }
+
+    pub(super) fn check_running(&self) -> Result<(), TapeError> {
+        if self.stopped { Err(TapeError::Stopped) } else { Ok(()) }
+    }
+
+    /// The header of the object at `at`, which lies before the end of data.
+    pub(super) fn header_at(&self, at: Position, patience: Patience) -> Result<Header, TapeError> {
+        let header = self.read_header(at, patience)?.ok_or(damaged(at, "its header is not one"))?;
+        if !self.belongs(&header, at) || header.generation > self.generation {
+            return Err(damaged(at, "another object stands in its place"));
+        }
+        Ok(header)
+    }
+
+    fn read_header(&self, at: Position, patience: Patience) -> Result<Option<Header>, TapeError> {
+        let mut bytes = [0; HEADER];
+        if at.offset + HEADER as u64 > self.store.length() {
+            return Ok(None);
+        }
+        self.store.read(at.offset, &mut bytes, patience).map_err(TapeError::reading)?;
+        Ok(Header::parse(&bytes))
+    }
+
+    fn belongs(&self, header: &Header, at: Position) -> bool {
+        header.cartridge == self.label.salt()
+            && header.object == at.object
+            && header.files == at.files
+            && at.offset + header.stride() <= self.store.length()
+    }
+}
+
+pub(super) fn damaged(at: Position, what: &'static str) -> TapeError {
+    TapeError::Damaged { object: at.object, offset: at.offset, what }
+}
+
+/// Gives back what lies behind `offset`: holes take new records without reading old pages first.
+fn discard_behind(store: &dyn Store, offset: u64) -> Result<(), StoreError> {
+    let mut at = offset;
+    while let Some(run) = store.next_data(at)? {
+        let start = run.start.max(offset);
+        store.discard(start, run.end - start)?;
+        at = run.end;
+    }
+    Ok(())
+}
+
+/// The superblock that counts: the whole one with the higher sequence number.
+fn read_superblocks(store: &dyn Store) -> Result<Superblock, OpenError> {
+    let length = store.length();
+    if length < DATA_START {
+        return Err(OpenError::Foreign);
+    }
+    let mut newest: Result<Superblock, OpenError> = Err(OpenError::Foreign);
+    for slot in SLOTS {
+        let mut bytes = [0; LENGTH];
+        store.read(slot, &mut bytes, Patience::Wait)?;
+        newest = match (newest, Superblock::parse(&bytes, length)) {
+            (_, Err(OpenError::Newer(version))) | (Err(OpenError::Newer(version)), _) => {
+                Err(OpenError::Newer(version))
+            }
+            (Ok(one), Ok(other)) => Ok(if one.sequence > other.sequence { one } else { other }),
+            (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
+            (Err(OpenError::Foreign), Err(other)) | (Err(other), Err(_)) => Err(other),
+        };
+    }
+    newest
+}

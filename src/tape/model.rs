@@ -1,0 +1,328 @@
+//! The cartridge against a naive model: a vector of objects and a number. Random tape programs, with power failing
+//! at any call of the store and any part of the unsynced sectors lost.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{Cartridge, Label, MIN_CAPACITY, Object, Space, Spaced, Stop, TapeError};
+use crate::store::faulty::{Fault, FaultyStore, Survival, World};
+use crate::store::{MemStore, Patience};
+
+pub(super) fn label() -> Label {
+    Label {
+        identity: *b"an identity of a",
+        barcode: "TEST01".parse().unwrap(),
+        capacity: MIN_CAPACITY,
+        worm: false,
+    }
+}
+
+/// A blank cartridge in memory.
+pub(super) fn blank() -> Cartridge {
+    let store = MemStore::new(Label::store_length(MIN_CAPACITY).unwrap());
+    Cartridge::create(Arc::new(store), label()).unwrap()
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Thing {
+    Block(Vec<u8>),
+    Mark,
+}
+
+/// The naive tape.
+#[derive(Clone, Debug, Default)]
+struct Model {
+    things: Vec<Thing>,
+    at: usize,
+    /// Things that no crash may lose.
+    synced: usize,
+}
+
+impl Model {
+    fn append(&mut self, thing: Thing) {
+        self.cut();
+        self.things.push(thing);
+        self.at += 1;
+    }
+
+    fn cut(&mut self) {
+        self.things.truncate(self.at);
+        self.synced = self.synced.min(self.at);
+    }
+
+    fn files(&self, upto: usize) -> u64 {
+        self.things[..upto].iter().filter(|thing| **thing == Thing::Mark).count() as u64
+    }
+
+    /// One step at a time, as a tape with no index would.
+    fn space(&mut self, space: Space) -> Spaced {
+        let (count, counts): (i64, fn(&Thing) -> bool) = match space {
+            Space::EndOfData => {
+                self.at = self.things.len();
+                return Spaced { stop: Stop::Done, residual: 0 };
+            }
+            Space::Blocks(count) => (count, |_| true),
+            Space::Filemarks(count) | Space::SequentialFilemarks(count) => {
+                (count, |thing| *thing == Thing::Mark)
+            }
+        };
+        let sequential = matches!(space, Space::SequentialFilemarks(_));
+        let mut left = count.unsigned_abs();
+        while left > 0 {
+            let next = if count > 0 { self.things.get(self.at) } else { self.things[..self.at].last() };
+            let Some(next) = next.cloned() else {
+                let stop = if count > 0 { Stop::EndOfData } else { Stop::Beginning };
+                let residual = if sequential { count.unsigned_abs() } else { left };
+                return Spaced { stop, residual };
+            };
+            self.at = if count > 0 { self.at + 1 } else { self.at - 1 };
+            if matches!(space, Space::Blocks(_)) && next == Thing::Mark {
+                return Spaced { stop: Stop::Filemark, residual: left };
+            }
+            if counts(&next) {
+                left -= 1;
+            } else if sequential {
+                left = count.unsigned_abs();
+            }
+        }
+        Spaced { stop: Stop::Done, residual: 0 }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write {
+        fill: u8,
+        length: usize,
+    },
+    Marks {
+        count: u32,
+        sync: bool,
+    },
+    Read {
+        buffer: usize,
+    },
+    Space(Space),
+    LocateObject(u64),
+    LocateFile(u64),
+    Rewind,
+    Erase,
+    Sync,
+    Reopen,
+    /// Power fails; `seed` decides what survives.
+    Crash(u64),
+    /// Power fails at one of the next calls of the store.
+    CrashSoon {
+        calls: u64,
+        seed: u64,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let length = prop_oneof![1usize..200, 400usize..700, Just(64), Just(5000)];
+    let count = prop_oneof![-3i64..4, Just(i64::MAX), Just(i64::MIN), -40i64..40];
+    let space = (0..4, count).prop_map(|(code, count)| match code {
+        0 => Space::Blocks(count),
+        1 => Space::Filemarks(count),
+        2 => Space::SequentialFilemarks(count),
+        _ => Space::EndOfData,
+    });
+    prop_oneof![
+        12 => (any::<u8>(), length).prop_map(|(fill, length)| Step::Write { fill, length }),
+        4 => (0u32..4, any::<bool>()).prop_map(|(count, sync)| Step::Marks { count, sync }),
+        6 => prop_oneof![Just(8192usize), 1usize..600].prop_map(|buffer| Step::Read { buffer }),
+        4 => space.prop_map(Step::Space),
+        2 => prop_oneof![0u64..40, Just(u64::MAX)].prop_map(Step::LocateObject),
+        1 => (0u64..8).prop_map(Step::LocateFile),
+        1 => Just(Step::Rewind),
+        1 => Just(Step::Erase),
+        1 => Just(Step::Sync),
+        1 => Just(Step::Reopen),
+        1 => any::<u64>().prop_map(Step::Crash),
+        1 => (0u64..12, any::<u64>()).prop_map(|(calls, seed)| Step::CrashSoon { calls, seed }),
+    ]
+}
+
+struct Bench {
+    world: World,
+    store: FaultyStore,
+    cartridge: Cartridge,
+    model: Model,
+    seed: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let world = World::new();
+        let store = world.store(Label::store_length(MIN_CAPACITY).unwrap());
+        let cartridge = Cartridge::create(Arc::new(store.reopen()), label()).unwrap();
+        Self { world, store, cartridge, model: Model::default(), seed: 0 }
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        match self.attempt(step) {
+            Ok(()) => {}
+            Err(error) if self.world.is_dark() => {
+                prop_assert!(matches!(error, TapeError::Write(_) | TapeError::Read(_) | TapeError::Stopped));
+                return self.crash(self.seed, step);
+            }
+            Err(error) => return Err(TestCaseError::fail(error.to_string())),
+        }
+        prop_assert_eq!(self.cartridge.position().object, self.model.at as u64);
+        prop_assert_eq!(self.cartridge.position().files, self.model.files(self.model.at));
+        prop_assert_eq!(self.cartridge.end().object, self.model.things.len() as u64);
+        Ok(())
+    }
+
+    fn attempt(&mut self, step: &Step) -> Result<(), TapeError> {
+        let (tape, model) = (&mut self.cartridge, &mut self.model);
+        match *step {
+            Step::Write { fill, length } => {
+                let data: Vec<u8> = (0..length).map(|i| fill.wrapping_add(i as u8)).collect();
+                tape.append_block(&data, Patience::Wait)?;
+                model.append(Thing::Block(data));
+            }
+            Step::Marks { count, sync } => {
+                tape.append_filemarks(count)?;
+                (0..count).for_each(|_| model.append(Thing::Mark));
+                if sync {
+                    tape.sync()?;
+                    model.synced = model.things.len();
+                }
+            }
+            Step::Read { buffer } => {
+                let mut into = vec![0xA5; buffer];
+                let object = tape.read(&mut into, Patience::Wait)?;
+                match model.things.get(model.at) {
+                    None => assert_eq!(object, Object::EndOfData),
+                    Some(Thing::Mark) => assert_eq!(object, Object::Filemark),
+                    Some(Thing::Block(data)) => {
+                        assert_eq!(object, Object::Block(data.len() as u32));
+                        let kept = buffer.min(data.len());
+                        assert_eq!(into[..kept], data[..kept]);
+                        assert!(into[kept..].iter().all(|byte| *byte == 0xA5));
+                    }
+                }
+                model.at = (model.at + 1).min(model.things.len());
+            }
+            Step::Space(space) => assert_eq!(tape.space(space)?, model.space(space), "{space:?}"),
+            Step::LocateObject(object) => {
+                assert_eq!(tape.locate_object(object)?, object <= model.things.len() as u64);
+                model.at = usize::try_from(object).unwrap_or(usize::MAX).min(model.things.len());
+            }
+            Step::LocateFile(file) => {
+                let start = (0..=model.things.len()).find(|at| model.files(*at) == file);
+                assert_eq!(tape.locate_file(file)?, start.is_some());
+                model.at = start.unwrap_or(model.things.len());
+            }
+            Step::Rewind => {
+                tape.rewind();
+                model.at = 0;
+            }
+            Step::Erase => {
+                tape.erase()?;
+                model.cut();
+                model.synced = model.at;
+            }
+            Step::Sync => {
+                tape.sync()?;
+                model.synced = model.things.len();
+            }
+            Step::Reopen => {
+                self.cartridge =
+                    Cartridge::open(Arc::new(self.store.reopen())).expect("a whole cartridge opens");
+                model.at = 0;
+            }
+            Step::Crash(seed) => {
+                self.world.fail_after(0, Fault::PowerLoss);
+                self.seed = seed;
+                tape.append_block(b"lost in the dark", Patience::Wait)?;
+                unreachable!("power is out");
+            }
+            Step::CrashSoon { calls, seed } => {
+                self.world.fail_after(calls, Fault::PowerLoss);
+                self.seed = seed;
+            }
+        }
+        Ok(())
+    }
+
+    /// After a restart the tape is what it was up to some object that is no earlier than the last sync. Of the step
+    /// in which power failed any part may have happened.
+    fn crash(&mut self, seed: u64, during: &Step) -> Result<(), TestCaseError> {
+        self.world.restart(Survival::Random, seed);
+        let store = Arc::new(self.store.reopen());
+        self.cartridge = Cartridge::open(store).map_err(|e| TestCaseError::fail(e.to_string()))?;
+        let found = contents(&mut self.cartridge);
+        let mut widest = self.model.clone();
+        let mut least = widest.synced;
+        match during {
+            Step::Write { fill, length } => {
+                least = least.min(widest.at);
+                let data = (0..*length).map(|i| fill.wrapping_add(i as u8)).collect();
+                widest.append(Thing::Block(data));
+            }
+            Step::Marks { count, .. } if *count > 0 => {
+                least = least.min(widest.at);
+                (0..*count).for_each(|_| widest.append(Thing::Mark));
+            }
+            Step::Crash(_) => {
+                least = least.min(widest.at);
+                widest.append(Thing::Block(b"lost in the dark".to_vec()));
+            }
+            Step::Erase => least = least.min(widest.at),
+            _ => {}
+        }
+        prop_assert!(found.len() >= least, "{} objects survived of {least} synced", found.len());
+        let old = self.model.things.starts_with(&found);
+        prop_assert!(old || widest.things.starts_with(&found), "the tape was never like that: {found:?}");
+        prop_assert!(self.cartridge.verify(&mut |_, _| true).unwrap().damaged == 0);
+        // What recovery found it found on the device: from now on no crash may lose it.
+        self.model = Model { synced: found.len(), things: found, at: 0 };
+        Ok(())
+    }
+}
+
+fn contents(tape: &mut Cartridge) -> Vec<Thing> {
+    tape.rewind();
+    let mut found = Vec::new();
+    let mut buffer = vec![0; 8192];
+    loop {
+        found.push(match tape.read(&mut buffer, Patience::Wait).unwrap() {
+            Object::EndOfData => break,
+            Object::Filemark => Thing::Mark,
+            Object::Block(length) => Thing::Block(buffer[..length as usize].to_vec()),
+        });
+    }
+    tape.rewind();
+    found
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn random_tape_programs_agree_with_a_vector(steps in prop::collection::vec(step(), 1..80)) {
+        let mut bench = Bench::new();
+        for step in &steps {
+            bench.step(step)?;
+        }
+        bench.world.restart(Survival::Everything, 0);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_open_as_records(
+        junk in prop::collection::vec(any::<u8>(), 1..2000),
+        at in 0u64..4000,
+    ) {
+        use crate::store::{Durability, Store};
+        let store = Arc::new(MemStore::new(Label::store_length(MIN_CAPACITY).unwrap()));
+        let mut tape = Cartridge::create(Arc::clone(&store) as Arc<dyn Store>, label()).unwrap();
+        tape.append_block(b"kept", Patience::Wait).unwrap();
+        tape.sync().unwrap();
+        let behind = tape.end().offset + at;
+        store.write(behind, &junk, Durability::Cached, Patience::Wait).unwrap();
+        let mut tape = Cartridge::open(store).unwrap();
+        prop_assert_eq!(contents(&mut tape), vec![Thing::Block(b"kept".to_vec())]);
+    }
+}

@@ -1,0 +1,262 @@
+//! Positions, and the ways to move: REWIND, LOCATE, SPACE (SSC-3 4.2.9, 7.3, 7.7).
+//!
+//! Blocks and filemarks both count as objects. A filemark's number is how many filemarks stand before it, so the
+//! sparse index finds the n-th filemark by bisection just as it finds the n-th object.
+
+use super::TapeError;
+use super::cartridge::{Cartridge, damaged};
+use super::record::{Header, Kind};
+use super::superblock::DATA_START;
+use crate::store::Patience;
+
+/// A place between two objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Logical object identifier: blocks and filemarks before it.
+    pub object: u64,
+    /// Logical file identifier: filemarks before it.
+    pub files: u64,
+    /// Byte offset in the store.
+    pub(super) offset: u64,
+}
+
+impl Position {
+    /// Where the object after the one described by `header` starts.
+    pub(super) fn behind(self, header: &Header) -> Self {
+        Self {
+            object: self.object + 1,
+            files: self.files + u64::from(header.kind == Kind::Filemark),
+            offset: self.offset + header.stride(),
+        }
+    }
+
+    /// Whether nothing stands before it.
+    #[must_use]
+    pub fn at_beginning(self) -> bool {
+        self.object == 0
+    }
+}
+
+/// What to space over (SSC-3 7.7); a negative count goes towards the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Blocks, up to the next filemark.
+    Blocks(i64),
+    /// Filemarks.
+    Filemarks(i64),
+    /// A run of that many filemarks with nothing between them.
+    SequentialFilemarks(i64),
+    /// To the end of data.
+    EndOfData,
+}
+
+/// Why spacing ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The count is done.
+    Done,
+    /// A filemark while spacing over blocks: the position is beyond it in the direction of motion.
+    Filemark,
+    /// The end of data.
+    EndOfData,
+    /// The beginning of the medium.
+    Beginning,
+}
+
+/// How spacing ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spaced {
+    /// Why.
+    pub stop: Stop,
+    /// What was asked for and not passed, as a magnitude.
+    pub residual: u64,
+}
+
+const DONE: Spaced = Spaced { stop: Stop::Done, residual: 0 };
+
+impl Cartridge {
+    /// Moves to the beginning.
+    pub fn rewind(&mut self) {
+        self.position = Position { object: 0, files: 0, offset: DATA_START };
+    }
+
+    /// Moves to the end of data.
+    pub fn locate_end(&mut self) {
+        self.position = self.end;
+    }
+
+    /// Moves before object `object`, or to the end of data when that comes first; whether it got there.
+    ///
+    /// # Errors
+    /// [`TapeError::Damaged`], [`TapeError::Read`], [`TapeError::Stopped`]; the position is then unchanged.
+    pub fn locate_object(&mut self, object: u64) -> Result<bool, TapeError> {
+        self.check_running()?;
+        if object >= self.end.object {
+            let reached = object == self.end.object;
+            self.locate_end();
+            return Ok(reached);
+        }
+        self.position = self.seek_object(object)?;
+        Ok(true)
+    }
+
+    /// Moves to the beginning of file `file` (behind the filemark before it), or to the end of data when there are
+    /// fewer; whether it got there.
+    ///
+    /// # Errors
+    /// As [`Cartridge::locate_object`].
+    pub fn locate_file(&mut self, file: u64) -> Result<bool, TapeError> {
+        self.check_running()?;
+        match file.checked_sub(1) {
+            None => self.rewind(),
+            Some(mark) if mark >= self.end.files => {
+                self.locate_end();
+                return Ok(false);
+            }
+            Some(mark) => self.position = self.behind_mark(mark)?,
+        }
+        Ok(true)
+    }
+
+    /// Spaces.
+    ///
+    /// # Errors
+    /// As [`Cartridge::locate_object`].
+    pub fn space(&mut self, space: Space) -> Result<Spaced, TapeError> {
+        self.check_running()?;
+        match space {
+            Space::EndOfData => {
+                self.locate_end();
+                Ok(DONE)
+            }
+            Space::Blocks(0) | Space::Filemarks(0) | Space::SequentialFilemarks(0) => Ok(DONE),
+            Space::Blocks(count) if count > 0 => self.blocks_forward(count.unsigned_abs()),
+            Space::Blocks(count) => self.blocks_backward(count.unsigned_abs()),
+            Space::Filemarks(count) if count > 0 => self.marks_forward(count.unsigned_abs()),
+            Space::Filemarks(count) => self.marks_backward(count.unsigned_abs()),
+            Space::SequentialFilemarks(count) if count > 0 => self.run_forward(count.unsigned_abs()),
+            Space::SequentialFilemarks(count) => self.run_backward(count.unsigned_abs()),
+        }
+    }
+
+    fn blocks_forward(&mut self, count: u64) -> Result<Spaced, TapeError> {
+        let from = self.position;
+        let target = from.object.saturating_add(count);
+        if from.files < self.end.files {
+            let mark = self.seek_mark(from.files)?;
+            if mark.object < target {
+                self.position = self.behind_mark(from.files)?;
+                let residual = count - (mark.object - from.object);
+                return Ok(Spaced { stop: Stop::Filemark, residual });
+            }
+        }
+        if target > self.end.object {
+            self.locate_end();
+            let residual = count - (self.end.object - from.object);
+            return Ok(Spaced { stop: Stop::EndOfData, residual });
+        }
+        self.locate_object(target)?;
+        Ok(DONE)
+    }
+
+    fn blocks_backward(&mut self, count: u64) -> Result<Spaced, TapeError> {
+        let from = self.position;
+        if let Some(last) = from.files.checked_sub(1) {
+            let mark = self.seek_mark(last)?;
+            let blocks = from.object - mark.object - 1;
+            if blocks < count {
+                self.position = mark;
+                return Ok(Spaced { stop: Stop::Filemark, residual: count - blocks });
+            }
+        }
+        let Some(target) = from.object.checked_sub(count) else {
+            self.rewind();
+            return Ok(Spaced { stop: Stop::Beginning, residual: count - from.object });
+        };
+        self.locate_object(target)?;
+        Ok(DONE)
+    }
+
+    fn marks_forward(&mut self, count: u64) -> Result<Spaced, TapeError> {
+        let ahead = self.end.files - self.position.files;
+        if count > ahead {
+            self.locate_end();
+            return Ok(Spaced { stop: Stop::EndOfData, residual: count - ahead });
+        }
+        self.position = self.behind_mark(self.position.files + count - 1)?;
+        Ok(DONE)
+    }
+
+    fn marks_backward(&mut self, count: u64) -> Result<Spaced, TapeError> {
+        let Some(mark) = self.position.files.checked_sub(count) else {
+            let residual = count - self.position.files;
+            self.rewind();
+            return Ok(Spaced { stop: Stop::Beginning, residual });
+        };
+        self.position = self.seek_mark(mark)?;
+        Ok(DONE)
+    }
+
+    fn run_forward(&mut self, count: u64) -> Result<Spaced, TapeError> {
+        let (mut run, mut expected) = (0, None);
+        for mark in self.position.files..self.end.files {
+            let at = self.seek_mark(mark)?;
+            run = if expected == Some(at.object) { run + 1 } else { 1 };
+            expected = Some(at.object + 1);
+            if run == count {
+                self.position = self.behind_mark(mark)?;
+                return Ok(DONE);
+            }
+        }
+        self.locate_end();
+        Ok(Spaced { stop: Stop::EndOfData, residual: count })
+    }
+
+    fn run_backward(&mut self, count: u64) -> Result<Spaced, TapeError> {
+        let (mut run, mut behind) = (0, None);
+        for mark in (0..self.position.files).rev() {
+            let at = self.seek_mark(mark)?;
+            run = if behind == Some(at.object + 1) { run + 1 } else { 1 };
+            behind = Some(at.object);
+            if run == count {
+                self.position = at;
+                return Ok(DONE);
+            }
+        }
+        self.rewind();
+        Ok(Spaced { stop: Stop::Beginning, residual: count })
+    }
+
+    /// Where object `object`, which exists, starts.
+    fn seek_object(&self, object: u64) -> Result<Position, TapeError> {
+        let mut at = self.index.before_object(object);
+        if (at.object..=object).contains(&self.position.object) {
+            at = self.position;
+        }
+        while at.object < object {
+            at = at.behind(&self.header_at(at, Patience::Wait)?);
+        }
+        Ok(at)
+    }
+
+    /// Where filemark number `mark`, counted from zero, which exists, stands.
+    fn seek_mark(&self, mark: u64) -> Result<Position, TapeError> {
+        let mut at = self.index.before_file(mark);
+        if self.position.files <= mark && self.position.object > at.object {
+            at = self.position;
+        }
+        while at.object < self.end.object {
+            let header = self.header_at(at, Patience::Wait)?;
+            if header.kind == Kind::Filemark && at.files == mark {
+                return Ok(at);
+            }
+            at = at.behind(&header);
+        }
+        Err(damaged(at, "a filemark that was counted is not there"))
+    }
+
+    fn behind_mark(&self, mark: u64) -> Result<Position, TapeError> {
+        let at = self.seek_mark(mark)?;
+        Ok(at.behind(&self.header_at(at, Patience::Wait)?))
+    }
+}

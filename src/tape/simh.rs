@@ -1,0 +1,211 @@
+//! SIMH tape images (`.tap`): how cartridges travel to emulators and archives, and come from them.
+//!
+//! An image is a run of records. A data record is its length (32 bits, little-endian), the data padded to an even
+//! number of bytes, and its length again. The length word alone is a marker when it is zero (a filemark),
+//! `FFFFFFFFh` (end of medium) or `FFFFFFFEh` (an erase gap, which is skipped). Its upper eight bits are a class: only
+//! class zero, good data of less than 16 MiB, is known here, so every block that a cartridge can hold fits.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use super::{Cartridge, MAX_BLOCK, Object, TapeError};
+use crate::store::Patience;
+
+const FILEMARK: u32 = 0;
+const END_OF_MEDIUM: u32 = 0xFFFF_FFFF;
+const ERASE_GAP: u32 = 0xFFFF_FFFE;
+
+/// Upper bits of a length word that are not the length.
+const CLASS: u32 = 0xFF00_0000;
+
+// A block that the cartridge takes is a record that the image takes.
+const _: () = assert!(MAX_BLOCK & CLASS == 0);
+
+/// Why an image could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SimhError {
+    /// The image's file failed.
+    #[error("the image could not be read or written: {0}")]
+    Io(#[from] io::Error),
+    /// The cartridge failed.
+    #[error("{0}")]
+    Tape(#[from] TapeError),
+    /// An import needs a blank cartridge.
+    #[error("the cartridge is not blank: import into a new one")]
+    NotBlank,
+    /// A record that is not good data of less than 16 MiB.
+    #[error(
+        "record {record} of the image has the length word {word:08x}h: only data records of less than 16 MiB, \
+         filemarks, gaps and the end marker are understood"
+    )]
+    UnknownRecord {
+        /// The record, from zero, filemarks counted.
+        record: u64,
+        /// Its length word.
+        word: u32,
+    },
+    /// The length behind a record is not the one before it.
+    #[error(
+        "record {record} of the image is damaged: its length is {leading} before and {trailing} behind the data"
+    )]
+    LengthMismatch {
+        /// The record, from zero, filemarks counted.
+        record: u64,
+        /// Length word before the data.
+        leading: u32,
+        /// Length word behind the data.
+        trailing: u32,
+    },
+    /// The image ends in the middle of a record.
+    #[error("the image ends inside record {record}")]
+    Torn {
+        /// The record, from zero, filemarks counted.
+        record: u64,
+    },
+}
+
+/// Writes the whole cartridge as an image and returns how many objects it has. The position is afterwards where it
+/// was.
+///
+/// # Errors
+/// See [`SimhError`]; a damaged object ends the export.
+pub fn export(cartridge: &mut Cartridge, image: &mut impl Write) -> Result<u64, SimhError> {
+    let before = cartridge.position();
+    cartridge.rewind();
+    let exported = export_objects(cartridge, image);
+    cartridge.position = before;
+    exported
+}
+
+fn export_objects(cartridge: &mut Cartridge, image: &mut impl Write) -> Result<u64, SimhError> {
+    let mut block = vec![0; MAX_BLOCK as usize + 1];
+    let mut objects = 0;
+    loop {
+        match cartridge.read(&mut block[..MAX_BLOCK as usize], Patience::Wait)? {
+            Object::EndOfData => break,
+            Object::Filemark => image.write_all(&FILEMARK.to_le_bytes())?,
+            Object::Block(length) => {
+                block[length as usize] = 0; // the padding of an odd length
+                image.write_all(&length.to_le_bytes())?;
+                image.write_all(&block[..(length as usize).next_multiple_of(2)])?;
+                image.write_all(&length.to_le_bytes())?;
+            }
+        }
+        objects += 1;
+    }
+    image.write_all(&END_OF_MEDIUM.to_le_bytes())?;
+    image.flush()?;
+    Ok(objects)
+}
+
+/// Appends a whole image to a blank cartridge, makes it durable, rewinds, and returns how many objects it has.
+///
+/// # Errors
+/// See [`SimhError`]. What was read before a fault of the image is then on the cartridge.
+pub fn import(image: &mut impl Read, cartridge: &mut Cartridge) -> Result<u64, SimhError> {
+    if !cartridge.end().at_beginning() {
+        return Err(SimhError::NotBlank);
+    }
+    let mut data = Vec::new();
+    let mut record = 0;
+    while let Some(word) = next_word(image, record)? {
+        match word {
+            END_OF_MEDIUM => break,
+            ERASE_GAP => continue,
+            FILEMARK => cartridge.append_filemarks(1)?,
+            word if word & CLASS != 0 => return Err(SimhError::UnknownRecord { record, word }),
+            length => {
+                data.resize((length as usize).next_multiple_of(2), 0);
+                image.read_exact(&mut data).map_err(|error| torn(error, record))?;
+                let mut trailing = [0; 4];
+                image.read_exact(&mut trailing).map_err(|error| torn(error, record))?;
+                let trailing = u32::from_le_bytes(trailing);
+                if trailing != length {
+                    return Err(SimhError::LengthMismatch { record, leading: length, trailing });
+                }
+                cartridge.append_block(&data[..length as usize], Patience::Wait)?;
+            }
+        }
+        record += 1;
+    }
+    cartridge.sync()?;
+    cartridge.rewind();
+    Ok(record)
+}
+
+/// The next length word; `None` where the image ends between records, as images without an end marker do.
+fn next_word(image: &mut impl Read, record: u64) -> Result<Option<u32>, SimhError> {
+    let mut word = [0; 4];
+    let mut filled = 0;
+    while filled < word.len() {
+        match image.read(&mut word[filled..]) {
+            Ok(0) if filled == 0 => return Ok(None),
+            Ok(0) => return Err(SimhError::Torn { record }),
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Some(u32::from_le_bytes(word)))
+}
+
+fn torn(error: io::Error, record: u64) -> SimhError {
+    if error.kind() == ErrorKind::UnexpectedEof { SimhError::Torn { record } } else { error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::blank;
+    use super::*;
+
+    const IMAGE: &[u8] =
+        b"\x03\0\0\0abc\0\x03\0\0\0\0\0\0\0\x02\0\0\0de\x02\0\0\0\0\0\0\0\0\0\0\0\xFF\xFF\xFF\xFF";
+
+    fn imported(image: &[u8]) -> Result<Cartridge, SimhError> {
+        let mut cartridge = blank();
+        import(&mut &image[..], &mut cartridge).map(|_| cartridge)
+    }
+
+    #[test]
+    fn image_has_simh_bytes_both_ways() {
+        let mut cartridge = imported(IMAGE).unwrap();
+        assert_eq!((cartridge.end().object, cartridge.end().files), (5, 3));
+        cartridge.locate_object(2).unwrap();
+        let mut image = Vec::new();
+        assert_eq!(export(&mut cartridge, &mut image).unwrap(), 5);
+        assert_eq!(image, IMAGE);
+        assert_eq!(cartridge.position().object, 2, "an export does not move the cartridge");
+    }
+
+    #[test]
+    fn gaps_are_skipped_and_the_end_marker_may_be_missing() {
+        let cartridge = imported(b"\xFE\xFF\xFF\xFF\0\0\0\0\x01\0\0\0x\0\x01\0\0\0").unwrap();
+        assert_eq!(cartridge.end().object, 2);
+    }
+
+    #[test]
+    fn records_of_other_classes_are_refused_by_number() {
+        for word in [0x8000_0003u32, 0x0100_0000, 0x7000_0000, 0xFFFF_FFFD] {
+            let image = [&[0; 4][..], &word.to_le_bytes(), b"abc\0"].concat();
+            let refused = imported(&image).unwrap_err();
+            assert!(
+                matches!(refused, SimhError::UnknownRecord { record: 1, word: w } if w == word),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn torn_and_mismatched_images_are_refused() {
+        let mismatch = imported(b"\x02\0\0\0ab\x03\0\0\0").unwrap_err();
+        assert!(matches!(mismatch, SimhError::LengthMismatch { record: 0, leading: 2, trailing: 3 }));
+        for end in [2, 6, 9] {
+            assert!(matches!(imported(&IMAGE[..end]).unwrap_err(), SimhError::Torn { record: 0 }), "{end}");
+        }
+    }
+
+    #[test]
+    fn import_needs_a_blank_cartridge() {
+        let mut cartridge = imported(IMAGE).unwrap();
+        assert!(matches!(import(&mut &IMAGE[..], &mut cartridge), Err(SimhError::NotBlank)));
+    }
+}

@@ -1,0 +1,219 @@
+//! What the model cannot reach: damage, ends, refusals, and media of many objects.
+
+use std::sync::Arc;
+
+use super::model::{blank, label};
+use super::superblock::{DATA_START, SLOTS};
+use super::*;
+use crate::store::faulty::{Fault, World};
+use crate::store::{Durability, MemStore, Patience, Store};
+
+fn medium() -> (Arc<MemStore>, Cartridge) {
+    let store = Arc::new(MemStore::new(Label::store_length(MIN_CAPACITY).unwrap()));
+    let cartridge = Cartridge::create(Arc::clone(&store) as Arc<dyn Store>, label()).unwrap();
+    (store, cartridge)
+}
+
+fn flip(store: &MemStore, offset: u64) {
+    let mut byte = [0];
+    store.read(offset, &mut byte, Patience::Wait).unwrap();
+    byte[0] ^= 0x40;
+    store.write(offset, &byte, Durability::Cached, Patience::Wait).unwrap();
+}
+
+fn append(cartridge: &mut Cartridge, data: &[u8]) {
+    cartridge.append_block(data, Patience::Wait).unwrap();
+}
+
+/// `count` files of `blocks` blocks of one byte, each closed by a filemark.
+fn files(cartridge: &mut Cartridge, count: u64, blocks: u64) {
+    for file in 0..count {
+        (0..blocks).for_each(|block| append(cartridge, &[(file + block) as u8]));
+        cartridge.append_filemarks(1).unwrap();
+    }
+}
+
+#[test]
+fn locate_and_space_among_many_objects_survive_a_reopen() {
+    let (store, mut tape) = medium();
+    files(&mut tape, 300, 9);
+    tape.sync().unwrap();
+    for mut tape in [tape, Cartridge::open(store).unwrap()] {
+        assert_eq!((tape.end().object, tape.end().files), (3000, 300));
+        assert!(tape.locate_object(2745).unwrap());
+        assert_eq!((tape.position().object, tape.position().files), (2745, 274));
+        assert_eq!(tape.read(&mut [0; 8], Patience::Wait).unwrap(), Object::Block(1));
+        let back = tape.space(Space::Filemarks(-200)).unwrap();
+        assert_eq!((back.stop, tape.position().object), (Stop::Done, 749));
+        assert!(tape.locate_file(299).unwrap());
+        assert_eq!(tape.position().object, 2990);
+        assert!(!tape.locate_file(301).unwrap());
+        assert_eq!(tape.position(), tape.end());
+    }
+}
+
+#[test]
+fn damaged_data_reads_as_damaged_and_the_next_block_reads_well() {
+    let (store, mut tape) = medium();
+    append(&mut tape, b"first");
+    append(&mut tape, b"second");
+    flip(&store, DATA_START + 64 + 2);
+    tape.rewind();
+    let mut into = [0; 16];
+    assert!(matches!(tape.read(&mut into, Patience::Wait), Err(TapeError::Damaged { object: 0, .. })));
+    assert_eq!(tape.position().object, 1);
+    assert_eq!(tape.read(&mut into, Patience::Wait).unwrap(), Object::Block(6));
+    tape.rewind();
+    let short = tape.read(&mut into[..1], Patience::Wait);
+    assert!(matches!(short, Err(TapeError::Damaged { .. })), "the whole block is checked");
+    let found = tape.verify(&mut |_, _| true).unwrap();
+    assert_eq!((found.whole, found.damaged, found.first_damaged), (1, 1, vec![0]));
+}
+
+#[test]
+fn a_lost_header_costs_what_lies_before_the_next_index_entry_only() {
+    let (store, mut tape) = medium();
+    files(&mut tape, 300, 9);
+    tape.sync().unwrap();
+    flip(&store, DATA_START + 128 * 5 + 3);
+    let mut tape = Cartridge::open(store).unwrap();
+    assert_eq!(tape.end().files, 300, "nothing before the vouched position is cut");
+    assert!(matches!(tape.locate_object(6), Err(TapeError::Damaged { object: 5, .. })));
+    assert!(tape.position().at_beginning(), "a failed LOCATE does not move");
+    assert!(tape.locate_object(2000).unwrap());
+    let found = tape.verify(&mut |_, _| true).unwrap();
+    assert_eq!((found.damaged, found.whole), (512 - 5, 3000 - (512 - 5)));
+}
+
+#[test]
+fn early_warning_comes_after_the_capacity_and_the_end_refuses_blocks_before_filemarks() {
+    let mut tape = blank();
+    let block = vec![7; 64 << 10];
+    let mut before_warning = 0;
+    while !tape.past_early_warning() {
+        append(&mut tape, &block);
+        before_warning += block.len() as u64;
+    }
+    assert!(before_warning >= MIN_CAPACITY);
+    let mut in_zone = 0;
+    let refused = loop {
+        match tape.append_block(&block, Patience::Wait) {
+            Ok(()) => in_zone += block.len() as u64,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, TapeError::EndOfMedium));
+    assert!(in_zone > EARLY_WARNING_ZONE * 9 / 10);
+    let full = tape.position();
+    tape.append_filemarks(2).unwrap();
+    assert!(matches!(tape.append_filemarks(1 << 20), Err(TapeError::EndOfMedium)));
+    assert!(tape.position().object > full.object + 2, "as many as fit are written");
+    tape.sync().unwrap();
+}
+
+#[test]
+fn overwriting_loses_everything_behind_and_gives_its_space_back() {
+    let (store, mut tape) = medium();
+    (0..10).for_each(|_| append(&mut tape, &[1; 100 << 10]));
+    tape.sync().unwrap();
+    let before = store.allocated().unwrap();
+    tape.locate_object(1).unwrap();
+    append(&mut tape, b"new");
+    assert_eq!(tape.end().object, 2);
+    assert!(store.allocated().unwrap() < before / 2);
+    assert_eq!(tape.read(&mut [0; 4], Patience::Wait).unwrap(), Object::EndOfData);
+}
+
+#[test]
+fn worm_appends_and_never_overwrites() {
+    let store = Arc::new(MemStore::new(Label::store_length(MIN_CAPACITY).unwrap()));
+    let mut tape = Cartridge::create(store, Label { worm: true, ..label() }).unwrap();
+    append(&mut tape, b"once");
+    tape.rewind();
+    assert!(matches!(tape.append_block(b"twice", Patience::Wait), Err(TapeError::Worm)));
+    assert!(matches!(tape.append_filemarks(1), Err(TapeError::Worm)));
+    assert!(matches!(tape.erase(), Err(TapeError::Worm)));
+    tape.locate_end();
+    append(&mut tape, b"more");
+    assert_eq!(tape.end().object, 2);
+}
+
+#[test]
+fn blocks_have_one_byte_to_the_maximum() {
+    let mut tape = blank();
+    assert!(matches!(tape.append_block(&[], Patience::Wait), Err(TapeError::BlockLength(0))));
+    let longest = vec![0x5A; MAX_BLOCK as usize + 1];
+    assert!(matches!(tape.append_block(&longest, Patience::Wait), Err(TapeError::BlockLength(0x100_0000))));
+    append(&mut tape, &longest[1..]);
+    tape.rewind();
+    let mut into = vec![0; MAX_BLOCK as usize];
+    assert_eq!(tape.read(&mut into, Patience::Wait).unwrap(), Object::Block(MAX_BLOCK));
+    assert!(into == longest[1..]);
+}
+
+#[test]
+fn a_full_device_refuses_one_block_and_lives() {
+    let world = World::new();
+    let store = world.store(Label::store_length(MIN_CAPACITY).unwrap());
+    let mut tape = Cartridge::create(Arc::new(store), label()).unwrap();
+    append(&mut tape, b"first");
+    world.fail_after(1, Fault::NoSpace);
+    assert!(matches!(tape.append_block(b"second", Patience::Wait), Err(TapeError::NoSpace)));
+    assert_eq!(tape.end().object, 1);
+    append(&mut tape, b"third");
+    tape.sync().unwrap();
+    tape.locate_object(1).unwrap();
+    let mut into = [0; 5];
+    assert_eq!(tape.read(&mut into, Patience::Wait).unwrap(), Object::Block(5));
+    assert_eq!(&into, b"third");
+}
+
+#[test]
+fn after_a_failed_flush_everything_is_refused_until_it_is_opened_again() {
+    let world = World::new();
+    let store = world.store(Label::store_length(MIN_CAPACITY).unwrap());
+    let mut tape = Cartridge::create(Arc::new(store.reopen()), label()).unwrap();
+    append(&mut tape, b"kept");
+    tape.sync().unwrap();
+    append(&mut tape, b"in doubt");
+    world.fail_after(0, Fault::Io);
+    assert!(matches!(tape.sync(), Err(TapeError::Write(_))));
+    tape.rewind();
+    assert!(matches!(tape.read(&mut [0; 4], Patience::Wait), Err(TapeError::Stopped)));
+    assert!(matches!(tape.sync(), Err(TapeError::Stopped)));
+    assert!(matches!(tape.locate_object(0), Err(TapeError::Stopped)));
+    world.restart(crate::store::faulty::Survival::Nothing, 0);
+    let tape = Cartridge::open(Arc::new(store)).unwrap();
+    assert_eq!(tape.end().object, 1);
+}
+
+#[test]
+fn impatient_appends_wait_only_where_a_generation_opens() {
+    let mut tape = blank();
+    assert!(matches!(tape.append_block(b"x", Patience::Now), Err(TapeError::WouldBlock)));
+    append(&mut tape, b"x");
+    tape.append_block(b"y", Patience::Now).unwrap();
+    tape.rewind();
+    assert_eq!(tape.read(&mut [0; 1], Patience::Now).unwrap(), Object::Block(1));
+    assert!(matches!(tape.append_block(b"z", Patience::Now), Err(TapeError::WouldBlock)));
+    assert_eq!(tape.end().object, 2, "nothing happened");
+}
+
+#[test]
+fn one_damaged_superblock_is_survived_and_foreign_stores_are_untouched() {
+    let (store, mut tape) = medium();
+    append(&mut tape, b"kept");
+    tape.sync().unwrap();
+    tape.sync().unwrap();
+    for slot in SLOTS {
+        flip(&store, slot + 70);
+        assert_eq!(Cartridge::open(Arc::clone(&store) as Arc<dyn Store>).unwrap().end().object, 1);
+        flip(&store, slot + 70);
+    }
+    SLOTS.iter().for_each(|slot| flip(&store, slot + 70));
+    assert!(matches!(Cartridge::open(Arc::clone(&store) as Arc<dyn Store>), Err(OpenError::Damaged(_))));
+
+    let foreign: Arc<dyn Store> = Arc::new(MemStore::new(1 << 20));
+    assert!(matches!(Cartridge::open(Arc::clone(&foreign)), Err(OpenError::Foreign)));
+    assert_eq!(foreign.next_data(0).unwrap(), None);
+}
