@@ -196,7 +196,9 @@ impl Superblock {
         match Label::store_length(label.capacity) {
             Ok(length) if length <= store_length => {}
             _ => {
-                return Err(OpenError::Damaged("the store is shorter than the cartridge's capacity asks for"));
+                return Err(OpenError::Damaged(
+                    "the store is shorter than the cartridge's capacity asks for",
+                ));
             }
         }
         let doublings = u32::try_from(doublings).unwrap_or(u32::MAX);
