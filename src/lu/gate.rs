@@ -1,9 +1,10 @@
-//! What stands between an arriving command and the task set, in the order of SAM-5 and SPC-4: unit attention, the row
-//! of the table, reservations, write protection of the map.
+//! What stands between an arriving command and the task set, in the order of SAM-5 and SPC-4: unit attention, operation
+//! code, reservations, fields of the CDB, write protection of the map.
 
 use super::Task;
 use super::unit::ItlNexus;
 use crate::sam::{Attribute, Status};
+use crate::scsi::cdb::Command;
 use crate::scsi::opcode::{self, Access, Row};
 use crate::scsi::sense::{Asc, Key, Sense};
 
@@ -21,8 +22,8 @@ impl From<Sense> for Closed {
     }
 }
 
-/// The command's row, if it may go on.
-pub(super) fn pass(nexus: &ItlNexus, task: &Task) -> Result<&'static Row, Closed> {
+/// The command and its row, if it may go on.
+pub(super) fn pass(nexus: &ItlNexus, task: &Task) -> Result<(&'static Row, Command), Closed> {
     let unit = nexus.unit();
     let row = opcode::row(unit.server().device_type(), &task.cdb);
     // A command that is refused for its CDB still reports the condition first.
@@ -36,11 +37,14 @@ pub(super) fn pass(nexus: &ItlNexus, task: &Task) -> Result<&'static Row, Closed
     if task.attribute == Attribute::Aca {
         return Err(Sense::new(Key::AbortedCommand, Asc(0x4900)).into()); // INVALID MESSAGE ERROR: there is no ACA
     }
-    if unit.reservations().conflicts(nexus.reserves_as(), row.access) {
+    let command = Command::parse(row, &task.cdb);
+    let access = command.as_ref().map_or(row.access, |command| command.access(row));
+    if unit.reservations().conflicts(nexus.reserves_as(), access) {
         return Err(Closed::Status(Status::ReservationConflict));
     }
-    if nexus.access().read_only && row.access == Access::Write {
+    let command = command?;
+    if nexus.access().read_only && access == Access::Write {
         return Err(Sense::new(Key::DataProtect, Asc::WRITE_PROTECTED).into());
     }
-    Ok(row)
+    Ok((row, command))
 }

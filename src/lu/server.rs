@@ -8,7 +8,8 @@ use std::fmt::Debug;
 
 use super::taskset::Ticket;
 use super::unit::ItlNexus;
-use crate::sam::{Cdb, NexusId, Status, TargetPort};
+use crate::sam::{NexusId, Status, TargetPort};
+use crate::scsi::cdb::Command;
 use crate::scsi::opcode::{DeviceType, Row};
 use crate::scsi::sense::{Asc, Format, Key, Sense};
 use crate::store::Patience;
@@ -57,8 +58,8 @@ pub trait DeviceServer: Send + Sync + Debug {
 pub struct Request<'a> {
     /// Its row in the table.
     pub row: &'static Row,
-    /// Its CDB, which the row's length and usage map have passed.
-    pub cdb: &'a Cdb,
+    /// What its CDB says.
+    pub command: Command,
     pub(super) nexus: &'a ItlNexus,
     pub(super) ticket: &'a Ticket,
 }

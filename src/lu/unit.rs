@@ -212,8 +212,8 @@ pub struct ItlNexus(Arc<Way>);
 impl ItlNexus {
     /// Takes a command in. It ends through `task.reply`, maybe before this returns.
     pub fn submit(&self, task: Task) {
-        let row = match gate::pass(self, &task) {
-            Ok(row) => row,
+        let (row, command) = match gate::pass(self, &task) {
+            Ok(passed) => passed,
             Err(closed) => return self.refuse(task, closed),
         };
         let class = match self.0.nested {
@@ -221,7 +221,7 @@ impl ItlNexus {
             false => Class::of(task.attribute, row.ordering),
         };
         let (nexus, tag) = (task.nexus, task.tag);
-        let arrival = Arrival { nexus: self.clone(), row, task };
+        let arrival = Arrival { nexus: self.clone(), row, command, task };
         match self.0.unit.tasks.admit(nexus, tag, class, arrival) {
             Admission::Run(ticket, arrival) => arrival.admitted(ticket).start(),
             Admission::Held => {}

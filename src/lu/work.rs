@@ -11,6 +11,7 @@ use super::taskset::{Ticket, Verdict};
 use super::unit::ItlNexus;
 use super::{Ending, Outcome, Reply, Task};
 use crate::sam::{Cdb, NexusId, Status};
+use crate::scsi::cdb::Command;
 use crate::scsi::opcode::{Home, Row};
 use crate::scsi::sense::Format;
 use crate::store::Patience;
@@ -28,6 +29,7 @@ pub trait Executor: Send + Sync {
 pub(super) struct Arrival {
     pub(super) nexus: ItlNexus,
     pub(super) row: &'static Row,
+    pub(super) command: Command,
     pub(super) task: Task,
 }
 
@@ -36,7 +38,7 @@ impl Arrival {
         let Task { cdb, data_out, data_in, reply, .. } = self.task;
         let buffers = Buffers::new(data_out, data_in);
         let (reply, ticket) = (Some(reply), Some(ticket));
-        Work { nexus: self.nexus, row: self.row, cdb, buffers, reply, ticket }
+        Work { nexus: self.nexus, row: self.row, command: self.command, cdb, buffers, reply, ticket }
     }
 }
 
@@ -45,6 +47,7 @@ impl Arrival {
 pub struct Work {
     nexus: ItlNexus,
     row: &'static Row,
+    command: Command,
     cdb: Cdb,
     buffers: Buffers,
     // Both are there until the task has ended.
@@ -100,7 +103,13 @@ impl Work {
         self.row
     }
 
-    /// The command, which its row's length and usage map have passed.
+    /// What its CDB says.
+    #[must_use]
+    pub fn command(&self) -> &Command {
+        &self.command
+    }
+
+    /// The CDB, which the row's length and usage map have passed.
     #[must_use]
     pub fn cdb(&self) -> &Cdb {
         &self.cdb
@@ -133,7 +142,7 @@ impl Work {
     /// The outcome, or `None` when the command would have to wait.
     fn attempt(&mut self, patience: Patience) -> Option<Outcome> {
         let ticket = self.ticket.as_ref()?;
-        let request = Request { row: self.row, cdb: &self.cdb, nexus: &self.nexus, ticket };
+        let request = Request { row: self.row, command: self.command, nexus: &self.nexus, ticket };
         self.buffers.drop_data_in();
         self.buffers.wanted_out = 0;
         let result = self.nexus.unit().execute(&request, &mut self.buffers, patience);
