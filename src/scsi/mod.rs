@@ -1,9 +1,12 @@
 //! Pure codecs of SPC, SBC and SSC: bytes to typed commands and back. No I/O, no state, no clock.
 
 pub mod cdb;
+pub mod designator;
+pub mod inquiry;
 pub mod limits;
 pub mod opcode;
 pub mod received;
 pub mod sense;
 pub mod unmap;
+pub mod vpd;
 pub mod xcopy;

@@ -9,6 +9,7 @@ use nom::Parser as _;
 use nom::bytes::complete::take;
 use nom::number::complete::{be_u8, be_u16, be_u24, be_u32, be_u64};
 
+pub use crate::scsi::designator::Designator;
 use crate::scsi::sense::{Asc, FieldPointer, Key, KeySpecific, Sense};
 use crate::scsi::xcopy::{MAX_CSCDS, MAX_LIST_LENGTH, MAX_SEGMENTS};
 use crate::wire::Put;
@@ -69,19 +70,6 @@ pub struct Cscd {
     pub pad: bool,
     /// The device-type specific rest.
     pub parameters: DeviceParameters,
-}
-
-/// A designator as VPD page 83h reports one (SPC-4 7.8.5.1), without protocol identifier.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Designator {
-    /// CODE SET: 1 binary, 2 ASCII, 3 UTF-8.
-    pub code_set: u8,
-    /// ASSOCIATION: 0 logical unit.
-    pub association: u8,
-    /// DESIGNATOR TYPE: 3 NAA, 1 T10 vendor identification, Ah UUID...
-    pub kind: u8,
-    /// The designator, at most [`MAX_DESIGNATOR`] bytes.
-    pub bytes: Vec<u8>,
 }
 
 /// Device-type specific CSCD parameters (SPC-4 6.4.5.9 to 6.4.5.11).
