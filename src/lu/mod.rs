@@ -4,10 +4,13 @@
 //! dropping it unanswered is a defect that answers HARDWARE ERROR instead of hanging a host.
 
 mod attention;
+pub mod disk;
 mod gate;
 mod reserve;
 mod server;
 mod taskset;
+#[cfg(test)]
+mod testing;
 mod unit;
 mod work;
 

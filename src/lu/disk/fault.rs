@@ -41,7 +41,9 @@ fn common(error: StoreError) -> Result<Refusal, StoreError> {
         StoreError::WouldBlock => Refusal::NotNow,
         StoreError::NoSpace => Refusal::check(Key::DataProtect, Asc::SPACE_ALLOCATION_FAILED_WRITE_PROTECT),
         // The medium has shrunk since the command's range was checked.
-        StoreError::OutOfRange { .. } => Sense::illegal_request(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE).into(),
+        StoreError::OutOfRange { .. } => {
+            Sense::illegal_request(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE).into()
+        }
         StoreError::Stopped => Refusal::check(Key::HardwareError, Asc::INTERNAL_TARGET_FAILURE),
         StoreError::Corrupt(_) | StoreError::Io(_) => return Err(error),
     })

@@ -1,0 +1,149 @@
+//! The disk: a device server of SBC-3 on anything that is a [`Block`].
+//!
+//! **What GOOD means.** The write cache is the store's cache, and the caching mode page says so (WCE one): a WRITE is
+//! visible to every later command and lost by a power failure, unless it asked for FUA or SYNCHRONIZE CACHE answered
+//! GOOD after it. COMPARE AND WRITE and WRITE SAME are no different.
+//!
+//! **Too little data.** A transport may deliver less data-out than the CDB announces (EDTL). A WRITE then writes the
+//! whole blocks that came and answers GOOD, and the transport reports the overflow; a command whose data-out is one
+//! value and not a stream of blocks (COMPARE AND WRITE, WRITE SAME) is refused. More data than announced is ignored by
+//! the former and refused by the latter.
+//!
+//! **Patience.** What reads or writes once does so on whatever thread asks, if the store need not wait. What works
+//! through a range in steps, flushes or deallocates goes to a thread that may sleep before it starts.
+
+mod fault;
+mod guard;
+mod provision;
+mod read_write;
+mod report;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use std::sync::Arc;
+
+use self::guard::RangeGuard;
+use super::{Answer, Buffers, DeviceServer, Refusal, Request};
+use crate::sam::NexusId;
+use crate::scsi::cdb::Command;
+use crate::scsi::limits::BlockLimits;
+use crate::scsi::opcode::DeviceType;
+use crate::scsi::sense::{Asc, Format, Sense};
+use crate::store::Patience;
+use crate::units::{BlockRange, BlockSize};
+use crate::volume::Block;
+
+/// How many bytes a command that works through a range handles in one step: between steps it asks whether it has been
+/// aborted.
+const STEP: u64 = 1 << 20;
+
+/// The device server of one disk.
+#[derive(Debug)]
+pub struct Disk {
+    block: Arc<dyn Block>,
+    guard: RangeGuard,
+}
+
+impl Disk {
+    /// A disk of what `block` holds.
+    #[must_use]
+    pub fn new(block: Arc<dyn Block>) -> Self {
+        Self { block, guard: RangeGuard::new() }
+    }
+
+    fn block_size(&self) -> BlockSize {
+        self.block.block_size()
+    }
+
+    fn limits(&self) -> BlockLimits {
+        BlockLimits::of(self.block_size())
+    }
+
+    /// Capacity in blocks.
+    fn capacity(&self) -> u64 {
+        self.block.length() >> self.block_size().shift()
+    }
+
+    /// The blocks of a command, if they lie on the medium.
+    fn range(&self, lba: u64, count: u64) -> Result<BlockRange, Sense> {
+        BlockRange::within(lba, count, self.capacity())
+            .ok_or_else(|| Sense::illegal_request(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE))
+    }
+
+    /// The blocks of a command for which no count means up to the end of the medium.
+    fn range_to_end(&self, lba: u64, count: u32) -> Result<BlockRange, Sense> {
+        match count {
+            0 => self.range(lba, self.capacity().saturating_sub(lba)),
+            count => self.range(lba, u64::from(count)),
+        }
+    }
+
+    /// `range` in bytes, cut into steps: offset and length.
+    fn steps(&self, range: BlockRange) -> impl Iterator<Item = (u64, usize)> + use<> {
+        let (offset, length) = (range.offset(self.block_size()), range.length(self.block_size()));
+        (0..length)
+            .step_by(STEP as usize)
+            .map(move |done| (offset + done, (length - done).min(STEP) as usize))
+    }
+}
+
+impl DeviceServer for Disk {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Disk
+    }
+
+    fn execute(
+        &self,
+        request: &Request<'_>,
+        data: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        self.limits().check(request.row, &request.command)?;
+        match request.command {
+            Command::Read(io) => self.read(io, data, patience),
+            Command::Write(io) => self.write(io, data, patience),
+            Command::WriteAndVerify(io) => self.write_and_verify(io, request, data, patience),
+            Command::Verify(io) => self.verify(io, request, data, patience),
+            Command::CompareAndWrite(io) => self.compare_and_write(io, data, patience),
+            Command::WriteSame(same) => self.write_same(same, request, data, patience),
+            Command::Unmap(unmap) => self.unmap(unmap, request, data, patience),
+            Command::GetLbaStatus(status) => self.lba_status(status, data, patience),
+            Command::PreFetch(span) => self.prefetch(span, request, data, patience),
+            Command::SynchronizeCache(span) => self.synchronize(span, patience),
+            Command::StartStopUnit(unit) => self.start_stop(unit, patience),
+            Command::ReadCapacity10 => Ok(self.read_capacity_10(data)),
+            Command::ReadCapacity16(capacity) => Ok(self.read_capacity_16(capacity.allocation, data)),
+            // The default self-test: the medium answers.
+            Command::SendDiagnostic | Command::TestUnitReady => Ok(Answer::Good),
+            _ => Err(Sense::illegal_request(Asc::INVALID_COMMAND_OPERATION_CODE).into()),
+        }
+    }
+
+    fn sense_format(&self) -> Format {
+        Format::Fixed
+    }
+
+    fn vpd_pages(&self) -> &'static [u8] {
+        &[]
+    }
+
+    fn vpd(&self, _page: u8, _out: &mut Vec<u8>) {}
+
+    fn reset(&self) {}
+
+    fn nexus_lost(&self, _nexus: NexusId) {}
+}
+
+/// Sends a command that may take long to a thread that may sleep.
+fn may_sleep(patience: Patience) -> Result<(), Refusal> {
+    match patience {
+        Patience::Now => Err(Refusal::NotNow),
+        Patience::Wait => Ok(()),
+    }
+}
+
+/// Stops an aborted command between two steps.
+fn check_cancelled(request: &Request<'_>) -> Result<(), Refusal> {
+    if request.cancelled() { Err(Refusal::Cancelled) } else { Ok(()) }
+}

@@ -1,0 +1,125 @@
+//! WRITE SAME, UNMAP and GET LBA STATUS: what a thin medium is told, and tells.
+//!
+//! A deallocated block reads as zeros (LBPRZ one). So WRITE SAME with UNMAP may deallocate exactly when its block is
+//! zeros, and has to write anything else.
+
+use super::{Disk, STEP, check_cancelled, fault, may_sleep};
+use crate::lu::{Answer, Buffers, Refusal, Request};
+use crate::scsi::cdb::block::{GetLbaStatus, Unmap, WriteSame};
+use crate::scsi::limits::MAX_LBA_STATUS_DESCRIPTORS;
+use crate::scsi::sense::{Asc, Sense};
+use crate::scsi::unmap::UnmapList;
+use crate::store::{Durability, Patience};
+use crate::wire::{Put, Truncated};
+
+/// PROVISIONING STATUS of a LBA status descriptor (SBC-3 table 59).
+const MAPPED: u8 = 0;
+const DEALLOCATED: u8 = 1;
+
+impl Disk {
+    pub(super) fn write_same(
+        &self,
+        same: WriteSame,
+        request: &Request<'_>,
+        data: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        let range = self.range(same.lba, u64::from(same.count))?;
+        let block = self.block_size().bytes() as usize;
+        data.wanted_out = if same.no_data_out { 0 } else { block as u64 };
+        let (sent, step) = data.data_out_and_scratch();
+        if !same.no_data_out && sent.len() != block {
+            return Err(Sense::illegal_request(Asc::PARAMETER_LIST_LENGTH_ERROR).into());
+        }
+        may_sleep(patience)?;
+        let zeros = same.no_data_out || sent.iter().all(|byte| *byte == 0);
+        let (offset, length) = (range.offset(self.block_size()), range.length(self.block_size()));
+        let _shared = self.guard.shared(offset, length, patience)?;
+        if same.unmap && zeros {
+            self.block.discard(offset, length).map_err(fault::writing)?;
+            return Ok(Answer::Good);
+        }
+        step.clear();
+        step.resize(length.min(STEP) as usize, 0);
+        if !zeros {
+            step.chunks_exact_mut(block).for_each(|copy| copy.copy_from_slice(sent));
+        }
+        for (offset, length) in self.steps(range) {
+            check_cancelled(request)?;
+            self.block
+                .write(offset, &step[..length], Durability::Cached, patience)
+                .map_err(fault::writing)?;
+        }
+        Ok(Answer::Good)
+    }
+
+    /// UNMAP. The whole list is checked before the first block is deallocated.
+    pub(super) fn unmap(
+        &self,
+        unmap: Unmap,
+        request: &Request<'_>,
+        data: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        let announced = usize::from(unmap.parameter_list_length);
+        data.wanted_out = announced as u64;
+        let list = &data.data_out[..announced.min(data.data_out.len())];
+        let list = UnmapList::parse(list, &self.limits())?;
+        for (lba, count) in list.iter() {
+            self.range(lba, u64::from(count))?;
+        }
+        may_sleep(patience)?;
+        for (lba, count) in list.iter().filter(|(_, count)| *count > 0) {
+            check_cancelled(request)?;
+            let range = self.range(lba, u64::from(count))?;
+            let (offset, length) = (range.offset(self.block_size()), range.length(self.block_size()));
+            let _shared = self.guard.shared(offset, length, patience)?;
+            self.block.discard(offset, length).map_err(fault::writing)?;
+        }
+        Ok(Answer::Good)
+    }
+
+    /// GET LBA STATUS: runs of mapped and deallocated blocks, the first one from the block that was asked about.
+    pub(super) fn lba_status(
+        &self,
+        status: GetLbaStatus,
+        data: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        let capacity = self.capacity();
+        if status.lba >= capacity {
+            return Err(Sense::illegal_request(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE).into());
+        }
+        may_sleep(patience)?;
+        let fits = (status.allocation as usize).saturating_sub(8).div_ceil(16);
+        let runs = self.runs(status.lba, capacity, fits.clamp(1, MAX_LBA_STATUS_DESCRIPTORS))?;
+        let mut out = Truncated::new(data.data_in(), status.allocation as usize);
+        out.put_u32(4 + 16 * runs.len() as u32);
+        out.put_zeros(4);
+        for (lba, count, provisioning) in runs {
+            out.put_u64(lba);
+            out.put_u32(count);
+            out.put_u8(provisioning);
+            out.put_zeros(3);
+        }
+        Ok(Answer::Good)
+    }
+
+    /// At most `most` runs from block `lba` on: first block, count, status. A block that holds any data is mapped.
+    fn runs(&self, mut lba: u64, capacity: u64, most: usize) -> Result<Vec<(u64, u32, u8)>, Refusal> {
+        let shift = self.block_size().shift();
+        let mut runs = Vec::new();
+        while lba < capacity && runs.len() < most {
+            let next = self.block.next_data(lba << shift).map_err(fault::reading)?;
+            let (end, status) = match next.map(|bytes| (bytes.start >> shift, bytes.end)) {
+                None => (capacity, DEALLOCATED),
+                Some((start, _)) if start > lba => (start, DEALLOCATED),
+                Some((_, end)) => ((end.div_ceil(1 << shift)).max(lba + 1), MAPPED),
+            };
+            let count = u32::try_from(end.min(capacity) - lba).unwrap_or(u32::MAX);
+            runs.push((lba, count, status));
+            lba += u64::from(count);
+        }
+        Ok(runs)
+    }
+}

@@ -1,0 +1,157 @@
+//! READ, WRITE, COMPARE AND WRITE, PRE-FETCH and SYNCHRONIZE CACHE.
+
+use super::{Disk, check_cancelled, fault, may_sleep};
+use crate::lu::{Answer, Buffers, Refusal, Request};
+use crate::scsi::cdb::block::{BlockIo, Span, StartStopUnit};
+use crate::scsi::sense::{Asc, Key, Sense};
+use crate::store::{Durability, Patience};
+use crate::units::{BlockRange, BlockSize};
+
+/// The most bytes that one PRE-FETCH brings into the cache; the command is a hint.
+const MAX_PREFETCH: u64 = 16 << 20;
+
+impl Disk {
+    pub(super) fn read(
+        &self,
+        io: BlockIo,
+        data: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        let range = self.range(io.lba, u64::from(io.count))?;
+        let (offset, length) = (range.offset(self.block_size()), range.length(self.block_size()));
+        if length == 0 {
+            return Ok(Answer::Good);
+        }
+        let buffer = data.data_in_of(length as usize);
+        let _shared = self.guard.shared(offset, length, patience)?;
+        if io.force_unit_access {
+            // What is read must be on the medium (SBC-3 5.11): there may be a newer version in the cache only.
+            may_sleep(patience)?;
+            self.block.flush().map_err(fault::writing)?;
+        }
+        self.block.read(offset, buffer, patience).map_err(fault::reading)?;
+        Ok(Answer::Good)
+    }
+
+    pub(super) fn write(
+        &self,
+        io: BlockIo,
+        data: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        let range = self.range(io.lba, u64::from(io.count))?;
+        data.wanted_out = range.length(self.block_size());
+        let came = arrived(range, self.block_size(), &data.data_out);
+        if came.is_empty() {
+            return Ok(Answer::Good);
+        }
+        let offset = range.offset(self.block_size());
+        let _shared = self.guard.shared(offset, came.len() as u64, patience)?;
+        self.block.write(offset, came, durability(io.force_unit_access), patience).map_err(fault::writing)?;
+        Ok(Answer::Good)
+    }
+
+    /// COMPARE AND WRITE (SBC-3 5.3): nothing comes between the comparison and the write, and readers see the blocks
+    /// before or after, never between.
+    pub(super) fn compare_and_write(
+        &self,
+        io: BlockIo,
+        data: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        let range = self.range(io.lba, u64::from(io.count))?;
+        let (offset, length) = (range.offset(self.block_size()), range.length(self.block_size()));
+        data.wanted_out = 2 * length;
+        if length == 0 {
+            return Ok(Answer::Good);
+        }
+        let (sent, medium) = data.data_out_and_scratch();
+        if sent.len() as u64 != 2 * length {
+            return Err(Sense::illegal_request(Asc::PARAMETER_LIST_LENGTH_ERROR).into());
+        }
+        let (expected, new) = sent.split_at(length as usize);
+        medium.resize(length as usize, 0);
+        let _alone = self.guard.exclusive(offset, length, patience)?;
+        self.block.read(offset, medium, patience).map_err(fault::reading)?;
+        if let Some(difference) = first_difference(expected, medium) {
+            return Err(miscompare(difference).into());
+        }
+        self.block.write(offset, new, durability(io.force_unit_access), patience).map_err(fault::writing)?;
+        Ok(Answer::Good)
+    }
+
+    /// PRE-FETCH: reads the blocks, so that the store has them in its cache. GOOD, not CONDITION MET, because the
+    /// store does not promise to keep them.
+    pub(super) fn prefetch(
+        &self,
+        span: Span,
+        request: &Request<'_>,
+        data: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        let range = self.range_to_end(span.lba, span.count)?;
+        may_sleep(patience)?;
+        let (_, scratch) = data.data_out_and_scratch();
+        let mut left = MAX_PREFETCH;
+        for (offset, length) in self.steps(range) {
+            check_cancelled(request)?;
+            scratch.resize(length, 0);
+            self.block.read(offset, scratch, patience).map_err(fault::reading)?;
+            left = left.saturating_sub(length as u64);
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(Answer::Good)
+    }
+
+    /// SYNCHRONIZE CACHE. All of the cache goes to stable storage, also with IMMED: an answer before that would
+    /// promise nothing that is worth having.
+    pub(super) fn synchronize(&self, span: Span, patience: Patience) -> Result<Answer, Refusal> {
+        self.range_to_end(span.lba, span.count)?;
+        may_sleep(patience)?;
+        self.block.flush().map_err(fault::writing)?;
+        Ok(Answer::Good)
+    }
+
+    /// START STOP UNIT. Nothing spins, so the unit is always started; stopping makes the cache stable, because the
+    /// host is about to take the power away. There is nothing to eject and there are no power conditions.
+    pub(super) fn start_stop(&self, unit: StartStopUnit, patience: Patience) -> Result<Answer, Refusal> {
+        if unit.power_condition.is_some() {
+            return Err(Sense::invalid_cdb_bit(4, 7).into());
+        }
+        if unit.load_eject {
+            return Err(Sense::invalid_cdb_bit(4, 1).into());
+        }
+        if !unit.start && !unit.no_flush {
+            may_sleep(patience)?;
+            self.block.flush().map_err(fault::writing)?;
+        }
+        Ok(Answer::Good)
+    }
+}
+
+fn durability(force_unit_access: bool) -> Durability {
+    if force_unit_access { Durability::Stable } else { Durability::Cached }
+}
+
+/// The whole blocks of `range` that came in `sent`.
+pub(super) fn arrived(range: BlockRange, size: BlockSize, sent: &[u8]) -> &[u8] {
+    let came = (sent.len() as u64).min(range.length(size)) >> size.shift() << size.shift();
+    &sent[..came as usize]
+}
+
+pub(super) fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+    if a == b {
+        return None; // the common case, as fast as memory
+    }
+    a.iter().zip(b).position(|(a, b)| a != b)
+}
+
+/// MISCOMPARE; INFORMATION is the offset in the data-out of the first byte that differs.
+pub(super) fn miscompare(difference: usize) -> Sense {
+    Sense {
+        information: Some(difference as u64),
+        ..Sense::new(Key::Miscompare, Asc::MISCOMPARE_DURING_VERIFY_OPERATION)
+    }
+}
