@@ -10,6 +10,8 @@
 //!                                 capacity)             └─► lists: STATUS, FAILURE DETAILS, admin
 //! ```
 
+pub mod plan;
+
 use std::sync::Arc;
 
 use crate::lu::Outcome;
