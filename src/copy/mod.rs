@@ -10,13 +10,32 @@
 //!                                 capacity)             └─► lists: STATUS, FAILURE DETAILS, admin
 //! ```
 
+mod lists;
 pub mod plan;
+mod run;
+mod survey;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::lu::Outcome;
-use crate::sam::{Cdb, Lun, NexusId};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use crate::copy::lists::{About, Lists, Operation, Refused, UnitKey};
+use crate::copy::run::{Chain, Stopped};
+use crate::copy::survey::Survey;
+use crate::lu::{LogicalUnit, Outcome, Work};
+
+use crate::sam::{Cdb, Lun, NexusId, Status};
 use crate::scsi::opcode::DeviceType;
+use crate::scsi::sense::{Asc, Format, Key, Sense};
+use crate::scsi::xcopy::list::{ListIdUsage, ParameterList};
+use crate::scsi::xcopy::results::OperatingParameters;
+use crate::scsi::xcopy::{Command, THIRD_PARTY_COPY_OUT};
+
+pub use crate::copy::lists::{CopyView, OperationId};
 pub use crate::scsi::xcopy::list::Designator;
 
 /// The way from a CSCD to a logical unit.
@@ -45,4 +64,193 @@ pub trait Endpoint: Send + Sync {
     /// Says that `count` blocks from `lba` are read next: a pair's secondary fetches what it does not hold yet. What
     /// fails here fails again, and is reported, in the READ.
     fn prefetch(&self, lba: u64, count: u32);
+}
+
+/// The copy manager of an array.
+pub struct CopyManager {
+    door: Arc<dyn Door>,
+    clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    lists: Mutex<Lists>,
+}
+
+/// A command as the copy manager takes it.
+struct Request<'a> {
+    nexus: NexusId,
+    via: Lun,
+    unit: UnitKey,
+    format: Format,
+    cdb: &'a Cdb,
+    data_out: &'a [u8],
+    is_cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl CopyManager {
+    /// A copy manager that reaches units through `door`; `clock` tells the time of day.
+    #[must_use]
+    pub fn new(door: Arc<dyn Door>, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self { door, clock: Box::new(clock), lists: Mutex::default() }
+    }
+
+    /// Whether the command that `work` carries is answered at once, so that any thread may run it. EXTENDED COPY runs
+    /// as long as its copy and needs a thread of its own.
+    #[must_use]
+    pub fn is_quick(work: &Work) -> bool {
+        work.cdb().opcode() != THIRD_PARTY_COPY_OUT
+    }
+
+    /// Executes a command of [`Home::CopyManager`](crate::scsi::opcode::Home) and ends it. An abort of the task is
+    /// seen between two commands to a unit; this returns after every one of them has ended.
+    pub fn run(&self, work: Work) {
+        let is_cancelled = || work.is_cancelled();
+        let outcome = self.execute(&Request {
+            nexus: work.nexus(),
+            via: work.itl().lun(),
+            unit: unit_key(work.itl().unit()),
+            format: work.sense_format(),
+            cdb: work.cdb(),
+            data_out: work.data_out(),
+            is_cancelled: &is_cancelled,
+        });
+        work.finish(outcome);
+    }
+
+    /// The I_T nexus is lost: its copies stop, and nobody can ask for their results any more.
+    pub fn nexus_lost(&self, nexus: NexusId) {
+        self.lists.lock().forget_nexus(nexus);
+    }
+
+    /// The unit was reset: the copies that it took stop, their results are discarded.
+    pub fn unit_reset(&self, unit: &Arc<LogicalUnit>) {
+        self.lists.lock().forget_unit(unit_key(unit));
+    }
+
+    /// The copies that run or lately ended, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<CopyView> {
+        self.lists.lock().views()
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn show(&self, id: OperationId) -> Option<CopyView> {
+        self.list().into_iter().find(|view| view.id == id)
+    }
+
+    /// Stops a running copy; its command ends COPY ABORTED, COMMANDS CLEARED BY DEVICE SERVER. `Some(false)` if it has
+    /// ended already, `None` if there is no such copy.
+    pub fn abort(&self, id: OperationId) -> Option<bool> {
+        self.lists.lock().abort(id)
+    }
+
+    fn execute(&self, request: &Request<'_>) -> Outcome {
+        let result = match Command::parse(request.cdb) {
+            Ok(Command::ExtendedCopy { length }) => return self.extended_copy(request, length),
+            Ok(Command::Status { list_id, allocation }) => {
+                let data = self.lists.lock().status(request.nexus, list_id, allocation, (self.clock)());
+                data.map(|data| (data, allocation)).ok_or_else(|| Sense::invalid_cdb_byte(2))
+            }
+            Ok(Command::FailureDetails { list_id, allocation }) => {
+                let data = self.lists.lock().details(request.nexus, list_id, allocation, (self.clock)());
+                data.map(|data| (data, allocation)).ok_or_else(|| Sense::invalid_cdb_byte(2))
+            }
+            Ok(Command::OperatingParameters { allocation }) => {
+                Ok((OperatingParameters::ours().emit(), allocation))
+            }
+            Err(sense) => Err(sense),
+        };
+        match result {
+            Ok((mut data, allocation)) => {
+                data.truncate(allocation as usize);
+                Outcome::data(data)
+            }
+            Err(sense) => Outcome::check(sense.encode(request.format)),
+        }
+    }
+
+    fn extended_copy(&self, request: &Request<'_>, length: u32) -> Outcome {
+        let wanted_out = u64::from(length);
+        if length == 0 {
+            return Outcome::good();
+        }
+        let received = &request.data_out[..request.data_out.len().min(length as usize)];
+        let outcome = match ParameterList::parse(received) {
+            Ok(list) => self.operate(request, &list),
+            Err(sense) => Outcome::check(sense.encode(request.format)),
+        };
+        Outcome { wanted_out, ..outcome }
+    }
+
+    /// From the registration of the operation to its end, on whatever path.
+    fn operate(&self, request: &Request<'_>, list: &ParameterList) -> Outcome {
+        let list_id = (list.usage != ListIdUsage::None).then_some(list.list_id);
+        let segments = list.segments.len() as u16;
+        let begun = self.lists.lock().begin(request.nexus, request.unit, list_id, segments, (self.clock)());
+        let operation = match begun {
+            Ok(operation) => operation,
+            Err(Refused::InProgress) => {
+                return Outcome::check(
+                    Sense::illegal_request(Asc::OPERATION_IN_PROGRESS).encode(request.format),
+                );
+            }
+            Err(Refused::TooMany) => return Outcome::status(Status::TaskSetFull),
+        };
+        let mut registered =
+            Registered { manager: self, operation: &operation, status: Status::TaskAborted, sense: vec![] };
+        let outcome = match self.copy(request, list, &operation) {
+            Ok(()) => Outcome::good(),
+            // Nobody reads the outcome of an aborted task.
+            Err(Stopped::Cancelled) if (request.is_cancelled)() => {
+                return Outcome::status(Status::TaskAborted);
+            }
+            Err(Stopped::Cancelled) => {
+                let sense = Sense::new(Key::CopyAborted, Asc::COMMANDS_CLEARED_BY_DEVICE_SERVER);
+                let segment = Some(operation.progress.segments().saturating_sub(1));
+                Outcome::check(Sense { segment, ..sense }.encode(request.format))
+            }
+            Err(Stopped::Check(sense)) => Outcome::check(sense.encode(request.format)),
+        };
+        registered.status = outcome.status;
+        registered.sense.clone_from(&outcome.sense);
+        outcome
+    }
+
+    fn copy(
+        &self,
+        request: &Request<'_>,
+        list: &ParameterList,
+        operation: &Operation,
+    ) -> Result<(), Stopped> {
+        let survey = Survey::of(list, &*self.door, request.nexus, request.via)
+            .map_err(|sense| Stopped::Check(Box::new(sense)))?;
+        let chain = Chain::of(list, &survey);
+        let (sources, destinations) = chain.names();
+        let _ = operation.about.set(About { sources, destinations, total: chain.length() });
+        let stop = || operation.stop.load(Ordering::Relaxed) || (request.is_cancelled)();
+        chain.run(&operation.progress, &stop)
+    }
+}
+
+fn unit_key(unit: &Arc<LogicalUnit>) -> UnitKey {
+    UnitKey(Arc::as_ptr(unit).addr())
+}
+
+/// A registered operation: leaves the list of the running however its thread leaves, also by a panic.
+struct Registered<'a> {
+    manager: &'a CopyManager,
+    operation: &'a Arc<Operation>,
+    status: Status,
+    sense: Vec<u8>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        let now = (self.manager.clock)();
+        self.manager.lists.lock().end(self.operation, self.status, &self.sense, now);
+    }
+}
+
+impl std::fmt::Debug for CopyManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CopyManager").field("copies", &self.list()).finish()
+    }
 }

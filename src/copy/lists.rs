@@ -1,0 +1,440 @@
+//! What is known about copy operations: those that run, and for a while those that ended (SPC-4 5.17.4).
+//!
+//! Results are found by I_T nexus and list identifier, so no nexus learns of another's copies. They go away when they have
+//! been read as far as SPC-4 says, when the identifier is used again, with the nexus, with a reset of the unit that took the
+//! command, and by age and count. Time is an argument.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::sam::{NexusId, Status};
+use crate::scsi::received::Received;
+use crate::scsi::xcopy::MAX_CONCURRENT;
+use crate::scsi::xcopy::results::{CopyStatus, STATUS_LENGTH, State, emit_failure_details};
+
+/// Results kept at once, of all nexuses; the oldest gives way.
+const KEPT_RESULTS: usize = 1024;
+/// How long an unread result is kept.
+const KEPT_FOR: SignedDuration = SignedDuration::from_mins(10);
+/// Ended operations that `copy list` still shows.
+const HISTORY: usize = 128;
+
+/// Names one copy operation while the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct OperationId(pub u64);
+
+/// Names the logical unit that took a command, for as long as the unit exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UnitKey(pub(super) usize);
+
+/// How far an operation is. Written by its own thread, read by everybody.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    segments: AtomicU16,
+    bytes: AtomicU64,
+}
+
+impl Progress {
+    /// Segment `index` begins.
+    pub(super) fn begin(&self, index: u16) {
+        self.segments.store(index.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// `bytes` more stand at the destination.
+    pub(super) fn wrote(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn segments(&self) -> u16 {
+        self.segments.load(Ordering::Relaxed)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// What an operation turned out to be about, known once its CSCDs are.
+#[derive(Debug, Default)]
+pub(super) struct About {
+    pub(super) sources: Vec<String>,
+    pub(super) destinations: Vec<String>,
+    pub(super) total: u64,
+}
+
+/// One EXTENDED COPY.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) id: OperationId,
+    pub(super) nexus: NexusId,
+    pub(super) unit: UnitKey,
+    /// `None` with LIST ID USAGE 11b: nothing can be asked about it.
+    pub(super) list_id: Option<u32>,
+    pub(super) segments: u16,
+    pub(super) started: Timestamp,
+    pub(super) about: OnceLock<About>,
+    pub(super) progress: Progress,
+    /// Set by the operator, by the loss of the nexus and by a reset.
+    pub(super) stop: AtomicBool,
+}
+
+/// What an operation ended with.
+#[derive(Clone, Debug)]
+struct Ended {
+    at: Timestamp,
+    status: Status,
+    sense: Vec<u8>,
+}
+
+/// The results of an ended operation that its nexus may still ask for.
+struct Kept {
+    nexus: NexusId,
+    list_id: u32,
+    unit: UnitKey,
+    at: Timestamp,
+    /// Until it has been read once.
+    status: Option<CopyStatus>,
+    /// Until they have been read to their end.
+    details: Option<Vec<u8>>,
+}
+
+/// Why an operation cannot begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The nexus runs one with this list identifier.
+    InProgress,
+    /// TOTAL CONCURRENT COPIES are running.
+    TooMany,
+}
+
+/// The operations of an array.
+#[derive(Default)]
+pub(super) struct Lists {
+    last: u64,
+    running: Vec<Arc<Operation>>,
+    kept: VecDeque<Kept>,
+    history: VecDeque<(Arc<Operation>, Ended)>,
+}
+
+/// What `copy list` and `copy show` say about one operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CopyView {
+    /// Its name.
+    pub id: OperationId,
+    /// The I_T nexus that asked for it.
+    pub nexus: u64,
+    /// LIST IDENTIFIER, if it has one.
+    pub list_id: Option<u32>,
+    /// Names of the objects that are read.
+    pub sources: Vec<String>,
+    /// Names of the objects that are written.
+    pub destinations: Vec<String>,
+    /// Segments of the list.
+    pub segments: u16,
+    /// Segments begun.
+    pub segments_processed: u16,
+    /// Bytes written.
+    pub bytes_done: u64,
+    /// Bytes that will have been written at the end.
+    pub bytes_total: u64,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// `running`, `completed`, `failed` or `aborted`.
+    pub state: &'static str,
+    /// What it failed with.
+    pub sense: Option<String>,
+}
+
+impl Lists {
+    /// Registers an operation and forgets what an earlier one with its identifier left.
+    pub(super) fn begin(
+        &mut self,
+        nexus: NexusId,
+        unit: UnitKey,
+        list_id: Option<u32>,
+        segments: u16,
+        now: Timestamp,
+    ) -> Result<Arc<Operation>, Refused> {
+        if list_id.is_some() && self.running(nexus, list_id).is_some() {
+            return Err(Refused::InProgress);
+        }
+        if self.running.len() >= usize::from(MAX_CONCURRENT) {
+            return Err(Refused::TooMany);
+        }
+        self.kept.retain(|kept| (kept.nexus, Some(kept.list_id)) != (nexus, list_id));
+        self.last += 1;
+        let operation = Arc::new(Operation {
+            id: OperationId(self.last),
+            nexus,
+            unit,
+            list_id,
+            segments,
+            started: now,
+            about: OnceLock::new(),
+            progress: Progress::default(),
+            stop: AtomicBool::new(false),
+        });
+        self.running.push(Arc::clone(&operation));
+        Ok(operation)
+    }
+
+    /// The operation is over.
+    pub(super) fn end(&mut self, operation: &Arc<Operation>, status: Status, sense: &[u8], now: Timestamp) {
+        self.running.retain(|running| running.id != operation.id);
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back((Arc::clone(operation), Ended { at: now, status, sense: sense.to_vec() }));
+        let Some(list_id) = operation.list_id else { return };
+        let good = status == Status::Good;
+        if self.kept.len() == KEPT_RESULTS {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(Kept {
+            nexus: operation.nexus,
+            list_id,
+            unit: operation.unit,
+            at: now,
+            status: Some(operation.status(if good { State::Completed } else { State::Failed })),
+            details: (!good).then(|| emit_failure_details(Some((status.code(), sense)))),
+        });
+    }
+
+    /// The data of RECEIVE COPY STATUS(LID1), or `None` for an identifier that nothing is known about.
+    pub(super) fn status(
+        &mut self,
+        nexus: NexusId,
+        list_id: u32,
+        allocation: u32,
+        now: Timestamp,
+    ) -> Option<Vec<u8>> {
+        if let Some(operation) = self.running(nexus, Some(list_id)) {
+            return Some(operation.status(State::InProgress).emit());
+        }
+        let kept = self.kept(nexus, list_id, now)?;
+        let status = kept.status?;
+        if allocation as usize >= STATUS_LENGTH {
+            kept.status = None;
+            self.tidy();
+        }
+        Some(status.emit())
+    }
+
+    /// The data of RECEIVE COPY FAILURE DETAILS(LID1), or `None` for an identifier that nothing is known about or
+    /// whose operation runs.
+    pub(super) fn details(
+        &mut self,
+        nexus: NexusId,
+        list_id: u32,
+        allocation: u32,
+        now: Timestamp,
+    ) -> Option<Vec<u8>> {
+        if self.running(nexus, Some(list_id)).is_some() {
+            return None;
+        }
+        let kept = self.kept(nexus, list_id, now)?;
+        let Some(details) = &kept.details else { return Some(emit_failure_details(None)) };
+        let data = details.clone();
+        if allocation == 0 || allocation as usize >= data.len() {
+            kept.details = None;
+            self.tidy();
+        }
+        Some(data)
+    }
+
+    /// The nexus is gone: its operations stop, its results are forgotten.
+    pub(super) fn forget_nexus(&mut self, nexus: NexusId) {
+        self.stop_where(|operation| operation.nexus == nexus);
+        self.kept.retain(|kept| kept.nexus != nexus);
+    }
+
+    /// The unit was reset: the operations that it took stop, their results are forgotten.
+    pub(super) fn forget_unit(&mut self, unit: UnitKey) {
+        self.stop_where(|operation| operation.unit == unit);
+        self.kept.retain(|kept| kept.unit != unit);
+    }
+
+    /// Asks a running operation to stop. `None` if there is no such operation, `false` if it has ended.
+    pub(super) fn abort(&self, id: OperationId) -> Option<bool> {
+        if let Some(operation) = self.running.iter().find(|operation| operation.id == id) {
+            operation.stop.store(true, Ordering::Relaxed);
+            return Some(true);
+        }
+        self.history.iter().any(|(operation, _)| operation.id == id).then_some(false)
+    }
+
+    /// Every operation that is known, oldest first.
+    pub(super) fn views(&self) -> Vec<CopyView> {
+        let ended = self.history.iter().map(|(operation, ended)| operation.view(Some(ended)));
+        let mut views: Vec<_> =
+            ended.chain(self.running.iter().map(|operation| operation.view(None))).collect();
+        views.sort_by_key(|view| view.id);
+        views
+    }
+
+    fn stop_where(&self, affected: impl Fn(&Operation) -> bool) {
+        for operation in self.running.iter().filter(|operation| affected(operation)) {
+            operation.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn running(&self, nexus: NexusId, list_id: Option<u32>) -> Option<&Arc<Operation>> {
+        self.running.iter().find(|operation| (operation.nexus, operation.list_id) == (nexus, list_id))
+    }
+
+    fn kept(&mut self, nexus: NexusId, list_id: u32, now: Timestamp) -> Option<&mut Kept> {
+        self.kept.retain(|kept| now.duration_since(kept.at) < KEPT_FOR);
+        self.kept.iter_mut().find(|kept| (kept.nexus, kept.list_id) == (nexus, list_id))
+    }
+
+    fn tidy(&mut self) {
+        self.kept.retain(|kept| kept.status.is_some() || kept.details.is_some());
+    }
+}
+
+impl Operation {
+    fn status(&self, state: State) -> CopyStatus {
+        let (segments, bytes) = (self.progress.segments(), self.progress.bytes());
+        CopyStatus { held_data_discarded: false, state, segments, bytes }
+    }
+
+    fn view(&self, ended: Option<&Ended>) -> CopyView {
+        let about = self.about.get();
+        let sense = ended.and_then(|ended| Received::parse(&ended.sense));
+        CopyView {
+            id: self.id,
+            nexus: self.nexus.0,
+            list_id: self.list_id,
+            sources: about.map(|about| about.sources.clone()).unwrap_or_default(),
+            destinations: about.map(|about| about.destinations.clone()).unwrap_or_default(),
+            segments: self.segments,
+            segments_processed: self.progress.segments(),
+            bytes_done: self.progress.bytes(),
+            bytes_total: about.map_or(0, |about| about.total),
+            started: self.started,
+            ended: ended.map(|ended| ended.at),
+            state: match ended {
+                None => "running",
+                Some(Ended { status: Status::Good, .. }) => "completed",
+                Some(_) if self.stop.load(Ordering::Relaxed) => "aborted",
+                Some(Ended { status: Status::TaskAborted, .. }) => "aborted",
+                Some(_) => "failed",
+            },
+            sense: sense.map(|sense| sense.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEXUS: NexusId = NexusId(7);
+    const UNIT: UnitKey = UnitKey(1);
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn ended(lists: &mut Lists, list_id: u32, status: Status, sense: &[u8]) {
+        let operation = lists.begin(NEXUS, UNIT, Some(list_id), 2, at(0)).unwrap();
+        operation.progress.begin(1);
+        operation.progress.wrote(1000);
+        lists.end(&operation, status, sense, at(1));
+    }
+
+    #[test]
+    fn a_running_identifier_cannot_be_used_twice_by_its_nexus_but_by_another() {
+        let mut lists = Lists::default();
+        lists.begin(NEXUS, UNIT, Some(1), 1, at(0)).unwrap();
+        assert_eq!(lists.begin(NEXUS, UNIT, Some(1), 1, at(0)).unwrap_err(), Refused::InProgress);
+        lists.begin(NexusId(8), UNIT, Some(1), 1, at(0)).unwrap();
+        lists.begin(NEXUS, UNIT, Some(2), 1, at(0)).unwrap();
+        lists.begin(NEXUS, UNIT, None, 1, at(0)).unwrap();
+        lists.begin(NEXUS, UNIT, None, 1, at(0)).unwrap();
+    }
+
+    #[test]
+    fn no_more_run_than_are_reported() {
+        let mut lists = Lists::default();
+        for id in 0..u32::from(MAX_CONCURRENT) {
+            lists.begin(NEXUS, UNIT, Some(id), 1, at(0)).unwrap();
+        }
+        assert_eq!(lists.begin(NEXUS, UNIT, None, 1, at(0)).unwrap_err(), Refused::TooMany);
+    }
+
+    #[test]
+    fn status_answers_while_running_and_once_afterwards() {
+        let mut lists = Lists::default();
+        let operation = lists.begin(NEXUS, UNIT, Some(1), 3, at(0)).unwrap();
+        operation.progress.begin(0);
+        operation.progress.wrote(512);
+        for _ in 0..2 {
+            let status = lists.status(NEXUS, 1, 12, at(0));
+            assert_eq!(status.unwrap(), [0, 0, 0, 8, 0, 0, 1, 0, 0, 0, 2, 0]);
+        }
+        assert_eq!(lists.details(NEXUS, 1, 100, at(0)), None);
+        lists.end(&operation, Status::Good, &[], at(1));
+        assert_eq!(lists.details(NEXUS, 1, 100, at(1)), Some(vec![0; 4]));
+        assert_eq!(lists.status(NexusId(8), 1, 12, at(1)), None);
+        assert_eq!(lists.status(NEXUS, 1, 11, at(1)).unwrap()[4], 1);
+        assert_eq!(lists.status(NEXUS, 1, 12, at(1)).unwrap()[4], 1);
+        assert_eq!(lists.status(NEXUS, 1, 12, at(1)), None);
+        assert_eq!(lists.details(NEXUS, 1, 100, at(1)), None);
+    }
+
+    #[test]
+    fn failure_details_stay_until_read_to_the_end() {
+        let mut lists = Lists::default();
+        ended(&mut lists, 1, Status::CheckCondition, &[0x70, 0, 0x0A]);
+        assert_eq!(lists.status(NEXUS, 1, 12, at(2)).unwrap()[4], 2);
+        assert_eq!(lists.details(NEXUS, 1, 62, at(2)).unwrap()[56..], [2, 0, 0, 3, 0x70, 0, 0x0A]);
+        assert_eq!(lists.details(NEXUS, 1, 63, at(2)).unwrap().len(), 63);
+        assert_eq!(lists.details(NEXUS, 1, 63, at(2)), None);
+        ended(&mut lists, 1, Status::CheckCondition, &[0x70, 0, 0x0A]);
+        assert!(lists.details(NEXUS, 1, 0, at(2)).is_some());
+        assert_eq!(lists.details(NEXUS, 1, 100, at(2)), Some(vec![0; 4]));
+    }
+
+    #[test]
+    fn results_go_with_reuse_nexus_unit_and_age() {
+        let mut lists = Lists::default();
+        for id in 1..=4 {
+            ended(&mut lists, id, Status::Good, &[]);
+        }
+        lists.begin(NEXUS, UNIT, Some(1), 1, at(2)).unwrap();
+        assert_eq!(lists.status(NEXUS, 1, 12, at(2)).unwrap()[4], 0);
+        assert!(lists.status(NEXUS, 2, 12, at(600)).is_some());
+        assert_eq!(lists.status(NEXUS, 3, 12, at(601)), None);
+        ended(&mut lists, 5, Status::Good, &[]);
+        lists.forget_nexus(NEXUS);
+        assert_eq!(lists.status(NEXUS, 5, 12, at(2)), None);
+        assert!(lists.running[0].stop.load(Ordering::Relaxed));
+        ended(&mut lists, 6, Status::Good, &[]);
+        lists.forget_unit(UnitKey(2));
+        assert!(lists.status(NEXUS, 6, 11, at(2)).is_some());
+        lists.forget_unit(UNIT);
+        assert_eq!(lists.status(NEXUS, 6, 12, at(2)), None);
+    }
+
+    #[test]
+    fn kept_results_and_history_are_bounded() {
+        let mut lists = Lists::default();
+        for id in 0..2000 {
+            ended(&mut lists, id, Status::Good, &[]);
+        }
+        assert_eq!((lists.kept.len(), lists.history.len()), (KEPT_RESULTS, HISTORY));
+        assert_eq!(
+            lists.views().last().map(|view| (view.id, view.state)),
+            Some((OperationId(2000), "completed"))
+        );
+        assert_eq!((lists.abort(OperationId(2000)), lists.abort(OperationId(2001))), (Some(false), None));
+    }
+}

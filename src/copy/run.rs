@@ -1,0 +1,513 @@
+//! Runs the segments of a list: a reader thread that is ahead of the writer by a few chunks, and the writer, which is
+//! the thread of the command itself.
+//!
+//! * Memory is bounded: [`AHEAD`] chunks of at most [`CHUNK`] bytes in the channel, one on either side, and less than two
+//!   transfers of residue; the buffers go round.
+//! * What is read and written is what [`plan`](mod@crate::copy::plan) said before the first byte, so the reader
+//!   needs no answer from the writer. It may run ahead across segments only while no segment writes to a disk: what it
+//!   reads could be what an earlier segment is still to write. Otherwise each segment's reads wait for its turn.
+//! * When this returns, no command is running: the reader is joined on every path.
+
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
+
+use crate::copy::lists::Progress;
+use crate::copy::plan::{Fault, Medium, Move, Plan, Residues, plan};
+use crate::copy::survey::{Party, Survey, Surveyed, at_descriptor, fault};
+use crate::lu::Outcome;
+use crate::sam::{Cdb, Status};
+use crate::scsi::opcode::DeviceType;
+use crate::scsi::received::Received;
+use crate::scsi::sense::{Asc, Forwarded, Key, Sense};
+use crate::scsi::xcopy::list::{ParameterList, SegmentKind};
+
+/// Bytes of one READ or WRITE of a disk, at most.
+const CHUNK: u64 = 1 << 20;
+/// Chunks that the reader may be ahead.
+const AHEAD: usize = 3;
+
+/// Why a copy stops before its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// Somebody asked for it.
+    Cancelled,
+    /// CHECK CONDITION.
+    Check(Box<Sense>),
+}
+
+/// One segment with the units that it works on.
+struct Step {
+    index: u16,
+    source: Option<Party>,
+    destination: Party,
+    plan: Plan,
+}
+
+/// The steps up to the first that cannot be planned, and why it cannot.
+pub(super) struct Chain {
+    steps: Vec<Step>,
+    broken: Option<Sense>,
+}
+
+impl Chain {
+    /// Bytes that the list will write, as far as its segments can be planned.
+    pub(super) fn length(&self) -> u64 {
+        self.steps.iter().map(|step| step.plan.write_length()).sum()
+    }
+
+    /// The names of the units that are read from and written to, in order of first use.
+    pub(super) fn names(&self) -> (Vec<String>, Vec<String>) {
+        let (mut sources, mut destinations) = (Vec::new(), Vec::new());
+        let add = |names: &mut Vec<String>, party: &Party| {
+            let name = party.endpoint.name();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        };
+        for step in &self.steps {
+            step.source.iter().for_each(|source| add(&mut sources, source));
+            add(&mut destinations, &step.destination);
+        }
+        (sources, destinations)
+    }
+
+    /// Runs the segments. `stop` is asked before every command to a unit.
+    pub(super) fn run(&self, progress: &Progress, stop: &(dyn Fn() -> bool + Sync)) -> Result<(), Stopped> {
+        let to_disk =
+            self.steps.iter().any(|step| step.destination.endpoint.device_type() == DeviceType::Disk);
+        let reads =
+            self.steps.iter().any(|step| matches!(step.plan, Plan::Move(moved) if moved.read_blocks > 0));
+        let (chunks_in, chunks) = sync_channel(AHEAD);
+        let (recycle, recycled) = channel();
+        let (turns, turn) = channel();
+        thread::scope(|scope| {
+            if reads {
+                let turn = to_disk.then_some(turn);
+                let reader = Reader { steps: &self.steps, chunks: chunks_in, recycled, turn, stop };
+                let spawned =
+                    thread::Builder::new().name("copy-read".into()).spawn_scoped(scope, || reader.run());
+                if let Err(error) = spawned {
+                    tracing::error!(%error, "no thread for the reads of a copy");
+                    let asc = Asc::ERROR_DETECTED_BY_THIRD_PARTY_TEMPORARY_INITIATOR;
+                    return Err(aborted(0, Fault { asc, field: None }));
+                }
+            }
+            let mut writer = Writer {
+                chunks,
+                recycle,
+                turns,
+                progress,
+                stop,
+                source: Vec::new(),
+                queue: Queue::default(),
+            };
+            self.steps.iter().try_for_each(|step| writer.step(step))?;
+            match &self.broken {
+                Some(sense) => {
+                    progress.begin(sense.segment.unwrap_or(0));
+                    Err(Stopped::Check(Box::new(sense.clone())))
+                }
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Plans `list`.
+    pub(super) fn of(list: &ParameterList, survey: &Survey) -> Self {
+        let mut chain = Self { steps: Vec::with_capacity(list.segments.len()), broken: None };
+        let mut residues = Residues::default();
+        for (index, segment) in list.segments.iter().enumerate() {
+            let index = index as u16;
+            let sourced = !matches!(segment.kind, SegmentKind::WriteFilemarks { .. });
+            let source = match sourced.then(|| survey.of_id(segment.source)) {
+                None => None,
+                Some(Surveyed::Ready(party)) => Some(party.clone()),
+                Some(unusable) => {
+                    let broken = fault(unusable, segment.source, 4).map(|fault| sense_of(index, fault));
+                    let forwarded = failed(unusable);
+                    return Self {
+                        broken: broken.map(|sense| Sense { source: forwarded, ..sense }),
+                        ..chain
+                    };
+                }
+            };
+            let destination = match survey.of_id(segment.destination) {
+                Surveyed::Ready(party) => party.clone(),
+                unusable => {
+                    let broken = fault(unusable, segment.destination, 6).map(|fault| sense_of(index, fault));
+                    let forwarded = failed(unusable);
+                    return Self {
+                        broken: broken.map(|sense| Sense { destination: forwarded, ..sense }),
+                        ..chain
+                    };
+                }
+            };
+            let plan =
+                match plan(segment, source.as_ref().map(|party| party.side), destination.side, residues) {
+                    Ok(plan) => plan,
+                    Err(fault) => return Self { broken: Some(sense_of(index, fault)), ..chain },
+                };
+            chain.steps.push(Step { index, source, destination, plan });
+            if let Plan::Move(moved) = plan {
+                if moved.inexact {
+                    return chain;
+                }
+                residues = moved.after;
+            }
+        }
+        chain
+    }
+}
+
+fn failed(surveyed: &Surveyed) -> Option<Forwarded> {
+    match surveyed {
+        Surveyed::Failed(forwarded) => Some(forwarded.clone()),
+        _ => None,
+    }
+}
+
+fn sense_of(segment: u16, fault: Fault) -> Sense {
+    Sense { segment: Some(segment), key_specific: fault.field, ..Sense::new(Key::CopyAborted, fault.asc) }
+}
+
+fn aborted(segment: u16, fault: Fault) -> Stopped {
+    Stopped::Check(Box::new(sense_of(segment, fault)))
+}
+
+/// What the reader hands to the writer: the next bytes of the current segment, or why there are none.
+enum Chunk {
+    Bytes(Vec<u8>),
+    Cancelled,
+    /// The READ did not end as it should: code, and what the source answered.
+    Failed(Asc, Option<Forwarded>),
+}
+
+struct Reader<'a> {
+    steps: &'a [Step],
+    chunks: SyncSender<Chunk>,
+    recycled: Receiver<Vec<u8>>,
+    /// Says once a segment that its reads may begin; absent when they may run ahead.
+    turn: Option<Receiver<()>>,
+    stop: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Reader<'_> {
+    /// Ends when all is read, when a READ fails, or when the writer is gone.
+    fn run(self) {
+        for step in self.steps {
+            let (Plan::Move(moved), Some(source)) = (step.plan, &step.source) else { continue };
+            if self.turn.as_ref().is_some_and(|turn| turn.recv().is_err()) {
+                return;
+            }
+            if !self.read(source, &moved) {
+                return;
+            }
+        }
+    }
+
+    fn read(&self, source: &Party, moved: &Move) -> bool {
+        let Medium::Disk { block, .. } = source.side.medium else { return false };
+        let (mut lba, mut left) = (moved.read_lba, moved.read_blocks);
+        while left > 0 {
+            let count = left.min(CHUNK / u64::from(block)).max(1) as u32;
+            let chunk = match (self.stop)() {
+                true => Chunk::Cancelled,
+                false => self.read_chunk(source, block, lba, count),
+            };
+            let more = matches!(chunk, Chunk::Bytes(_));
+            if self.chunks.send(chunk).is_err() || !more {
+                return false;
+            }
+            lba += u64::from(count);
+            left -= u64::from(count);
+        }
+        true
+    }
+
+    fn read_chunk(&self, source: &Party, block: u32, lba: u64, count: u32) -> Chunk {
+        source.endpoint.prefetch(lba, count);
+        let buffer = self.recycled.try_recv().unwrap_or_default();
+        let Outcome { status, sense, data_in, .. } =
+            source.endpoint.perform(block_io(READ_16, lba, count), Vec::new(), buffer);
+        if !succeeded(status, &sense) {
+            let forwarded = Forwarded { status: status.code(), sense };
+            return Chunk::Failed(Asc::THIRD_PARTY_DEVICE_FAILURE, Some(forwarded));
+        }
+        match data_in.len().cmp(&(count as usize * block as usize)) {
+            std::cmp::Ordering::Less => Chunk::Failed(Asc::COPY_TARGET_DEVICE_DATA_UNDERRUN, None),
+            std::cmp::Ordering::Equal => Chunk::Bytes(data_in),
+            std::cmp::Ordering::Greater => Chunk::Failed(Asc::COPY_TARGET_DEVICE_DATA_OVERRUN, None),
+        }
+    }
+}
+
+const READ_16: u8 = 0x88;
+const WRITE_16: u8 = 0x8A;
+
+fn block_io(opcode: u8, lba: u64, count: u32) -> Cdb {
+    let mut bytes = [0; 16];
+    bytes[0] = opcode;
+    bytes[2..10].copy_from_slice(&lba.to_be_bytes());
+    bytes[10..14].copy_from_slice(&count.to_be_bytes());
+    cdb(&bytes)
+}
+
+fn cdb(bytes: &[u8]) -> Cdb {
+    Cdb::new(bytes).expect("six or sixteen bytes are a CDB")
+}
+
+/// GOOD, or CHECK CONDITION that says that an error has been recovered from.
+fn succeeded(status: Status, sense: &[u8]) -> bool {
+    let recovered = || Received::parse(sense).is_some_and(|sense| sense.key == Key::RecoveredError as u8);
+    status == Status::Good || status == Status::CheckCondition && recovered()
+}
+
+/// Bytes that wait for a whole transfer: a vector whose consumed front is reclaimed when it has become long.
+#[derive(Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    head: usize,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.bytes.len() - self.head
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.head > self.bytes.len() / 2 {
+            self.bytes.drain(..self.head);
+            self.head = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Moves the first `length` bytes into `into`, replacing what it holds.
+    fn take(&mut self, length: usize, into: &mut Vec<u8>) {
+        into.clear();
+        into.extend_from_slice(&self.bytes[self.head..self.head + length]);
+        self.head += length;
+        if self.head == self.bytes.len() {
+            self.clear();
+        }
+    }
+
+    fn pad_to(&mut self, length: usize) {
+        self.bytes.resize(self.head + length, 0);
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.head = 0;
+    }
+}
+
+struct Writer<'a> {
+    chunks: Receiver<Chunk>,
+    recycle: Sender<Vec<u8>>,
+    turns: Sender<()>,
+    progress: &'a Progress,
+    stop: &'a (dyn Fn() -> bool + Sync),
+    /// The source residue; while a segment runs, what of its last chunk is not yet used.
+    source: Vec<u8>,
+    queue: Queue,
+}
+
+/// Where a segment's writes stand.
+struct Position<'a> {
+    step: &'a Step,
+    moved: Move,
+    /// Bytes written by this segment.
+    written: u64,
+}
+
+impl Writer<'_> {
+    fn step(&mut self, step: &Step) -> Result<(), Stopped> {
+        self.progress.begin(step.index);
+        if (self.stop)() {
+            return Err(Stopped::Cancelled);
+        }
+        match step.plan {
+            Plan::Filemarks { count, immediate } => self.filemarks(step, count, immediate),
+            Plan::Move(moved) => self.transfer(step, moved),
+        }
+    }
+
+    fn filemarks(&mut self, step: &Step, count: u32, immediate: bool) -> Result<(), Stopped> {
+        let [_, high, middle, low] = count.to_be_bytes();
+        let write_filemarks = cdb(&[0x10, u8::from(immediate), high, middle, low, 0]);
+        let Outcome { status, sense, .. } =
+            step.destination.endpoint.perform(write_filemarks, Vec::new(), Vec::new());
+        if succeeded(status, &sense) {
+            return Ok(());
+        }
+        let fault = at_descriptor(Asc::THIRD_PARTY_DEVICE_FAILURE, step.destination.id);
+        let destination = Some(Forwarded { status: status.code(), sense });
+        Err(Stopped::Check(Box::new(Sense { destination, ..sense_of(step.index, fault) })))
+    }
+
+    fn transfer(&mut self, step: &Step, moved: Move) -> Result<(), Stopped> {
+        // A reader that ran to its end no longer listens; that is no error.
+        let _ = self.turns.send(());
+        let mut position = Position { step, moved, written: 0 };
+        let mut buffer = Vec::new();
+        let mut left = moved.process as usize;
+        let mut available = std::mem::take(&mut self.source);
+        loop {
+            self.drain(&mut position, &mut buffer)?;
+            if left == 0 {
+                break;
+            }
+            if available.is_empty() {
+                available = self.receive(&position)?;
+            }
+            let part = left.min(available.len());
+            left -= part;
+            if part == available.len() && self.queue.len() == 0 && position.takes_whole(part) {
+                self.write(&mut position, &mut available)?;
+                let _ = self.recycle.send(std::mem::take(&mut available));
+            } else {
+                self.queue.push(&available[..part]);
+                match part == available.len() {
+                    true => drop(self.recycle.send(std::mem::take(&mut available))),
+                    false => drop(available.drain(..part)),
+                }
+            }
+        }
+        if moved.padded {
+            self.queue.pad_to(moved.transfer as usize);
+            self.drain(&mut position, &mut buffer)?;
+        }
+        if moved.inexact {
+            let sense = sense_of(step.index, Fault { asc: Asc::UNEXPECTED_INEXACT_SEGMENT, field: None });
+            return Err(Stopped::Check(Box::new(Sense { information: position.residual(), ..sense })));
+        }
+        self.source = if moved.after.source == 0 { Vec::new() } else { available };
+        if moved.after.destination == 0 {
+            self.queue.clear();
+        }
+        debug_assert_eq!((self.source.len(), self.queue.len()), {
+            (moved.after.source as usize, moved.after.destination as usize)
+        });
+        Ok(())
+    }
+
+    fn receive(&self, position: &Position<'_>) -> Result<Vec<u8>, Stopped> {
+        let id = position.step.source.as_ref().map_or(position.step.destination.id, |party| party.id);
+        let (asc, forwarded) = match self.chunks.recv() {
+            Ok(Chunk::Bytes(bytes)) => return Ok(bytes),
+            Ok(Chunk::Cancelled) => return Err(Stopped::Cancelled),
+            Ok(Chunk::Failed(asc, forwarded)) => (asc, forwarded),
+            // The reader is gone without a word: a defect of ours, answered and not hung on.
+            Err(_) => (Asc::ERROR_DETECTED_BY_THIRD_PARTY_TEMPORARY_INITIATOR, None),
+        };
+        let sense = sense_of(position.step.index, at_descriptor(asc, id));
+        Err(Stopped::Check(Box::new(Sense { source: forwarded, information: position.residual(), ..sense })))
+    }
+
+    /// Writes what the queue holds in whole transfers.
+    fn drain(&mut self, position: &mut Position<'_>, buffer: &mut Vec<u8>) -> Result<(), Stopped> {
+        loop {
+            let length = position.next_write(self.queue.len() as u64);
+            if length == 0 {
+                return Ok(());
+            }
+            self.queue.take(length as usize, buffer);
+            self.write(position, buffer)?;
+        }
+    }
+
+    /// One WRITE of all of `data`, which comes back for reuse.
+    fn write(&mut self, position: &mut Position<'_>, data: &mut Vec<u8>) -> Result<(), Stopped> {
+        if (self.stop)() {
+            return Err(Stopped::Cancelled);
+        }
+        let length = data.len() as u64;
+        let party = &position.step.destination;
+        let cdb = position.write_command(length);
+        let Outcome { status, sense, data_out, .. } =
+            party.endpoint.perform(cdb, std::mem::take(data), Vec::new());
+        *data = data_out;
+        if succeeded(status, &sense) {
+            position.written += length;
+            self.progress.wrote(length);
+            return Ok(());
+        }
+        let kept = written_despite(&sense, length, party.side.medium);
+        position.written += kept;
+        self.progress.wrote(kept);
+        let fault = at_descriptor(Asc::THIRD_PARTY_DEVICE_FAILURE, party.id);
+        let destination = Some(Forwarded { status: status.code(), sense });
+        let information = position.residual();
+        Err(Stopped::Check(Box::new(Sense {
+            destination,
+            information,
+            ..sense_of(position.step.index, fault)
+        })))
+    }
+}
+
+/// What of a WRITE that ended with CHECK CONDITION is on the medium all the same: a tape that warns of its end (EOM) has
+/// written all but the residual that it tells.
+fn written_despite(sense: &[u8], length: u64, medium: Medium) -> u64 {
+    let unit = match medium {
+        Medium::Disk { .. } => return 0,
+        Medium::VariableTape => 1,
+        Medium::FixedTape { block } => u64::from(block),
+    };
+    match Received::parse(sense) {
+        Some(Received { end_of_medium: true, information: Some(residual), .. }) => {
+            let missing = u64::try_from(residual).unwrap_or(0).saturating_mul(unit);
+            length.saturating_sub(missing)
+        }
+        Some(Received { end_of_medium: true, key: 0, .. }) => length,
+        _ => 0,
+    }
+}
+
+impl Position<'_> {
+    /// How long the next WRITE is when `queued` bytes wait: one transfer for a tape, as many blocks as make a chunk
+    /// for a disk; 0 when there is not enough.
+    fn next_write(&self, queued: u64) -> u64 {
+        let due = self.moved.write_length() - self.written;
+        match self.step.destination.side.medium {
+            _ if due == 0 || queued < self.moved.transfer => 0,
+            Medium::Disk { .. } => {
+                let most = queued.min(due).min(CHUNK);
+                most - most % self.moved.transfer
+            }
+            Medium::VariableTape | Medium::FixedTape { .. } => self.moved.transfer,
+        }
+    }
+
+    /// Whether `length` bytes are exactly the next WRITE.
+    fn takes_whole(&self, length: usize) -> bool {
+        length > 0 && self.next_write(length as u64) == length as u64
+    }
+
+    fn write_command(&self, length: u64) -> Cdb {
+        let count = |block: u32| (length / u64::from(block)) as u32;
+        let write_6 = |fixed: u8, count: u32| {
+            let [_, high, middle, low] = count.to_be_bytes();
+            cdb(&[0x0A, fixed, high, middle, low, 0])
+        };
+        match self.step.destination.side.medium {
+            Medium::Disk { block, .. } => {
+                let lba = self.moved.write_lba + self.written / u64::from(block);
+                block_io(WRITE_16, lba, count(block))
+            }
+            Medium::VariableTape => write_6(0, length as u32),
+            Medium::FixedTape { block } => write_6(1, count(block)),
+        }
+    }
+
+    /// INFORMATION of a COPY ABORTED in this segment: what it would still have written, in bytes for a tape in
+    /// variable-block mode, else in destination blocks. Not valid when it has written nothing.
+    fn residual(&self) -> Option<u64> {
+        let unit = match self.step.destination.side.medium {
+            Medium::VariableTape => 1,
+            Medium::Disk { block, .. } | Medium::FixedTape { block } => u64::from(block),
+        };
+        (self.written > 0).then(|| (self.moved.write_length() - self.written) / unit)
+    }
+}

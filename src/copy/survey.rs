@@ -1,0 +1,175 @@
+//! The CSCDs of a list, looked at before the first segment: which logical unit, of what kind, how large.
+//!
+//! What is wrong with a CSCD is kept, not raised: it counts when a segment names the CSCD, and then with that
+//! segment's number. Only a block length that contradicts the medium refuses the whole list (as SCST does), because
+//! every count in the list would mean something else.
+
+use std::sync::Arc;
+
+use crate::copy::plan::{Fault, Medium, Side};
+use crate::copy::{Door, Endpoint};
+use crate::lu::Outcome;
+use crate::sam::{Cdb, Lun, NexusId, Status};
+use crate::scsi::opcode::DeviceType;
+use crate::scsi::received::Received;
+use crate::scsi::sense::{Asc, Forwarded, Sense};
+use crate::scsi::xcopy::list::{Cscd, CscdId, DeviceParameters, ParameterList};
+
+/// A CSCD that can be used.
+#[derive(Clone)]
+pub(super) struct Party {
+    pub(super) id: CscdId,
+    pub(super) endpoint: Arc<dyn Endpoint>,
+    pub(super) side: Side,
+}
+
+/// What became of a CSCD.
+#[derive(Clone)]
+pub(super) enum Surveyed {
+    Ready(Party),
+    /// No logical unit, or none that this nexus may use.
+    Unreachable,
+    /// The unit is not of the type that the descriptor says.
+    WrongType,
+    /// The unit did not answer what has to be known: its status and sense.
+    Failed(Forwarded),
+}
+
+/// Every CSCD of a list.
+pub(super) struct Survey {
+    listed: Vec<Surveyed>,
+    addressed: Surveyed,
+}
+
+impl Survey {
+    /// Looks at the CSCDs of `list`, which `nexus` sent to the unit at `via`.
+    pub(super) fn of(list: &ParameterList, door: &dyn Door, nexus: NexusId, via: Lun) -> Result<Self, Sense> {
+        let mut listed = Vec::with_capacity(list.cscds.len());
+        for (index, cscd) in list.cscds.iter().enumerate() {
+            listed.push(survey(CscdId(index as u16), cscd, door.resolve(nexus, via, &cscd.designator))?);
+        }
+        let named = |id: CscdId| id == CscdId::ADDRESSED;
+        let addressed =
+            match list.segments.iter().any(|segment| named(segment.source) || named(segment.destination)) {
+                true => survey_addressed(door.addressed(nexus, via)),
+                false => Surveyed::Unreachable,
+            };
+        Ok(Self { listed, addressed })
+    }
+
+    /// The CSCD of this id.
+    pub(super) fn of_id(&self, id: CscdId) -> &Surveyed {
+        match id {
+            CscdId::ADDRESSED => &self.addressed,
+            CscdId(index) => self.listed.get(usize::from(index)).unwrap_or(&Surveyed::Unreachable),
+        }
+    }
+}
+
+/// The fault of a CSCD whose unit cannot be used at all; `field` is where the segment names it.
+pub(super) fn fault(surveyed: &Surveyed, id: CscdId, field: u16) -> Option<Fault> {
+    match surveyed {
+        Surveyed::Unreachable => Some(Fault::segment(Asc::UNREACHABLE_COPY_TARGET, field)),
+        Surveyed::WrongType => Some(at_descriptor(Asc::INCORRECT_COPY_TARGET_DEVICE_TYPE, id)),
+        Surveyed::Failed(_) => Some(at_descriptor(Asc::THIRD_PARTY_DEVICE_FAILURE, id)),
+        Surveyed::Ready(_) => None,
+    }
+}
+
+/// A fault that points at the first byte of a CSCD descriptor; at nothing for the addressed unit, which has none.
+pub(super) fn at_descriptor(asc: Asc, id: CscdId) -> Fault {
+    id.descriptor_offset().map_or(Fault { asc, field: None }, |offset| Fault::list(asc, offset))
+}
+
+fn survey(id: CscdId, cscd: &Cscd, endpoint: Option<Arc<dyn Endpoint>>) -> Result<Surveyed, Sense> {
+    let Some(endpoint) = endpoint else { return Ok(Surveyed::Unreachable) };
+    if cscd.peripheral_device_type != endpoint.device_type().code() {
+        return Ok(Surveyed::WrongType);
+    }
+    let medium = match medium(&*endpoint, cscd.parameters) {
+        Ok(medium) => medium,
+        Err(forwarded) => return Ok(Surveyed::Failed(forwarded)),
+    };
+    let (Medium::Disk { block: real, .. } | Medium::FixedTape { block: real }, claimed) =
+        (medium, claimed_length(cscd.parameters))
+    else {
+        return Ok(Surveyed::Ready(Party { id, endpoint, side: Side { medium, pad: cscd.pad } }));
+    };
+    if claimed != 0 && claimed != real {
+        let descriptor = id.descriptor_offset().unwrap_or(0);
+        return Err(Sense::invalid_parameter_byte(descriptor + 29));
+    }
+    Ok(Surveyed::Ready(Party { id, endpoint, side: Side { medium, pad: cscd.pad } }))
+}
+
+fn claimed_length(parameters: DeviceParameters) -> u32 {
+    match parameters {
+        DeviceParameters::Block { block_length } | DeviceParameters::FixedStream { block_length } => {
+            block_length
+        }
+        DeviceParameters::VariableStream | DeviceParameters::Processor => 0,
+    }
+}
+
+/// The unit that the command came to has no descriptor: a disk of its own block length, or a tape in variable-block mode.
+fn survey_addressed(endpoint: Option<Arc<dyn Endpoint>>) -> Surveyed {
+    let Some(endpoint) = endpoint else { return Surveyed::Unreachable };
+    match medium(&*endpoint, DeviceParameters::VariableStream) {
+        Ok(medium) => {
+            Surveyed::Ready(Party { id: CscdId::ADDRESSED, endpoint, side: Side { medium, pad: false } })
+        }
+        Err(forwarded) => Surveyed::Failed(forwarded),
+    }
+}
+
+fn medium(endpoint: &dyn Endpoint, parameters: DeviceParameters) -> Result<Medium, Forwarded> {
+    match (endpoint.device_type(), parameters) {
+        (DeviceType::Disk, _) => {
+            const READ_CAPACITY_16: [u8; 16] = [0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
+            let data = ask(endpoint, &READ_CAPACITY_16)?;
+            let (Some(last), Some(block)) =
+                (data.first_chunk(), data.get(8..).and_then(|rest| rest.first_chunk()))
+            else {
+                return Err(Forwarded { status: Status::Good.code(), sense: Vec::new() });
+            };
+            let block = u32::from_be_bytes(*block).max(1);
+            Ok(Medium::Disk { block, capacity: u64::from_be_bytes(*last).saturating_add(1) })
+        }
+        (_, DeviceParameters::FixedStream { .. }) => {
+            const MODE_SENSE_DESCRIPTOR: [u8; 6] = [0x1A, 0, 0x3F, 0, 12, 0];
+            // The drive's own block length decides what a WRITE with FIXED one writes; 0 differs from any claim.
+            Ok(Medium::FixedTape {
+                block: match *ask(endpoint, &MODE_SENSE_DESCRIPTOR)? {
+                    [_, _, _, 8..=255, _, _, _, _, _, high, middle, low, ..] => {
+                        u32::from_be_bytes([0, high, middle, low])
+                    }
+                    _ => 0,
+                },
+            })
+        }
+        _ => {
+            ask(endpoint, &[0; 6])?; // TEST UNIT READY
+            Ok(Medium::VariableTape)
+        }
+    }
+}
+
+/// A command without data-out; unit attentions of the past are passed over here, never later, when they would mean that
+/// the medium changed in the middle of a copy.
+fn ask(endpoint: &dyn Endpoint, cdb: &[u8]) -> Result<Vec<u8>, Forwarded> {
+    const ATTENTIONS: usize = 8;
+    const UNIT_ATTENTION: u8 = 0x06;
+    let Some(cdb) = Cdb::new(cdb) else { return Err(Forwarded { status: 0, sense: Vec::new() }) };
+    let mut last = Outcome::good();
+    for _ in 0..ATTENTIONS {
+        last = endpoint.perform(cdb, Vec::new(), Vec::new());
+        let attention = Received::parse(&last.sense).is_some_and(|sense| sense.key == UNIT_ATTENTION);
+        if last.status != Status::CheckCondition || !attention {
+            break;
+        }
+    }
+    match last.status {
+        Status::Good => Ok(last.data_in),
+        status => Err(Forwarded { status: status.code(), sense: last.sense }),
+    }
+}
