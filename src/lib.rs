@@ -18,6 +18,8 @@ pub mod iscsi;
 
 pub mod lu;
 
+pub mod pair;
+
 pub mod copy;
 
 pub mod array;

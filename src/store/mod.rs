@@ -66,6 +66,9 @@ pub enum StoreError {
         "the store stopped after an earlier I/O error; restart the daemon when the device is healthy again"
     )]
     Stopped,
+    /// The medium does not take writes in its present state: why, and what to do.
+    #[error("{0}")]
+    ReadOnly(&'static str),
     /// The bytes on the device are not what was written, or not this format.
     #[error("{0}")]
     Corrupt(String),

@@ -1,0 +1,393 @@
+//! Which extents the secondary holds: a set of extent numbers whose memory grows with what changed, not with the size
+//! of the volume.
+//!
+//! A tree of fan-out 64 over leaves of 4096 bits. A subtree that is all empty or all full is one word, so a 1 PiB
+//! volume of which nothing, everything or a few long runs are held costs a few kilobytes, and making the set at a
+//! split costs nothing. Invariant: no `Leaf` or `Branch` is all empty or all full of the extents it spans.
+
+use std::ops::Range;
+
+/// Base-2 logarithm of the extents in a leaf.
+const LEAF_SHIFT: u32 = 12;
+/// Base-2 logarithm of the children of a branch.
+const FAN_SHIFT: u32 = 6;
+const WORDS: usize = 64;
+
+/// The bits of one leaf: bit `i % 64` of word `i / 64` is extent `i` of the leaf.
+pub(super) type Bits = [u64; WORDS];
+
+/// How many extents a leaf spans.
+pub(super) const LEAF_EXTENTS: u64 = 1 << LEAF_SHIFT;
+
+const _: () = assert!(LEAF_EXTENTS as usize == WORDS * 64);
+const _: () = assert!(WORDS == 1 << FAN_SHIFT);
+
+/// More runs than this in one leaf are written as bits: beyond it the runs would take more bytes.
+const LEAF_RUNS_MAX: usize = 24;
+
+#[derive(Debug, Clone)]
+enum Node {
+    Empty,
+    Full,
+    Leaf(Box<Bits>),
+    Branch(Box<[Node; WORDS]>),
+}
+
+/// A part of the set, as the record stores it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece<'a> {
+    /// Every extent of the range.
+    Run(Range<u64>),
+    /// The bits of leaf number `.0`.
+    Leaf(u64, &'a Bits),
+}
+
+/// A set of extent numbers below a fixed bound.
+#[derive(Debug, Clone)]
+pub(super) struct ExtentSet {
+    root: Node,
+    /// Levels of branches above the leaves.
+    height: u32,
+    extents: u64,
+    count: u64,
+}
+
+impl ExtentSet {
+    /// The empty set of extents below `extents`.
+    pub(super) fn new(extents: u64) -> Self {
+        let mut height = 0;
+        while LEAF_SHIFT + FAN_SHIFT * height < 63 && extents > 1 << (LEAF_SHIFT + FAN_SHIFT * height) {
+            height += 1;
+        }
+        Self { root: Node::Empty, height, extents, count: 0 }
+    }
+
+    /// The bound.
+    pub(super) fn extents(&self) -> u64 {
+        self.extents
+    }
+
+    /// How many extents are in the set.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Every extent below the bound is in the set.
+    pub(super) fn is_full(&self) -> bool {
+        self.count == self.extents
+    }
+
+    /// Takes everything out.
+    pub(super) fn clear(&mut self) {
+        self.root = Node::Empty;
+        self.count = 0;
+    }
+
+    /// Puts `range` in; it must lie below the bound.
+    pub(super) fn insert(&mut self, range: Range<u64>) {
+        assert!(range.end <= self.extents, "extents {range:?} of {}", self.extents);
+        if !range.is_empty() {
+            self.count += self.root.fill(self.height, range);
+        }
+        debug_assert!(self.count <= self.extents);
+    }
+
+    /// Puts in the extents of leaf `leaf` whose bits are set; `None` if one lies beyond the bound.
+    pub(super) fn insert_bits(&mut self, leaf: u64, bits: &Bits) -> Option<()> {
+        let base = leaf.checked_mul(LEAF_EXTENTS)?;
+        for run in runs_of(bits) {
+            let range = base.checked_add(run.start)?..base.checked_add(run.end)?;
+            if range.end > self.extents {
+                return None;
+            }
+            self.insert(range);
+        }
+        Some(())
+    }
+
+    /// Whether extent `from` is in the set, and where the run of extents of that same answer ends, `limit` at the
+    /// latest. `from < limit <= extents`.
+    pub(super) fn run(&self, from: u64, limit: u64) -> (bool, u64) {
+        assert!(from < limit && limit <= self.extents);
+        let mut scan = Scan { position: from, limit, value: None };
+        self.root.scan(self.height, 0, &mut scan);
+        debug_assert!(scan.position > from);
+        (scan.value == Some(true), scan.position)
+    }
+
+    /// Every extent of `range` is in the set.
+    pub(super) fn contains_all(&self, range: Range<u64>) -> bool {
+        range.is_empty() || self.run(range.start, range.end) == (true, range.end)
+    }
+
+    /// No extent of `range` is in the set.
+    pub(super) fn contains_none(&self, range: Range<u64>) -> bool {
+        range.is_empty() || self.run(range.start, range.end) == (false, range.end)
+    }
+
+    /// The first run in `range` of extents that are not in the set.
+    pub(super) fn next_absent(&self, range: Range<u64>) -> Option<Range<u64>> {
+        let mut from = range.start;
+        while from < range.end {
+            let (held, end) = self.run(from, range.end);
+            if !held {
+                return Some(from..end);
+            }
+            from = end;
+        }
+        None
+    }
+
+    /// Calls `emit` with pieces that together are the set, in ascending order.
+    pub(super) fn pieces(&self, emit: &mut dyn FnMut(Piece<'_>)) {
+        let mut pending = 0..0;
+        self.root.pieces(self.height, 0, &mut |piece| {
+            if let Piece::Run(run) = &piece
+                && run.start == pending.end
+            {
+                pending.end = run.end;
+                return;
+            }
+            if !pending.is_empty() {
+                emit(Piece::Run(std::mem::take(&mut pending)));
+            }
+            match piece {
+                Piece::Run(run) => pending = run,
+                leaf @ Piece::Leaf(..) => emit(leaf),
+            }
+        });
+        if !pending.is_empty() {
+            emit(Piece::Run(pending));
+        }
+    }
+}
+
+struct Scan {
+    position: u64,
+    limit: u64,
+    value: Option<bool>,
+}
+
+impl Scan {
+    /// Extents up to `end` have `value`: goes there, or refuses because the run ends before.
+    fn extend(&mut self, value: bool, end: u64) -> bool {
+        if *self.value.get_or_insert(value) != value {
+            return false;
+        }
+        self.position = end.min(self.limit);
+        self.position < self.limit
+    }
+}
+
+fn span(level: u32) -> u64 {
+    1 << (LEAF_SHIFT + FAN_SHIFT * level)
+}
+
+/// The runs of set bits.
+fn runs_of(bits: &Bits) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for (index, &word) in bits.iter().enumerate() {
+        let (base, mut rest) = (index as u64 * 64, word);
+        while rest != 0 {
+            let start = u64::from(rest.trailing_zeros());
+            let length = u64::from((rest >> start).trailing_ones());
+            rest &= !mask(start, start + length);
+            match runs.last_mut() {
+                Some(last) if last.end == base + start => last.end += length,
+                _ => runs.push(base + start..base + start + length),
+            }
+        }
+    }
+    runs
+}
+
+/// A word with bits `start..end` set, `end <= 64`.
+fn mask(start: u64, end: u64) -> u64 {
+    let below = |bit: u64| if bit >= 64 { u64::MAX } else { (1 << bit) - 1 };
+    below(end) & !below(start)
+}
+
+impl Node {
+    fn count(&self, level: u32) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Full => span(level),
+            Self::Leaf(bits) => bits.iter().map(|word| u64::from(word.count_ones())).sum(),
+            Self::Branch(children) => children.iter().map(|child| child.count(level - 1)).sum(),
+        }
+    }
+
+    /// Fills `range`, relative to this node; tells how many extents that added.
+    fn fill(&mut self, level: u32, range: Range<u64>) -> u64 {
+        if range == (0..span(level)) {
+            let added = span(level) - self.count(level);
+            *self = Self::Full;
+            return added;
+        }
+        match self {
+            Self::Full => 0,
+            Self::Empty => {
+                *self = match level {
+                    0 => Self::Leaf(Box::new([0; WORDS])),
+                    _ => Self::Branch(Box::new([const { Self::Empty }; WORDS])),
+                };
+                self.fill(level, range)
+            }
+            Self::Leaf(bits) => {
+                let mut added = 0;
+                for index in range.start / 64..=(range.end - 1) / 64 {
+                    let word = &mut bits[index as usize];
+                    let base = index * 64;
+                    let set = mask(range.start.saturating_sub(base), (range.end - base).min(64));
+                    added += u64::from((set & !*word).count_ones());
+                    *word |= set;
+                }
+                if bits.iter().all(|word| *word == u64::MAX) {
+                    *self = Self::Full;
+                }
+                added
+            }
+            Self::Branch(children) => {
+                let child = span(level - 1);
+                let mut added = 0;
+                for index in range.start / child..=(range.end - 1) / child {
+                    let base = index * child;
+                    let part = range.start.saturating_sub(base)..(range.end - base).min(child);
+                    added += children[index as usize].fill(level - 1, part);
+                }
+                if children.iter().all(|child| matches!(child, Self::Full)) {
+                    *self = Self::Full;
+                }
+                added
+            }
+        }
+    }
+
+    /// Extends `scan` through this node, which starts at extent `base`; false when the run has ended.
+    fn scan(&self, level: u32, base: u64, scan: &mut Scan) -> bool {
+        match self {
+            Self::Empty => scan.extend(false, base + span(level)),
+            Self::Full => scan.extend(true, base + span(level)),
+            Self::Leaf(bits) => loop {
+                let at = scan.position - base;
+                if at == LEAF_EXTENTS {
+                    return true;
+                }
+                let word = bits[(at / 64) as usize] >> (at % 64);
+                let value = word & 1 == 1;
+                let same = u64::from(if value { word.trailing_ones() } else { word.trailing_zeros() });
+                if !scan.extend(value, scan.position + same.min(64 - at % 64)) {
+                    return false;
+                }
+            },
+            Self::Branch(children) => {
+                let child = span(level - 1);
+                for index in (scan.position - base) / child..WORDS as u64 {
+                    if !children[index as usize].scan(level - 1, base + index * child, scan) {
+                        return false;
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    fn pieces(&self, level: u32, base: u64, emit: &mut dyn FnMut(Piece<'_>)) {
+        match self {
+            Self::Empty => {}
+            Self::Full => emit(Piece::Run(base..base + span(level))),
+            Self::Leaf(bits) => {
+                let runs = runs_of(bits);
+                if runs.len() > LEAF_RUNS_MAX {
+                    emit(Piece::Leaf(base / LEAF_EXTENTS, bits));
+                } else {
+                    runs.into_iter().for_each(|run| emit(Piece::Run(base + run.start..base + run.end)));
+                }
+            }
+            Self::Branch(children) => {
+                for (index, child) in children.iter().enumerate() {
+                    child.pieces(level - 1, base + index as u64 * span(level - 1), emit);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rebuilt(set: &ExtentSet) -> ExtentSet {
+        let mut copy = ExtentSet::new(set.extents());
+        set.pieces(&mut |piece| match piece {
+            Piece::Run(run) => copy.insert(run),
+            Piece::Leaf(leaf, bits) => copy.insert_bits(leaf, bits).unwrap(),
+        });
+        copy
+    }
+
+    #[test]
+    fn a_full_pebibyte_is_one_word() {
+        let extents = 1 << 34;
+        let mut set = ExtentSet::new(extents);
+        assert_eq!(set.run(0, extents), (false, extents));
+        set.insert(0..extents / 2);
+        assert_eq!(set.run(5, extents), (true, extents / 2));
+        set.insert(extents / 2..extents);
+        assert!(set.is_full());
+        assert_eq!(set.run(7, extents), (true, extents));
+        // The bound is no power of the fan-out, so the root holds one level of children.
+        let Node::Branch(children) = &set.root else { panic!("{:?}", set.root) };
+        assert!(children.iter().all(|child| matches!(child, Node::Full | Node::Empty)));
+    }
+
+    #[test]
+    fn bits_beyond_the_bound_are_refused() {
+        let mut bits = [0; WORDS];
+        bits[1] = 1;
+        assert!(ExtentSet::new(64).insert_bits(0, &bits).is_none());
+        assert!(ExtentSet::new(65).insert_bits(0, &bits).is_some());
+        assert!(ExtentSet::new(65).insert_bits(u64::MAX, &bits).is_none());
+    }
+
+    #[test]
+    fn scattered_extents_are_written_as_bits() {
+        let mut set = ExtentSet::new(10_000);
+        (0..4096).step_by(2).for_each(|extent| set.insert(extent..extent + 1));
+        let mut leaves = 0;
+        set.pieces(&mut |piece| leaves += usize::from(matches!(piece, Piece::Leaf(0, _))));
+        assert_eq!(leaves, 1);
+        assert_eq!(rebuilt(&set).count(), 2048);
+    }
+
+    proptest! {
+        #[test]
+        fn the_set_equals_a_vector_of_flags(
+            extents in 1u64..20_000,
+            ranges in prop::collection::vec((0u64..20_000, 1u64..6000), 1..40),
+        ) {
+            let mut set = ExtentSet::new(extents);
+            let mut flags = vec![false; extents as usize];
+            for (start, length) in ranges {
+                let range = start.min(extents)..(start + length).min(extents);
+                set.insert(range.clone());
+                flags[range.start as usize..range.end as usize].fill(true);
+            }
+            prop_assert_eq!(set.count(), flags.iter().filter(|flag| **flag).count() as u64);
+            let copy = rebuilt(&set);
+            for set in [&set, &copy] {
+                let mut at = 0;
+                while at < extents {
+                    let (value, end) = set.run(at, extents);
+                    prop_assert!(flags[at as usize..end as usize].iter().all(|flag| *flag == value));
+                    prop_assert!(end == extents || flags[end as usize] != value);
+                    prop_assert_eq!(set.contains_all(at..end), value);
+                    prop_assert_eq!(set.contains_none(at..end), !value);
+                    at = end;
+                }
+            }
+        }
+    }
+}

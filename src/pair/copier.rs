@@ -1,0 +1,104 @@
+//! The copy behind: what makes the secondary whole, a step at a time, and fetches what somebody needs first.
+//!
+//! A step claims runs that are not held, copies them and commits them together, so a step costs one flush of the
+//! secondary and one of the record however many extents it moved. Runs that are holes on the primary become holes in
+//! one go, whatever their length. The step holds no gate, so a split from COPY does not wait for it: its claims keep
+//! hosts off its extents in COPY and in PSUS(SP) alike, and it commits into the same generation.
+
+use super::keep::Claim;
+use super::{EXTENT, Mode, Pair, touched};
+use crate::store::StoreError;
+
+/// Claims that one step gathers at most.
+const CLAIMS_MAX: usize = 256;
+
+/// What a step of the copy did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing is to be copied in this state.
+    Idle,
+    /// Something was copied.
+    Copied {
+        /// Bytes of data read and written; holes cost none.
+        bytes: u64,
+    },
+    /// The secondary has become whole: COPY went to PAIR, PSUS(SP) to PSUS.
+    Whole,
+}
+
+impl Pair {
+    /// Copies about `budget` bytes of what the secondary does not hold yet (at least one extent). May sleep. An error
+    /// suspends the pair, and the step is then [`Progress::Idle`].
+    pub fn copy_step(&self, budget: u64) -> Progress {
+        let mut cursor = self.copier.lock();
+        if !matches!(self.mode(), Mode::Mirror | Mode::Split) {
+            return Progress::Idle;
+        }
+        match self.copy_claims(&mut cursor, budget) {
+            Ok(None) => {
+                if self.held.read().is_full() {
+                    return if self.become_whole() { Progress::Whole } else { Progress::Idle };
+                }
+                // Hosts are filling all that is left.
+                self.wait_for_release();
+                Progress::Copied { bytes: 0 }
+            }
+            Ok(Some(bytes)) => Progress::Copied { bytes },
+            Err(reason) => {
+                self.suspend(&reason);
+                Progress::Idle
+            }
+        }
+    }
+
+    /// Claims, copies and commits; `None` when nothing is left to claim.
+    fn copy_claims(&self, cursor: &mut u64, budget: u64) -> Result<Option<u64>, String> {
+        let (mut claims, mut runs, mut moved): (Vec<Claim<'_>>, Vec<_>, u64) = (Vec::new(), Vec::new(), 0);
+        while (claims.is_empty() || moved < budget) && claims.len() < CLAIMS_MAX {
+            let Some(mut claim) = self.claim_next(*cursor).or_else(|| self.claim_next(0)) else { break };
+            let failed = |error: StoreError| format!("the copy failed: {error}");
+            let room = budget.saturating_sub(moved).div_ceil(EXTENT).max(1);
+            moved += self.copy_some(&mut claim, room).map_err(failed)?;
+            let run = claim.runs()[0].clone();
+            *cursor = run.end % self.extents().end;
+            runs.push(run);
+            claims.push(claim);
+        }
+        if runs.is_empty() {
+            return Ok(None);
+        }
+        self.commit(&runs).map_err(|error| format!("the copy could not be recorded: {error}"))?;
+        Ok(Some(moved))
+    }
+
+    /// Copies the first hole, or up to `room` extents of data, of a claim of one run, and gives the rest of it back.
+    /// Tells how many bytes of data it moved.
+    fn copy_some(&self, claim: &mut Claim<'_>, room: u64) -> Result<u64, StoreError> {
+        let run = claim.runs()[0].clone();
+        let bytes = self.bytes(&run);
+        let data = self.data_in(bytes.clone())?;
+        if data.start > bytes.start {
+            let hole = data.start.div_ceil(EXTENT);
+            claim.shrink(hole);
+            self.secondary.discard(bytes.start, data.start - bytes.start)?;
+            return Ok(0);
+        }
+        let end = (run.start + room).min(data.end.div_ceil(EXTENT));
+        claim.shrink(end);
+        let run = run.start..end;
+        self.copy_run(&run)?;
+        let bytes = self.bytes(&run);
+        Ok(bytes.end - bytes.start)
+    }
+
+    /// Fetches a range of the split image to the secondary now: what the copy manager asks for before it reads it.
+    /// Does nothing in other states.
+    pub fn prefetch(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        self.check(offset, length)?;
+        let _gate = self.gate.read();
+        if self.mode() == Mode::Split && !self.keep(touched(offset, length)) {
+            return Err(self.refused());
+        }
+        Ok(())
+    }
+}

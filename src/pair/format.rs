@@ -1,0 +1,395 @@
+//! The bytes of a pair record, as docs/FORMATS.md lays them out: header, suspension slot, frames.
+//!
+//! What comes from a store is only bytes here; it becomes a [`Header`], [`Suspension`] or [`Frame`] by a checksum, a
+//! matching sequence number and a complete parse. All numbers are big-endian.
+
+use std::ops::Range;
+
+use crc_fast::CrcAlgorithm;
+use jiff::Timestamp;
+use nom::bytes::complete::take;
+use nom::combinator::{all_consuming, map_opt, verify};
+use nom::multi::many0;
+use nom::number::complete::{be_i64, be_u8, be_u16, be_u32, be_u64};
+use nom::{IResult, Parser};
+
+use super::bitmap::Bits;
+use super::state::State;
+use crate::wire::Put;
+
+/// Length of the header and of the suspension slot: one page, written in one piece.
+pub(super) const PAGE: u64 = 4096;
+/// Where the suspension slot stands.
+pub(super) const SUSPENSION_OFFSET: u64 = PAGE;
+/// Where the frames begin.
+pub(super) const FRAMES_OFFSET: u64 = 2 * PAGE;
+/// Frames start at multiples of this.
+pub(super) const FRAME_ALIGN: u64 = 32;
+/// Bytes of a frame before its payload.
+pub(super) const FRAME_HEADER: usize = 32;
+/// Longest payload of a frame.
+pub(super) const PAYLOAD_MAX: usize = 64 << 10;
+/// Longest sentence that the suspension slot keeps.
+pub(super) const REASON_MAX: usize = 1024;
+/// The only version.
+const VERSION: u32 = 1;
+
+const HEADER_MAGIC: &[u8; 8] = b"CLEAVEPR";
+const SUSPENSION_MAGIC: &[u8; 8] = b"CLEAVESU";
+const FRAME_MAGIC: u32 = u32::from_be_bytes(*b"PRfr");
+
+const KIND_STATE: u8 = 1;
+const KIND_RUNS: u8 = 2;
+const KIND_LEAF: u8 = 3;
+
+/// Runs in a frame.
+pub(super) const RUNS_MAX: usize = 4000;
+const _: () = assert!(RUNS_MAX * 16 + 8 <= PAYLOAD_MAX);
+
+/// CRC32C of `bytes`.
+#[allow(clippy::cast_possible_truncation)] // a 32-bit checksum in a u64
+fn crc(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+/// What a record is of: one that belongs to other volumes is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// The pair's identity, made once by whoever made the pair.
+    pub(super) identity: [u8; 16],
+    /// Length of either side in bytes.
+    pub(super) length: u64,
+    /// Extent size in bytes.
+    pub(super) extent: u32,
+}
+
+/// The header of one home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) sequence: u64,
+    pub(super) shape: Shape,
+}
+
+/// Why a page is no header.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoHeader {
+    /// All zeros: nothing is here.
+    Blank,
+    /// Not a header, or a damaged one.
+    Damaged,
+    /// A header of this later version.
+    Newer(u32),
+}
+
+impl Header {
+    pub(super) fn page(&self) -> Vec<u8> {
+        let mut page = HEADER_MAGIC.to_vec();
+        page.put_u32(VERSION);
+        page.put_u32(self.shape.extent);
+        page.put_u64(self.sequence);
+        page.put_u64(self.shape.length);
+        page.put_slice(&self.shape.identity);
+        sealed(page)
+    }
+
+    pub(super) fn parse(page: &[u8]) -> Result<Self, NoHeader> {
+        fn fields(input: &[u8]) -> IResult<&[u8], Header> {
+            let (input, (extent, sequence, length)) = (be_u32, be_u64, be_u64).parse(input)?;
+            let (input, identity) = take(16usize).parse(input)?;
+            let identity = identity.try_into().unwrap_or_default();
+            Ok((input, Header { sequence, shape: Shape { identity, length, extent } }))
+        }
+        if page.iter().all(|byte| *byte == 0) {
+            return Err(NoHeader::Blank);
+        }
+        let body = unsealed(page, HEADER_MAGIC).ok_or(NoHeader::Damaged)?;
+        match be_u32::<_, nom::error::Error<&[u8]>>(body) {
+            Ok((rest, VERSION)) => fields(rest).map(|(_, header)| header).map_err(|_| NoHeader::Damaged),
+            Ok((_, newer)) => Err(NoHeader::Newer(newer)),
+            Err(_) => Err(NoHeader::Damaged),
+        }
+    }
+}
+
+/// The suspension slot: preallocated, so that a pair can be suspended when the device is full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Suspension {
+    pub(super) sequence: u64,
+    pub(super) reason: Option<String>,
+}
+
+impl Suspension {
+    pub(super) fn page(&self) -> Vec<u8> {
+        let reason = self.reason.as_deref().unwrap_or_default();
+        let mut cut = reason.len().min(REASON_MAX);
+        while !reason.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        let mut page = SUSPENSION_MAGIC.to_vec();
+        page.put_u64(self.sequence);
+        page.put_u8(u8::from(self.reason.is_some()));
+        #[allow(clippy::cast_possible_truncation)] // at most REASON_MAX
+        page.put_u16(cut as u16);
+        page.put_slice(&reason.as_bytes()[..cut]);
+        sealed(page)
+    }
+
+    /// A slot that does not parse is one whose writing was cut off, so it suspends: the safe reading.
+    pub(super) fn parse(page: &[u8]) -> Option<Self> {
+        fn fields(input: &[u8]) -> IResult<&[u8], Suspension> {
+            let (input, (sequence, set, length)) = (be_u64, be_u8, be_u16).parse(input)?;
+            let (input, reason) = take(length).parse(input)?;
+            let reason = (set != 0).then(|| String::from_utf8_lossy(reason).into_owned());
+            Ok((input, Suspension { sequence, reason }))
+        }
+        fields(unsealed(page, SUSPENSION_MAGIC)?).ok().map(|(_, suspension)| suspension)
+    }
+}
+
+/// Fills `page` up to a page whose last four bytes are the checksum of all before.
+fn sealed(mut page: Vec<u8>) -> Vec<u8> {
+    debug_assert!(page.len() <= PAGE as usize - 4);
+    page.resize(PAGE as usize - 4, 0);
+    page.put_u32(crc(&page));
+    page
+}
+
+/// The bytes between magic and checksum, if both are right.
+fn unsealed<'a>(page: &'a [u8], magic: &[u8; 8]) -> Option<&'a [u8]> {
+    let (covered, sum) = page.split_at_checked(PAGE as usize - 4)?;
+    (sum == crc(covered).to_be_bytes()).then_some(())?;
+    covered.strip_prefix(magic)
+}
+
+/// Where the relation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Counts the relations of this pair; what an earlier one held is forgotten.
+    pub(super) generation: u64,
+    pub(super) state: State,
+    /// Both sides were closed in order: a mirror is still one.
+    pub(super) clean: bool,
+    pub(super) split_at: Option<Timestamp>,
+}
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Entry {
+    Standing(Standing),
+    /// These extents are on the secondary now.
+    Runs {
+        generation: u64,
+        runs: Vec<Range<u64>>,
+    },
+    /// The extents of leaf `leaf` whose bits are set are.
+    Leaf {
+        generation: u64,
+        leaf: u64,
+        bits: Box<Bits>,
+    },
+}
+
+/// An entry with what places it in its log.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Frame {
+    /// Sequence number of the home that it was written for.
+    pub(super) sequence: u64,
+    /// The log was durable up to this offset when the frame was written.
+    pub(super) durable: u64,
+    pub(super) entry: Entry,
+}
+
+impl Frame {
+    /// Appends the frame to `out`, padded to [`FRAME_ALIGN`].
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.put_u32(FRAME_MAGIC);
+        out.put_u32(0);
+        out.put_u64(self.sequence);
+        out.put_u64(self.durable);
+        let (kind, payload) = self.entry.encoded();
+        debug_assert!(payload.len() <= PAYLOAD_MAX);
+        out.put_u8(kind);
+        out.put_zeros(3);
+        #[allow(clippy::cast_possible_truncation)] // at most PAYLOAD_MAX
+        out.put_u32(payload.len() as u32);
+        out.put_slice(&payload);
+        let sum = crc(&out[start + 8..]);
+        out[start + 4..start + 8].copy_from_slice(&sum.to_be_bytes());
+        out.resize(start + (out.len() - start).next_multiple_of(FRAME_ALIGN as usize), 0);
+    }
+
+    /// Length of the frame that may begin with these [`FRAME_HEADER`] bytes, padding included.
+    pub(super) fn length(header: &[u8]) -> Option<usize> {
+        fn field(input: &[u8]) -> IResult<&[u8], u32> {
+            let (input, _) = verify(be_u32, |magic| *magic == FRAME_MAGIC).parse(input)?;
+            let (input, _) = take(24usize).parse(input)?;
+            verify(be_u32, |length| *length as usize <= PAYLOAD_MAX).parse(input)
+        }
+        let (_, payload) = field(header).ok()?;
+        Some((FRAME_HEADER + payload as usize).next_multiple_of(FRAME_ALIGN as usize))
+    }
+
+    /// The frame in exactly these bytes.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        fn head(input: &[u8]) -> IResult<&[u8], (u32, u64, u64, u8, u32)> {
+            let (input, (_, sum, sequence, durable)) = (be_u32, be_u32, be_u64, be_u64).parse(input)?;
+            let (input, (kind, _, length)) = (be_u8, take(3usize), be_u32).parse(input)?;
+            Ok((input, (sum, sequence, durable, kind, length)))
+        }
+        let (rest, (sum, sequence, durable, kind, length)) = head(bytes).ok()?;
+        let payload = rest.get(..length as usize)?;
+        (crc(&bytes[8..FRAME_HEADER + payload.len()]) == sum).then_some(())?;
+        Some(Self { sequence, durable, entry: Entry::parse(kind, payload)? })
+    }
+}
+
+impl Entry {
+    fn encoded(&self) -> (u8, Vec<u8>) {
+        let mut out = Vec::new();
+        let kind = match self {
+            Self::Standing(standing) => {
+                out.put_u64(standing.generation);
+                out.put_u8(standing.state.code());
+                out.put_u8(u8::from(standing.clean));
+                out.put_u8(u8::from(standing.split_at.is_some()));
+                let micros = standing.split_at.map_or(0, |at| at.as_microsecond());
+                out.put_slice(&micros.to_be_bytes());
+                KIND_STATE
+            }
+            Self::Runs { generation, runs } => {
+                out.put_u64(*generation);
+                for run in runs {
+                    out.put_u64(run.start);
+                    out.put_u64(run.end - run.start);
+                }
+                KIND_RUNS
+            }
+            Self::Leaf { generation, leaf, bits } => {
+                out.put_u64(*generation);
+                out.put_u64(*leaf);
+                bits.iter().for_each(|word| out.put_u64(*word));
+                KIND_LEAF
+            }
+        };
+        (kind, out)
+    }
+
+    fn parse(kind: u8, payload: &[u8]) -> Option<Self> {
+        fn standing(input: &[u8]) -> IResult<&[u8], Option<Standing>> {
+            let (input, (generation, code, clean)) = (be_u64, be_u8, be_u8).parse(input)?;
+            let (input, (split, micros)) = (be_u8, be_i64).parse(input)?;
+            let standing =
+                State::from_code(code).zip(Timestamp::from_microsecond(micros).ok()).map(|(state, at)| {
+                    Standing { generation, state, clean: clean != 0, split_at: (split != 0).then_some(at) }
+                });
+            Ok((input, standing))
+        }
+        fn run(input: &[u8]) -> IResult<&[u8], Range<u64>> {
+            map_opt((be_u64, be_u64), |(start, count)| Some(start..u64::checked_add(start, count)?))
+                .parse(input)
+        }
+        fn runs(input: &[u8]) -> IResult<&[u8], (u64, Vec<Range<u64>>)> {
+            (be_u64, many0(run)).parse(input)
+        }
+        fn leaf(input: &[u8]) -> IResult<&[u8], (u64, u64, Vec<u64>)> {
+            (be_u64, be_u64, many0(be_u64)).parse(input)
+        }
+        match kind {
+            KIND_STATE => all_consuming(standing).parse(payload).ok()?.1.map(Self::Standing),
+            KIND_RUNS => {
+                let (generation, runs) = all_consuming(runs).parse(payload).ok()?.1;
+                Some(Self::Runs { generation, runs })
+            }
+            KIND_LEAF => {
+                let (generation, leaf, words) = all_consuming(leaf).parse(payload).ok()?.1;
+                Some(Self::Leaf { generation, leaf, bits: Box::new(words.try_into().ok()?) })
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use super::*;
+
+    const SHAPE: Shape = Shape { identity: [7; 16], length: 1 << 50, extent: 65536 };
+
+    fn framed(entry: Entry) -> Vec<u8> {
+        let mut out = Vec::new();
+        Frame { sequence: 3, durable: 8192, entry }.put(&mut out);
+        out
+    }
+
+    #[test]
+    fn a_header_page_is_literal() {
+        let page = Header { sequence: 2, shape: SHAPE }.page();
+        assert_eq!(&page[..16], b"CLEAVEPR\0\0\0\x01\0\x01\0\0");
+        assert_eq!(&page[16..32], [0, 0, 0, 0, 0, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(&page[32..48], [7; 16]);
+        assert_eq!(page.len(), 4096);
+        assert_eq!(Header::parse(&page), Ok(Header { sequence: 2, shape: SHAPE }));
+    }
+
+    #[test]
+    fn a_header_that_differs_in_one_bit_is_damaged_and_a_later_version_is_named() {
+        let mut page = Header { sequence: 2, shape: SHAPE }.page();
+        page[20] ^= 1;
+        assert_eq!(Header::parse(&page), Err(NoHeader::Damaged));
+        let mut newer = Header { sequence: 2, shape: SHAPE }.page();
+        newer[11] = 9;
+        newer.truncate(4092);
+        assert_eq!(Header::parse(&sealed(newer)), Err(NoHeader::Newer(9)));
+        assert_eq!(Header::parse(&[0; 4096]), Err(NoHeader::Blank));
+    }
+
+    #[test]
+    fn a_runs_frame_is_literal() {
+        let bytes = framed(Entry::Runs { generation: 5, runs: iter::once(2..6).collect() });
+        assert_eq!(bytes.len(), 64);
+        assert_eq!(&bytes[..4], b"PRfr");
+        assert_eq!(&bytes[8..32], [0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 32, 0, 2, 0, 0, 0, 0, 0, 0, 24]);
+        assert_eq!(bytes[39], 5);
+        assert_eq!((bytes[47], bytes[55]), (2, 4));
+    }
+
+    #[test]
+    fn entries_come_back_and_no_flipped_bit_is_believed() {
+        let split_at = Some(Timestamp::from_microsecond(1_700_000_000_000_001).unwrap());
+        let standing = Standing { generation: 9, state: State::PsusSp, clean: true, split_at };
+        let entries = [
+            Entry::Standing(standing),
+            Entry::Runs { generation: 1, runs: vec![0..1, 7..1 << 34] },
+            Entry::Leaf { generation: 1, leaf: 4, bits: Box::new([0xa5; 64]) },
+        ];
+        for entry in entries {
+            let bytes = framed(entry.clone());
+            assert_eq!(Frame::length(&bytes[..FRAME_HEADER]), Some(bytes.len()));
+            assert_eq!(Frame::parse(&bytes), Some(Frame { sequence: 3, durable: 8192, entry }));
+            let payload = u32::from_be_bytes(bytes[28..32].try_into().unwrap()) as usize;
+            for bit in 32..(FRAME_HEADER + payload) * 8 {
+                let mut bad = bytes.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Frame::parse(&bad), None, "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_that_wraps_is_refused() {
+        let payload: Vec<u8> = [1u64, u64::MAX, 2].iter().flat_map(|n| n.to_be_bytes()).collect();
+        assert_eq!(Entry::parse(KIND_RUNS, &payload), None);
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let reason = "ä".repeat(1000);
+        let page = Suspension { sequence: 4, reason: Some(reason) }.page();
+        let back = Suspension::parse(&page).unwrap();
+        assert_eq!(back.reason.unwrap().len(), REASON_MAX);
+        assert_eq!(Suspension::parse(&[0; 4096]), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! The one verb that decides: [`Pair::keep`] makes the secondary hold extents as they are on the primary.
+//!
+//! Claims say who fills which extent now. Nobody waits for a claim while it holds one, so claims cannot lock each other
+//! up: a keeper takes what is free, fills and commits it, gives it back, and looks again; a mirrored write waits until
+//! its whole range is free and takes it at once.
+//!
+//! While an extent is claimed and not held its bytes on the primary stand still: a host write in PSUS(SP) must keep it
+//! first and in COPY must claim it. So what is read there is one instant, the split's.
+
+use std::ops::Range;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{EXTENT, Mode, Pair};
+use crate::store::{Durability, Patience, StoreError};
+
+/// Extents that one claim takes at most, so that others find their way between: 4 MiB.
+pub(super) const CLAIM_EXTENTS: u64 = (4 << 20) / EXTENT;
+
+/// Bytes that one read and write of a copy moves at most.
+const MOVE: u64 = 1 << 20;
+
+/// Who fills which extents now.
+#[derive(Default)]
+pub(super) struct Claims {
+    taken: Mutex<Vec<Range<u64>>>,
+    released: Condvar,
+}
+
+/// Extents that the owner alone may fill, until it is dropped.
+pub(super) struct Claim<'a> {
+    claims: &'a Claims,
+    runs: Vec<Range<u64>>,
+}
+
+impl Claim<'_> {
+    /// The claimed runs, ascending.
+    pub(super) fn runs(&self) -> &[Range<u64>] {
+        &self.runs
+    }
+
+    /// Gives back everything from `end` on. The claim is one run that contains `end`.
+    pub(super) fn shrink(&mut self, end: u64) {
+        let [run] = &mut self.runs[..] else { return };
+        let mut taken = self.claims.taken.lock();
+        if let Some(entry) = taken.iter_mut().find(|entry| **entry == *run) {
+            entry.end = end;
+        }
+        run.end = end;
+        drop(taken);
+        self.claims.released.notify_all();
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.claims.taken.lock().retain(|run| !self.runs.contains(run));
+        self.claims.released.notify_all();
+    }
+}
+
+/// The parts of `run` that no entry of `taken` overlaps.
+fn minus(run: Range<u64>, taken: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut parts = vec![run];
+    for cut in taken {
+        parts = parts
+            .into_iter()
+            .flat_map(|part| [part.start..part.end.min(cut.start), part.start.max(cut.end)..part.end])
+            .filter(|part| !part.is_empty())
+            .collect();
+    }
+    parts
+}
+
+impl Claims {
+    fn take(&self, taken: &mut Vec<Range<u64>>, runs: Vec<Range<u64>>) -> Claim<'_> {
+        taken.extend_from_slice(&runs);
+        Claim { claims: self, runs }
+    }
+
+    /// Takes all of `range`, when nobody has any of it.
+    pub(super) fn whole(&self, range: Range<u64>) -> Claim<'_> {
+        let mut taken = self.taken.lock();
+        while taken.iter().any(|run| run.start < range.end && range.start < run.end) {
+            self.released.wait(&mut taken);
+        }
+        self.take(&mut taken, vec![range])
+    }
+}
+
+impl Pair {
+    /// Claims up to `limit` extents of `range` that are not held, waiting while others have them all; `None` when all
+    /// are held.
+    pub(super) fn claim_absent(&self, range: Range<u64>, limit: u64) -> Option<Claim<'_>> {
+        let mut taken = self.claims.taken.lock();
+        loop {
+            let (mut runs, mut left, mut absent, mut at) = (Vec::new(), limit, false, range.start);
+            let held = self.held.read();
+            while let Some(run) = held.next_absent(at..range.end).filter(|_| left > 0) {
+                (absent, at) = (true, run.end);
+                for mut part in minus(run, &taken) {
+                    part.end = part.end.min(part.start.saturating_add(left));
+                    left -= part.end - part.start;
+                    if !part.is_empty() {
+                        runs.push(part);
+                    }
+                }
+            }
+            drop(held);
+            if !absent {
+                return None;
+            }
+            if !runs.is_empty() {
+                return Some(self.claims.take(&mut taken, runs));
+            }
+            self.claims.released.wait(&mut taken);
+        }
+    }
+
+    /// Claims the first run at or after extent `from` that is not held and that nobody has; does not wait.
+    pub(super) fn claim_next(&self, from: u64) -> Option<Claim<'_>> {
+        let mut taken = self.claims.taken.lock();
+        let held = self.held.read();
+        let mut at = from;
+        while let Some(run) = held.next_absent(at..held.extents()) {
+            at = run.end;
+            if let Some(part) = minus(run, &taken).into_iter().next() {
+                drop(held);
+                return Some(self.claims.take(&mut taken, vec![part]));
+            }
+        }
+        None
+    }
+
+    /// Waits until somebody gives a claim back, if anybody has one.
+    pub(super) fn wait_for_release(&self) {
+        let mut taken = self.claims.taken.lock();
+        if !taken.is_empty() {
+            self.claims.released.wait(&mut taken);
+        }
+    }
+
+    /// Makes the secondary hold `extents` as they were at the split, durably. False when the pair is not split any
+    /// more, because it could not be done and the pair is suspended: the caller looks at the mode again.
+    pub(super) fn keep(&self, extents: Range<u64>) -> bool {
+        while self.mode() == Mode::Split {
+            let Some(claim) = self.claim_absent(extents.clone(), CLAIM_EXTENTS) else {
+                return true;
+            };
+            if let Err(reason) = self.fill(claim.runs()) {
+                self.suspend(&reason);
+            }
+        }
+        self.held.read().contains_all(extents)
+    }
+
+    /// Copies claimed `runs` from the primary and commits them.
+    fn fill(&self, runs: &[Range<u64>]) -> Result<(), String> {
+        for run in runs {
+            self.copy_run(run).map_err(|error| format!("old data could not be kept: {error}"))?;
+        }
+        self.commit(runs).map_err(|error| format!("kept data could not be recorded: {error}"))
+    }
+
+    /// Copies the claimed `run` from the primary to the secondary. Holes stay holes.
+    pub(super) fn copy_run(&self, run: &Range<u64>) -> Result<(), StoreError> {
+        let bytes = self.bytes(run);
+        let mut buffer = Vec::new();
+        let mut at = bytes.start;
+        while at < bytes.end {
+            let data = if run.end - run.start == 1 { at..bytes.end } else { self.data_in(at..bytes.end)? };
+            if data.start > at {
+                self.secondary.discard(at, data.start - at)?;
+            }
+            at = data.start;
+            while at < data.end {
+                let length = MOVE.min(data.end - at);
+                buffer.resize(length as usize, 0);
+                self.primary.read(at, &mut buffer, Patience::Wait)?;
+                if buffer.iter().all(|byte| *byte == 0) {
+                    self.secondary.discard(at, length)?;
+                } else {
+                    self.secondary.write(at, &buffer, Durability::Cached, Patience::Wait)?;
+                }
+                at += length;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first run of data on the primary in `bytes`, which starts at an extent, widened to whole extents; empty, at
+    /// the end, if there is none.
+    pub(super) fn data_in(&self, bytes: Range<u64>) -> Result<Range<u64>, StoreError> {
+        let none = bytes.end..bytes.end;
+        let Some(data) = self.primary.next_data(bytes.start)?.filter(|data| data.start < bytes.end) else {
+            return Ok(none);
+        };
+        let start = (data.start / EXTENT * EXTENT).max(bytes.start);
+        Ok(start..data.end.max(start + 1).next_multiple_of(EXTENT).min(bytes.end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_claim_is_cut_out() {
+        assert_eq!(minus(0..10, &[2..4, 8..20, 4..5]), [0..2, 5..8]);
+        assert!(minus(3..5, &[0..4, 4..10]).is_empty());
+    }
+
+    #[test]
+    fn a_shrunk_claim_gives_its_tail_to_the_next() {
+        let claims = Claims::default();
+        let mut claim = claims.whole(0..100);
+        claim.shrink(10);
+        let tail = claims.whole(10..100);
+        drop(claim);
+        assert_eq!(claims.taken.lock().first(), Some(&(10..100)));
+        drop(tail);
+        assert!(claims.taken.lock().is_empty());
+    }
+}

@@ -1,0 +1,320 @@
+//! Pairs: a primary, a secondary, and the instant at which they part.
+//!
+//! Extents of [`EXTENT`] bytes are the unit. An extent is *held* when the secondary has its own bytes of it; the set of
+//! held extents is the whole difference between a split that was answered a moment ago and one whose copy is complete.
+//! The laws, and who keeps them:
+//!
+//! 1. **Held is for ever, within a generation.** Extents enter the set ([`keep`], [`copier`], a host write of whole
+//!    extents to the secondary), never leave it, and a new relation starts with the empty set.
+//! 2. **Durable before relied on.** An extent enters the set after its bytes on the secondary were flushed and, after
+//!    that, the record that it is held ([`commit`]). The primary's old bytes are overwritten only after the extent is in
+//!    the set. So at power loss every extent is either held in full, or still old on the primary.
+//! 3. **One claim, one filler.** Whoever fills an extent claims it first; others wait for that extent alone. Host write,
+//!    copier, prefetch and secondary writer use the same verb, so no two of them need to agree on anything.
+//! 4. **A reader of the secondary looks afterwards.** It reads an extent that is not held from the primary, and then
+//!    looks whether it still is not held and the mode still is what it was. By law 2 an overwrite comes after both, so
+//!    bytes that pass the look are of the split instant; else it reads again, each time with one more extent held.
+//! 5. **A flip waits for host writes.** Every host write holds [`Pair::gate`] for reading; what starts or ends a relation
+//!    takes it for writing. The new state is made durable *before* that moment, so no host write waits for a device: a
+//!    crash in between leaves a split that nobody was told of, at an instant as good as any.
+//! 6. **Errors suspend, durably, before the primary moves on.** If an old extent cannot be kept, PSUE is recorded first,
+//!    the secondary is refused, and then the host's write is done. If not even that can be recorded, a restart would
+//!    serve a wrong image as the split instant; a wrong image is worse than a refused write, so then the primary
+//!    refuses writes ([`Mode::Sealed`]) until the pair is deleted.
+//!
+//! A pair has no threads and no clock. Four kinds of method: verbs ([`Pair::start_copy`], [`Pair::quick_split`],
+//! [`Pair::delete`], [`Pair::close`]), which may sleep; the sides, which are [`Block`]s for hosts; the work behind
+//! ([`Pair::copy_step`], [`Pair::prefetch`]), called by threads that the owner paces; and questions ([`Pair::status`],
+//! [`Pair::wait`]). Locks, in the order in which they may be taken: verbs, copier, gate, claims or control, record, held.
+
+mod bitmap;
+mod commit;
+mod copier;
+mod format;
+mod keep;
+#[cfg(test)]
+mod model;
+mod record;
+mod side;
+mod state;
+#[cfg(test)]
+mod testing;
+mod verbs;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::store::StoreError;
+use crate::volume::Block;
+use bitmap::ExtentSet;
+use commit::Batches;
+use keep::Claims;
+use record::Record;
+
+pub use copier::Progress;
+pub use record::Homes;
+pub use side::{PrimarySide, SecondarySide};
+pub use state::{Answer, State, Verb};
+pub use verbs::Split;
+
+/// Bytes of an extent, the unit in which old data is kept.
+pub const EXTENT: u64 = 64 << 10;
+
+/// How the sides treat what hosts ask: what a [`State`] means on the way of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Mode {
+    /// SMPL, PSUS: each side is its own volume.
+    Apart,
+    /// COPY, PAIR: writes to the primary go to both; the secondary is read only.
+    Mirror,
+    /// PSUS(SP).
+    Split,
+    /// PSUE: the primary is its own volume, the secondary is not served.
+    Stopped,
+    /// PSUE that could not be recorded: the primary refuses writes too.
+    Sealed,
+    /// Closed: nothing is served.
+    Closed,
+}
+
+impl Mode {
+    const ALL: [Self; 6] =
+        [Self::Apart, Self::Mirror, Self::Split, Self::Stopped, Self::Sealed, Self::Closed];
+    const BITS: u32 = 3;
+    const MASK: u64 = (1 << Self::BITS) - 1;
+
+    fn of(state: State) -> Self {
+        match state {
+            State::Smpl | State::Psus => Self::Apart,
+            State::Copy | State::Pair => Self::Mirror,
+            State::PsusSp => Self::Split,
+            State::Psue => Self::Stopped,
+        }
+    }
+}
+
+/// A mode, and which one: every change makes a new value, so that one who looks twice notices.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Epoch(u64);
+
+impl Epoch {
+    fn mode(self) -> Mode {
+        Mode::ALL[(self.0 & Mode::MASK) as usize]
+    }
+
+    fn next(self, mode: Mode) -> Self {
+        Self(((self.0 >> Mode::BITS) + 1) << Mode::BITS | mode as u64)
+    }
+}
+
+/// What people see of a pair, and what its verbs decide by.
+#[derive(Debug)]
+struct Control {
+    state: State,
+    split_at: Option<Timestamp>,
+    error: Option<String>,
+    /// A new state is durable, or may be, that has not taken effect yet.
+    armed: bool,
+}
+
+/// Why a pair did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PairError {
+    /// The state does not allow it.
+    #[error("the pair is in {state}: {why}")]
+    Refused {
+        /// The state.
+        state: State,
+        /// Why not, and what to do.
+        why: &'static str,
+    },
+    /// The volumes cannot be a pair.
+    #[error(
+        "primary and secondary must have the same size and block size: make the secondary anew like the primary"
+    )]
+    Unequal,
+    /// A store failed.
+    #[error("the pair could not do it: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// Where a pair stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Pair state.
+    pub state: State,
+    /// Length of either side in bytes.
+    pub total_bytes: u64,
+    /// Bytes that the secondary has of its own.
+    pub copied_bytes: u64,
+    /// Bytes still to be copied.
+    pub dirty_bytes: u64,
+    /// When it was split.
+    pub split_at: Option<Timestamp>,
+    /// Why it is suspended.
+    pub error: Option<String>,
+}
+
+impl Status {
+    /// How much of the copy is done, 0.0 to 1.0.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)] // shown to people
+    pub fn progress(&self) -> f64 {
+        if self.total_bytes == 0 { 1.0 } else { self.copied_bytes as f64 / self.total_bytes as f64 }
+    }
+}
+
+/// Two volumes and their relation. See the module.
+pub struct Pair {
+    primary: Arc<dyn Block>,
+    secondary: Arc<dyn Block>,
+    /// Length of either side in bytes.
+    length: u64,
+    /// One verb at a time.
+    verbs: Mutex<()>,
+    /// Held for reading by every host write, for writing by a flip.
+    gate: RwLock<()>,
+    /// The [`Epoch`]; written under `control`.
+    epoch: AtomicU64,
+    control: Mutex<Control>,
+    changed: Condvar,
+    record: Mutex<Record>,
+    held: RwLock<ExtentSet>,
+    claims: Claims,
+    batches: Batches,
+    /// Where the copier looks next; held while it copies.
+    copier: Mutex<u64>,
+}
+
+impl Pair {
+    /// Where the pair stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let control = self.control.lock();
+        let held = (self.held.read().count() * EXTENT).min(self.length);
+        let copied_bytes = match control.state {
+            State::Smpl => 0,
+            State::Pair | State::Psus => self.length,
+            State::Copy | State::PsusSp | State::Psue => held,
+        };
+        let dirty_bytes = if control.state == State::Smpl { 0 } else { self.length - copied_bytes };
+        Status {
+            state: control.state,
+            total_bytes: self.length,
+            copied_bytes,
+            dirty_bytes,
+            split_at: control.split_at,
+            error: control.error.clone(),
+        }
+    }
+
+    /// Pair state.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.control.lock().state
+    }
+
+    /// Sleeps until the pair is in `state`, `timeout` at the longest; tells whether it is.
+    #[must_use]
+    pub fn wait(&self, state: State, timeout: Duration) -> bool {
+        let mut control = self.control.lock();
+        !self.changed.wait_while_for(&mut control, |control| control.state != state, timeout).timed_out()
+    }
+
+    /// What hosts of the primary use.
+    #[must_use]
+    pub fn primary_side(self: &Arc<Self>) -> Arc<dyn Block> {
+        Arc::new(PrimarySide::new(Arc::clone(self)))
+    }
+
+    /// What hosts of the secondary use.
+    #[must_use]
+    pub fn secondary_side(self: &Arc<Self>) -> Arc<dyn Block> {
+        Arc::new(SecondarySide::new(Arc::clone(self)))
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::SeqCst))
+    }
+
+    fn mode(&self) -> Mode {
+        self.epoch().mode()
+    }
+
+    /// Goes to `state`; the caller has made it durable, and holds the gate where the law asks for it.
+    fn enter(&self, control: &mut Control, state: State, mode: Mode) {
+        control.state = state;
+        self.epoch.store(self.epoch().next(mode).0, Ordering::SeqCst);
+        self.changed.notify_all();
+    }
+
+    /// Suspends the pair because of `reason`, durably if that is possible at all.
+    fn suspend(&self, reason: &str) {
+        let mut control = self.control.lock();
+        if control.state == State::Psue {
+            return;
+        }
+        let mode = match self.record.lock().suspend(reason) {
+            Ok(()) => Mode::Stopped,
+            Err(error) => {
+                tracing::error!(%error, "a suspended pair could not be recorded");
+                // What a restart would find: a split image that the primary's next write would spoil, or a mirror,
+                // which a restart copies anew whatever happened to it.
+                let split = match self.mode() {
+                    Mode::Split => true,
+                    Mode::Mirror => control.armed,
+                    _ => false,
+                };
+                if split { Mode::Sealed } else { Mode::Stopped }
+            }
+        };
+        tracing::warn!(reason, "pair suspended");
+        control.error = Some(reason.to_owned());
+        self.enter(&mut control, State::Psue, mode);
+    }
+
+    /// Why the secondary is not served.
+    fn refused(&self) -> StoreError {
+        let reason = self.control.lock().error.clone().unwrap_or_default();
+        StoreError::Corrupt(format!("the pair is suspended (PSUE), its image is not whole: {reason}"))
+    }
+
+    /// The range lies within the volume.
+    fn check(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        match offset.checked_add(length) {
+            Some(end) if end <= self.length => Ok(()),
+            _ => Err(StoreError::OutOfRange { offset, length, store: self.length }),
+        }
+    }
+
+    /// Every extent.
+    fn extents(&self) -> Range<u64> {
+        0..self.length.div_ceil(EXTENT)
+    }
+
+    /// The bytes of `extents`, cut at the end of the volume.
+    fn bytes(&self, extents: &Range<u64>) -> Range<u64> {
+        extents.start * EXTENT..(extents.end * EXTENT).min(self.length)
+    }
+}
+
+/// The extents that `offset..offset + length` touches.
+fn touched(offset: u64, length: u64) -> Range<u64> {
+    offset / EXTENT..(offset + length).div_ceil(EXTENT)
+}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pair")
+            .field("control", &*self.control.lock())
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,316 @@
+//! The pair against a naive model: two vectors of stamps, with what each block may be after a crash.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::testing::{BLOCK, Rig, stamps, write};
+use super::{Pair, Progress, State};
+use crate::volume::Block;
+
+/// Four extents and a third of one.
+const BLOCKS: u64 = 4 * 16 + 5;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write { secondary: bool, block: u64, count: u64 },
+    Discard { secondary: bool, block: u64, count: u64 },
+    Flush { secondary: bool },
+    StartCopy,
+    Split,
+    Copy { budget: u64 },
+    Prefetch { block: u64, count: u64 },
+    Delete,
+    Close,
+    Die { changes: i64 },
+    Crash { power: bool, seed: u64 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let run = || (0..BLOCKS).prop_flat_map(|block| (Just(block), 1..=(BLOCKS - block).min(40)));
+    let step = prop_oneof![
+        8 => (any::<bool>(), run())
+            .prop_map(|(secondary, (block, count))| Step::Write { secondary, block, count }),
+        2 => (any::<bool>(), run())
+            .prop_map(|(secondary, (block, count))| Step::Discard { secondary, block, count }),
+        2 => any::<bool>().prop_map(|secondary| Step::Flush { secondary }),
+        1 => Just(Step::StartCopy),
+        3 => Just(Step::Split),
+        4 => (1u64..200_000).prop_map(|budget| Step::Copy { budget }),
+        1 => run().prop_map(|(block, count)| Step::Prefetch { block, count }),
+        1 => Just(Step::Delete),
+        1 => Just(Step::Close),
+        3 => (1i64..12).prop_map(|changes| Step::Die { changes }),
+        3 => (any::<bool>(), any::<u64>()).prop_map(|(power, seed)| Step::Crash { power, seed }),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+/// What a block may be.
+#[derive(Clone, Debug)]
+struct May {
+    /// Read now, or after the process was killed.
+    now: Vec<u64>,
+    /// After a power loss.
+    durable: Vec<u64>,
+}
+
+#[derive(Clone)]
+struct Volume(Vec<May>);
+
+impl Volume {
+    fn known(stamps: Vec<u64>) -> Self {
+        Self(stamps.into_iter().map(|stamp| May { now: vec![stamp], durable: vec![stamp] }).collect())
+    }
+
+    fn put(&mut self, block: u64, count: u64, stamp: u64, certain: bool) {
+        for may in &mut self.0[block as usize..(block + count) as usize] {
+            if certain {
+                may.now.clear();
+            }
+            may.now.push(stamp);
+            may.durable.push(stamp);
+        }
+    }
+
+    fn flushed(&mut self) {
+        self.0.iter_mut().for_each(|may| may.durable.clone_from(&may.now));
+    }
+
+    fn check(&self, found: &[u64], power: bool, what: &str) {
+        for (block, (may, found)) in self.0.iter().zip(found).enumerate() {
+            let allowed = if power { &may.durable } else { &may.now };
+            assert!(allowed.contains(found), "{what} block {block} is {found}, may be {allowed:?}");
+        }
+    }
+}
+
+struct World {
+    rig: Rig,
+    pair: Arc<Pair>,
+    primary: Volume,
+    /// Meaningless in COPY and PAIR.
+    secondary: Volume,
+    state: State,
+    /// Where the verb that died would have led.
+    attempted: Option<State>,
+    stamp: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let rig = Rig::new(BLOCKS);
+        let pair = rig.create();
+        let blank = Volume::known(vec![0; BLOCKS as usize]);
+        Self {
+            rig,
+            pair,
+            primary: blank.clone(),
+            secondary: blank,
+            state: State::Smpl,
+            attempted: None,
+            stamp: 0,
+        }
+    }
+
+    fn sides(&self) -> [Arc<dyn Block>; 2] {
+        [self.pair.primary_side(), self.pair.secondary_side()]
+    }
+
+    fn mirrors(&self) -> bool {
+        matches!(self.state, State::Copy | State::Pair)
+    }
+
+    fn change(&mut self, secondary: bool, block: u64, count: u64, discard: bool) {
+        self.stamp += u64::from(!discard);
+        let stamp = if discard { 0 } else { self.stamp };
+        let side = &self.sides()[usize::from(secondary)];
+        let outcome = match discard {
+            true => side.discard(block * BLOCK, count * BLOCK),
+            false => write(&**side, block, count, stamp),
+        };
+        if secondary && self.mirrors() {
+            assert!(outcome.is_err(), "a mirror took a write");
+            return;
+        }
+        let dead = self.rig.machine.is_dead();
+        assert!(outcome.is_ok() || dead, "{outcome:?}");
+        let volume = if secondary { &mut self.secondary } else { &mut self.primary };
+        volume.put(block, count, stamp, outcome.is_ok() && !dead);
+    }
+
+    fn flush(&mut self, secondary: bool) {
+        let outcome = self.sides()[usize::from(secondary)].flush();
+        if outcome.is_ok() && !self.rig.machine.is_dead() {
+            if secondary { self.secondary.flushed() } else { self.primary.flushed() }
+        }
+    }
+
+    /// A verb that leads to `next` was answered by `done`.
+    fn verb(&mut self, next: State, done: bool) {
+        match done {
+            true => self.state = next,
+            false => {
+                assert!(self.rig.machine.is_dead(), "{next} refused in {}", self.state);
+                self.attempted = Some(next);
+            }
+        }
+    }
+
+    fn split(&mut self) {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let next = match self.state {
+            State::Smpl | State::Copy => State::PsusSp,
+            State::Pair => State::Psus,
+            _ => return,
+        };
+        let done = self.pair.quick_split(now, &|| Duration::ZERO).is_ok();
+        if done {
+            self.secondary = self.primary.clone();
+        }
+        self.verb(next, done);
+    }
+
+    fn copy(&mut self, budget: u64) {
+        let next = match self.state {
+            State::Copy => State::Pair,
+            State::PsusSp => State::Psus,
+            _ => {
+                assert_eq!(self.pair.copy_step(budget), Progress::Idle);
+                return;
+            }
+        };
+        match self.pair.copy_step(budget) {
+            Progress::Whole => self.state = next,
+            Progress::Copied { .. } => {}
+            Progress::Idle => self.verb(next, false),
+        }
+    }
+
+    fn delete(&mut self) {
+        if self.state == State::PsusSp {
+            assert!(self.pair.delete().is_err());
+            return;
+        }
+        let done = self.pair.delete().is_ok();
+        if done && self.mirrors() {
+            // What a mirror left behind is whatever it is.
+            self.rig.secondary.settle();
+            self.secondary = Volume::known(stamps(&*self.rig.secondary, 0, BLOCKS));
+        }
+        self.verb(State::Smpl, done);
+    }
+
+    fn restart(&mut self, power: bool, seed: u64, clean: bool) {
+        self.rig.crash(power, seed);
+        self.pair = self.rig.open();
+        let before = if self.mirrors() && !clean { State::Copy } else { self.state };
+        let found = self.pair.state();
+        let attempted = self.attempted.take();
+        assert!(
+            found == before
+                || Some(found) == attempted.map(|to| if to == State::Pair { State::Copy } else { to }),
+            "{found} after {before}, tried {attempted:?}"
+        );
+        if found != self.state
+            && attempted.is_some()
+            && matches!(found, State::PsusSp | State::Psus)
+            && self.state != State::PsusSp
+        {
+            // Armed: the split that nobody was told of shows the primary as it was when the machine died.
+            self.secondary = self.primary.clone();
+        }
+        if found == State::Smpl && self.mirrors() {
+            self.rig.secondary.settle();
+            self.secondary = Volume::known(stamps(&*self.rig.secondary, 0, BLOCKS));
+        }
+        self.state = found;
+        let [primary, secondary] = self.sides();
+        let collapse = |volume: &mut Volume, found: Vec<u64>, what| {
+            volume.check(&found, power, what);
+            for (may, found) in volume.0.iter_mut().zip(found) {
+                may.now = vec![found];
+                if power {
+                    may.durable = vec![found];
+                }
+            }
+        };
+        collapse(&mut self.primary, stamps(&*primary, 0, BLOCKS), "restarted primary");
+        if !self.mirrors() {
+            collapse(&mut self.secondary, stamps(&*secondary, 0, BLOCKS), "restarted secondary");
+        }
+    }
+
+    fn check(&self) {
+        let [primary, secondary] = self.sides();
+        assert_eq!(self.pair.state(), self.state);
+        self.primary.check(&stamps(&*primary, 0, BLOCKS), false, "primary");
+        if !self.mirrors() {
+            self.secondary.check(&stamps(&*secondary, 0, BLOCKS), false, "secondary");
+        }
+        if self.state == State::Pair {
+            assert_eq!(stamps(&*secondary, 0, BLOCKS), stamps(&*primary, 0, BLOCKS), "the mirror differs");
+        }
+        // What is said to be a hole reads as zeros.
+        let mut at = 0;
+        while at < BLOCKS * BLOCK && !self.mirrors() {
+            let data = secondary.next_data(at).unwrap().unwrap_or(BLOCKS * BLOCK..BLOCKS * BLOCK);
+            for block in at / BLOCK..data.start / BLOCK {
+                assert!(self.secondary.0[block as usize].now.contains(&0), "block {block} is no hole");
+            }
+            at = data.end;
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        let dead = self.rig.machine.is_dead();
+        match step {
+            Step::Crash { power, seed } => return self.restart(power, seed, false),
+            Step::Die { changes } if !dead => return self.rig.machine.arm(changes),
+            _ if dead => return,
+            Step::Write { secondary, block, count } => self.change(secondary, block, count, false),
+            Step::Discard { secondary, block, count } => self.change(secondary, block, count, true),
+            Step::Flush { secondary } => self.flush(secondary),
+            Step::StartCopy if self.state == State::Smpl => {
+                let done = self.pair.start_copy().is_ok();
+                self.verb(State::Copy, done);
+            }
+            Step::StartCopy | Step::Die { .. } => {}
+            Step::Split => self.split(),
+            Step::Copy { budget } => self.copy(budget),
+            Step::Prefetch { block, count } => {
+                let fetched = self.pair.prefetch(block * BLOCK, count * BLOCK);
+                assert!(fetched.is_ok() || self.rig.machine.is_dead());
+            }
+            Step::Delete => self.delete(),
+            Step::Close => {
+                if self.pair.close().is_ok() && !self.rig.machine.is_dead() {
+                    self.primary.flushed();
+                    if !self.mirrors() {
+                        self.secondary.flushed();
+                    }
+                    self.restart(true, 1, true);
+                } else {
+                    // It died in the flush or the record, so it may count as closed or not.
+                    self.attempted = Some(self.state);
+                }
+            }
+        }
+        if !self.rig.machine.is_dead() {
+            self.check();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn both_sides_always_equal_the_model(steps in steps()) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The sides of a pair, as hosts see them: two [`Block`]s.
+//!
+//! | state | write to the primary | secondary is read from | write to the secondary |
+//! |---|---|---|---|
+//! | SMPL, PSUS | primary | secondary | secondary |
+//! | COPY, PAIR | primary, then what is held on the secondary | secondary | refused: read only |
+//! | PSUS(SP) | old data kept first, then primary | secondary where held, else primary | secondary only; the rest of an extent is fetched first |
+//! | PSUE | primary | refused | refused |
+//!
+//! With [`Patience::Now`] a write passes only where it goes straight to one volume; whatever has to keep, claim or
+//! write twice is [`StoreError::WouldBlock`] before anything has happened.
+//!
+//! Mirrored writes claim their extents, so two that overlap reach both volumes in one order, and the copier sees either
+//! none or all of each. A flush of the primary in COPY and PAIR flushes both; a flush of the secondary in PSUS(SP)
+//! flushes both too, because part of its image is the primary's: after it the whole image is stable.
+
+use std::fmt;
+use std::iter;
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::RwLockReadGuard;
+
+use super::keep::CLAIM_EXTENTS;
+use super::{EXTENT, Mode, Pair, touched};
+use crate::store::{Durability, Patience, StoreError};
+use crate::units::BlockSize;
+use crate::volume::Block;
+
+/// What a host does to a range.
+#[derive(Clone, Copy)]
+enum Change<'a> {
+    Write(&'a [u8], Durability),
+    Discard,
+}
+
+impl Change<'_> {
+    /// Does the part `part` of the change, which as a whole begins at `offset`.
+    fn apply(
+        self,
+        block: &dyn Block,
+        offset: u64,
+        part: Range<u64>,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Write(data, durability) => {
+                #[allow(clippy::cast_possible_truncation)] // within `data`
+                let within = (part.start - offset) as usize..(part.end - offset) as usize;
+                block.write(part.start, &data[within], durability, patience)
+            }
+            Self::Discard => block.discard(part.start, part.end - part.start),
+        }
+    }
+}
+
+/// The primary of a pair.
+pub struct PrimarySide(Arc<Pair>);
+
+/// The secondary of a pair.
+pub struct SecondarySide(Arc<Pair>);
+
+impl PrimarySide {
+    pub(super) fn new(pair: Arc<Pair>) -> Self {
+        Self(pair)
+    }
+}
+
+impl SecondarySide {
+    pub(super) fn new(pair: Arc<Pair>) -> Self {
+        Self(pair)
+    }
+}
+
+const READ_ONLY: &str = "the volume is the secondary of a running copy; split the pair to write to it";
+
+impl Pair {
+    fn pass_gate(&self, patience: Patience) -> Result<RwLockReadGuard<'_, ()>, StoreError> {
+        match patience {
+            Patience::Now => self.gate.try_read().ok_or(StoreError::WouldBlock),
+            Patience::Wait => Ok(self.gate.read()),
+        }
+    }
+
+    fn change_primary(
+        &self,
+        change: Change<'_>,
+        range: Range<u64>,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        self.check(range.start, range.end - range.start)?;
+        let _gate = self.pass_gate(patience)?;
+        let extents = touched(range.start, range.end - range.start);
+        loop {
+            match self.mode() {
+                Mode::Apart | Mode::Stopped => break,
+                Mode::Split if self.held.read().contains_all(extents.clone()) => break,
+                Mode::Split | Mode::Mirror if patience == Patience::Now => {
+                    return Err(StoreError::WouldBlock);
+                }
+                Mode::Split => {
+                    if self.keep(extents.clone()) {
+                        break;
+                    }
+                }
+                Mode::Mirror => return self.change_both(change, range),
+                Mode::Sealed | Mode::Closed => return Err(StoreError::Stopped),
+            }
+        }
+        change.apply(&*self.primary, range.start, range, patience)
+    }
+
+    /// Does a change to the primary and, where extents are held, to the secondary.
+    fn change_both(&self, change: Change<'_>, range: Range<u64>) -> Result<(), StoreError> {
+        let extents = touched(range.start, range.end - range.start);
+        let _claim = self.claims.whole(extents.clone());
+        change.apply(&*self.primary, range.start, range.clone(), Patience::Wait)?;
+        let mut at = extents.start;
+        while at < extents.end {
+            let (held, end) = self.held.read().run(at, extents.end);
+            if held {
+                let bytes = self.bytes(&(at..end));
+                let part = bytes.start.max(range.start)..bytes.end.min(range.end);
+                if let Err(error) = change.apply(&*self.secondary, range.start, part, Patience::Wait) {
+                    self.suspend(&format!("a write could not be mirrored: {error}"));
+                    return if self.mode() == Mode::Sealed { Err(StoreError::Stopped) } else { Ok(()) };
+                }
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn flush_primary(&self) -> Result<(), StoreError> {
+        self.primary.flush()?;
+        match self.mode() {
+            Mode::Mirror => {
+                if let Err(error) = self.secondary.flush() {
+                    self.suspend(&format!("the mirror could not be flushed: {error}"));
+                }
+                Ok(())
+            }
+            Mode::Closed => Err(StoreError::Stopped),
+            Mode::Apart | Mode::Split | Mode::Stopped | Mode::Sealed => Ok(()),
+        }
+    }
+
+    fn change_secondary(
+        &self,
+        change: Change<'_>,
+        range: Range<u64>,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        self.check(range.start, range.end - range.start)?;
+        let _gate = self.pass_gate(patience)?;
+        let extents = touched(range.start, range.end - range.start);
+        match self.mode() {
+            Mode::Apart => {}
+            Mode::Split if self.held.read().contains_all(extents) => {}
+            Mode::Split if patience == Patience::Now => return Err(StoreError::WouldBlock),
+            Mode::Split => return self.change_split(change, range),
+            Mode::Mirror => return Err(StoreError::ReadOnly(READ_ONLY)),
+            Mode::Stopped | Mode::Sealed => return Err(self.refused()),
+            Mode::Closed => return Err(StoreError::Stopped),
+        }
+        change.apply(&*self.secondary, range.start, range, patience)
+    }
+
+    /// Changes the secondary while extents of `range` may not be held. The rest of the extents at its edges is fetched;
+    /// the extents that it covers whole need no old data: they are filled with the new, and held from then on.
+    fn change_split(&self, change: Change<'_>, range: Range<u64>) -> Result<(), StoreError> {
+        let all = touched(range.start, range.end - range.start);
+        let first = range.start.div_ceil(EXTENT);
+        let last = if range.end == self.length { all.end } else { range.end / EXTENT };
+        let whole = first.min(all.end)..last.max(first.min(all.end));
+        for edge in [all.start..whole.start, whole.end..all.end] {
+            if !self.keep(edge) {
+                return Err(self.refused());
+            }
+        }
+        let limit = match change {
+            Change::Write(..) => CLAIM_EXTENTS,
+            Change::Discard => u64::MAX,
+        };
+        let mut filled: Vec<Range<u64>> = Vec::new();
+        while let Some(claim) = self.claim_absent(whole.clone(), limit) {
+            for run in claim.runs() {
+                // Not held yet: a failure here leaves the image as it was.
+                change.apply(&*self.secondary, range.start, self.bytes(run), Patience::Wait)?;
+            }
+            if let Err(reason) = self.commit(claim.runs()) {
+                self.suspend(&format!("written data could not be recorded: {reason}"));
+                return Err(self.refused());
+            }
+            filled.extend_from_slice(claim.runs());
+        }
+        filled.sort_by_key(|run| run.start);
+        let mut at = range.start;
+        for run in filled.iter().map(|run| self.bytes(run)).chain(iter::once(range.end..range.end)) {
+            if at < run.start {
+                change.apply(&*self.secondary, range.start, at..run.start, Patience::Wait)?;
+            }
+            at = run.end;
+        }
+        Ok(())
+    }
+
+    /// Calls `read` until the epoch before and after it is the same one, with what the mode makes of the secondary.
+    fn looking<T>(&self, mut read: impl FnMut(bool) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        loop {
+            let epoch = self.epoch();
+            let outcome = match epoch.mode() {
+                Mode::Apart | Mode::Mirror => read(false),
+                Mode::Split => read(true),
+                Mode::Stopped | Mode::Sealed => return Err(self.refused()),
+                Mode::Closed => return Err(StoreError::Stopped),
+            };
+            if self.epoch() == epoch {
+                return outcome;
+            }
+        }
+    }
+
+    /// Reads the split image: held extents from the secondary, others from the primary if they still are not held
+    /// afterwards.
+    fn read_split(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+        let range = offset..offset + buffer.len() as u64;
+        let extents = touched(offset, buffer.len() as u64);
+        let mut at = extents.start;
+        while at < extents.end {
+            let (held, end) = self.held.read().run(at, extents.end);
+            let bytes = self.bytes(&(at..end));
+            let part = bytes.start.max(range.start)..bytes.end.min(range.end);
+            #[allow(clippy::cast_possible_truncation)] // within `buffer`
+            let target = &mut buffer[(part.start - offset) as usize..(part.end - offset) as usize];
+            if held {
+                self.secondary.read(part.start, target, patience)?;
+            } else {
+                self.primary.read(part.start, target, patience)?;
+                if !self.held.read().contains_none(at..end) {
+                    continue;
+                }
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// The first run at or after `offset` where the split image may have data.
+    fn next_data_split(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        let extents = self.extents();
+        let mut at = offset;
+        while at < self.length {
+            let first = at / EXTENT;
+            let (held, end) = self.held.read().run(first, extents.end);
+            let side = if held { &self.secondary } else { &self.primary };
+            let data = side.next_data(at)?;
+            if !held && !self.held.read().contains_none(first..end) {
+                continue;
+            }
+            let limit = self.bytes(&(first..end)).end;
+            if let Some(data) = data.filter(|data| data.start < limit) {
+                return Ok(Some(data.start.max(at)..data.end.min(limit)));
+            }
+            at = limit;
+        }
+        Ok(None)
+    }
+}
+
+impl Block for PrimarySide {
+    fn block_size(&self) -> BlockSize {
+        self.0.primary.block_size()
+    }
+
+    fn length(&self) -> u64 {
+        self.0.length
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+        self.0.primary.read(offset, buffer, patience)
+    }
+
+    fn write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        durability: Durability,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        let end = offset.saturating_add(data.len() as u64);
+        self.0.change_primary(Change::Write(data, durability), offset..end, patience)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.0.flush_primary()
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        let range = offset..offset.saturating_add(length);
+        self.0.change_primary(Change::Discard, range, Patience::Wait)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        self.0.primary.next_data(offset)
+    }
+}
+
+impl Block for SecondarySide {
+    fn block_size(&self) -> BlockSize {
+        self.0.secondary.block_size()
+    }
+
+    fn length(&self) -> u64 {
+        self.0.length
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+        self.0.check(offset, buffer.len() as u64)?;
+        self.0.looking(|split| {
+            if split {
+                self.0.read_split(offset, buffer, patience)
+            } else {
+                self.0.secondary.read(offset, buffer, patience)
+            }
+        })
+    }
+
+    fn write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        durability: Durability,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        let end = offset.saturating_add(data.len() as u64);
+        self.0.change_secondary(Change::Write(data, durability), offset..end, patience)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        match self.0.mode() {
+            Mode::Apart | Mode::Mirror => {}
+            Mode::Split => self.0.primary.flush()?,
+            Mode::Stopped | Mode::Sealed => return Err(self.0.refused()),
+            Mode::Closed => return Err(StoreError::Stopped),
+        }
+        self.0.secondary.flush()
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        let range = offset..offset.saturating_add(length);
+        self.0.change_secondary(Change::Discard, range, Patience::Wait)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        self.0.looking(|split| {
+            if split { self.0.next_data_split(offset) } else { self.0.secondary.next_data(offset) }
+        })
+    }
+}
+
+impl fmt::Debug for PrimarySide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "primary of {:?}", self.0)
+    }
+}
+
+impl fmt::Debug for SecondarySide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "secondary of {:?}", self.0)
+    }
+}

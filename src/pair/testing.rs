@@ -1,0 +1,317 @@
+//! A disk for tests: what is seen and what is durable are two images, and everything can stop at the n-th change.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{Homes, Pair, PairError};
+use crate::store::{Durability, Patience, Store, StoreError};
+use crate::units::BlockSize;
+use crate::volume::Block;
+
+/// splitmix64: a small deterministic generator.
+pub(super) fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *seed;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// What all disks of one machine share: the change at which it dies.
+#[derive(Debug)]
+pub(super) struct Machine {
+    fuse: AtomicI64,
+    dead: AtomicBool,
+}
+
+impl Machine {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { fuse: AtomicI64::new(i64::MAX), dead: AtomicBool::new(false) })
+    }
+
+    /// The machine dies in its `changes`-th change from now.
+    pub(super) fn arm(&self, changes: i64) {
+        self.fuse.store(changes, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    fn revive(&self) {
+        self.arm(i64::MAX);
+        self.dead.store(false, Ordering::SeqCst);
+    }
+
+    /// How much of a change of `length` bytes happens.
+    fn change(&self, length: usize) -> Result<usize, StoreError> {
+        if self.is_dead() {
+            return Err(dead());
+        }
+        if self.fuse.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.dead.store(true, Ordering::SeqCst);
+            return Ok(length / 2);
+        }
+        Ok(length)
+    }
+}
+
+fn dead() -> StoreError {
+    StoreError::Io(io::Error::other("the machine is dead"))
+}
+
+#[derive(Debug, Default)]
+struct Image {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    dirty: BTreeSet<usize>,
+}
+
+/// A disk of a [`Machine`] whose un-flushed writes may be lost, unit by unit.
+#[derive(Debug)]
+pub(super) struct Disk {
+    machine: Arc<Machine>,
+    /// Bytes that are written whole or not at all.
+    unit: usize,
+    image: Mutex<Image>,
+    /// Writes, discards and growth fail for want of space.
+    pub(super) full: AtomicBool,
+    /// Flushes and writes fail.
+    pub(super) broken: AtomicBool,
+    pub(super) flushes: AtomicU64,
+}
+
+impl Disk {
+    pub(super) fn new(machine: &Arc<Machine>, unit: usize, length: usize) -> Arc<Self> {
+        let image = Image { live: vec![0; length], durable: vec![0; length], dirty: BTreeSet::new() };
+        Arc::new(Self {
+            machine: Arc::clone(machine),
+            unit,
+            image: Mutex::new(image),
+            full: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            flushes: AtomicU64::new(0),
+        })
+    }
+
+    /// What a restart finds: after a power loss each un-flushed unit is old or new as `seed` has it.
+    fn restart(&self, power: bool, seed: &mut u64) {
+        if !power {
+            return;
+        }
+        let image = &mut *self.image.lock();
+        for unit in std::mem::take(&mut image.dirty) {
+            let range = unit * self.unit..((unit + 1) * self.unit).min(image.live.len());
+            if random(seed) & 1 == 0 {
+                image.live[range.clone()].copy_from_slice(&image.durable[range.clone()]);
+            }
+            image.durable[range.clone()].copy_from_slice(&image.live[range]);
+        }
+    }
+
+    fn put(&self, offset: u64, data: &[u8], durability: Durability) -> Result<(), StoreError> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(StoreError::Io(io::Error::other("broken")));
+        }
+        let mut image = self.image.lock();
+        let offset = offset as usize;
+        let (length, store) = (data.len() as u64, image.live.len() as u64);
+        if offset + data.len() > image.live.len() {
+            return Err(StoreError::OutOfRange { offset: offset as u64, length, store });
+        }
+        let done = self.machine.change(data.len())? / self.unit * self.unit;
+        let done = if self.machine.is_dead() { done } else { data.len() };
+        image.live[offset..offset + done].copy_from_slice(&data[..done]);
+        if done > 0 {
+            image.dirty.extend(offset / self.unit..=(offset + done - 1) / self.unit);
+        }
+        if durability == Durability::Stable && done == data.len() {
+            image.durable[offset..offset + done].copy_from_slice(data);
+        }
+        if self.machine.is_dead() { Err(dead()) } else { Ok(()) }
+    }
+
+    fn bytes(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let image = self.image.lock();
+        let (length, store) = (buffer.len() as u64, image.live.len() as u64);
+        let found = image.live.get(offset as usize..offset as usize + buffer.len());
+        buffer.copy_from_slice(found.ok_or(StoreError::OutOfRange { offset, length, store })?);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(StoreError::Stopped);
+        }
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        self.machine.change(0)?;
+        if self.machine.is_dead() {
+            return Err(dead());
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// Makes everything durable, whatever the machine does.
+    pub(super) fn settle(&self) {
+        let image = &mut *self.image.lock();
+        for unit in std::mem::take(&mut image.dirty) {
+            let range = unit * self.unit..((unit + 1) * self.unit).min(image.live.len());
+            image.durable[range.clone()].copy_from_slice(&image.live[range]);
+        }
+    }
+
+    fn data_from(&self, offset: u64) -> Option<Range<u64>> {
+        let image = self.image.lock();
+        let unit = self.unit as u64;
+        let blank = |index: u64| {
+            let start = (index * unit) as usize;
+            image.live[start..(start + self.unit).min(image.live.len())].iter().all(|byte| *byte == 0)
+        };
+        let units = (image.live.len() as u64).div_ceil(unit);
+        let start = (offset / unit..units).find(|index| !blank(*index))?;
+        let end = (start..units).find(|index| blank(*index)).unwrap_or(units);
+        Some((start * unit).max(offset)..(end * unit).min(image.live.len() as u64))
+    }
+
+    fn no_space(&self) -> Result<(), StoreError> {
+        if self.full.load(Ordering::SeqCst) { Err(StoreError::NoSpace) } else { Ok(()) }
+    }
+}
+
+impl Block for Disk {
+    fn block_size(&self) -> BlockSize {
+        BlockSize::B4096
+    }
+    fn length(&self) -> u64 {
+        self.image.lock().live.len() as u64
+    }
+    fn read(&self, offset: u64, buffer: &mut [u8], _: Patience) -> Result<(), StoreError> {
+        self.bytes(offset, buffer)
+    }
+    fn write(&self, offset: u64, data: &[u8], durability: Durability, _: Patience) -> Result<(), StoreError> {
+        self.no_space()?;
+        self.put(offset, data, durability)
+    }
+    fn flush(&self) -> Result<(), StoreError> {
+        self.sync()
+    }
+    fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        self.put(offset, &vec![0; length as usize], Durability::Cached)
+    }
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        Ok(self.data_from(offset))
+    }
+}
+
+impl Store for Disk {
+    fn length(&self) -> u64 {
+        Block::length(self)
+    }
+    fn read(&self, offset: u64, buffer: &mut [u8], _: Patience) -> Result<(), StoreError> {
+        self.bytes(offset, buffer)
+    }
+    fn write(&self, offset: u64, data: &[u8], durability: Durability, _: Patience) -> Result<(), StoreError> {
+        // A full device still takes what overwrites bytes that it has.
+        if offset + data.len() as u64 > super::format::FRAMES_OFFSET {
+            self.no_space()?;
+        }
+        self.put(offset, data, durability)
+    }
+    fn flush(&self) -> Result<(), StoreError> {
+        self.sync()
+    }
+    fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        self.put(offset, &vec![0; length as usize], Durability::Cached)
+    }
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        Ok(self.data_from(offset))
+    }
+    fn allocated(&self) -> Result<u64, StoreError> {
+        Ok(Block::length(self))
+    }
+    fn resize(&self, length: u64) -> Result<(), StoreError> {
+        self.no_space()?;
+        let mut image = self.image.lock();
+        image.live.resize(length as usize, 0);
+        image.durable.resize(length as usize, 0);
+        Ok(())
+    }
+}
+
+/// The disks of one pair.
+pub(super) struct Rig {
+    pub(super) machine: Arc<Machine>,
+    pub(super) primary: Arc<Disk>,
+    pub(super) secondary: Arc<Disk>,
+    pub(super) homes: [Arc<Disk>; 2],
+}
+
+/// The unit in which the volumes of a [`Rig`] tear.
+pub(super) const BLOCK: u64 = 4096;
+
+const IDENTITY: [u8; 16] = *b"pair of the test";
+
+impl Rig {
+    /// Two volumes of `blocks` blocks each.
+    pub(super) fn new(blocks: u64) -> Self {
+        let machine = Machine::new();
+        let length = (blocks * BLOCK) as usize;
+        Self {
+            primary: Disk::new(&machine, BLOCK as usize, length),
+            secondary: Disk::new(&machine, BLOCK as usize, length),
+            homes: [Disk::new(&machine, 512, 0), Disk::new(&machine, 512, 0)],
+            machine,
+        }
+    }
+
+    fn homes(&self) -> Homes {
+        self.homes.clone().map(|home| home as Arc<dyn Store>)
+    }
+
+    pub(super) fn create(&self) -> Arc<Pair> {
+        Pair::create(self.primary.clone(), self.secondary.clone(), self.homes(), IDENTITY).unwrap()
+    }
+
+    pub(super) fn try_open(&self) -> Result<Arc<Pair>, PairError> {
+        Pair::open(self.primary.clone(), self.secondary.clone(), self.homes(), IDENTITY)
+    }
+
+    pub(super) fn open(&self) -> Arc<Pair> {
+        self.try_open().unwrap()
+    }
+
+    /// The machine stops, the power too if `power`, and starts again.
+    pub(super) fn crash(&self, power: bool, mut seed: u64) {
+        for disk in [&self.primary, &self.secondary, &self.homes[0], &self.homes[1]] {
+            disk.restart(power, &mut seed);
+        }
+        self.machine.revive();
+    }
+}
+
+/// `count` blocks, each full of `stamp`.
+pub(super) fn stamped(stamp: u64, count: u64) -> Vec<u8> {
+    stamp.to_be_bytes().repeat((count * BLOCK / 8) as usize)
+}
+
+/// The stamps of `count` blocks from `first`; a block of more than one stamp fails.
+pub(super) fn stamps(side: &dyn Block, first: u64, count: u64) -> Vec<u64> {
+    let mut bytes = vec![0xa5; (count * BLOCK) as usize];
+    side.read(first * BLOCK, &mut bytes, Patience::Wait).unwrap();
+    let stamp = |block: &[u8]| {
+        let stamp = u64::from_be_bytes(block[..8].try_into().unwrap());
+        assert!(block.chunks_exact(8).all(|word| word == stamp.to_be_bytes()), "a torn block");
+        stamp
+    };
+    bytes.chunks_exact(BLOCK as usize).map(stamp).collect()
+}
+
+pub(super) fn write(side: &dyn Block, block: u64, count: u64, stamp: u64) -> Result<(), StoreError> {
+    side.write(block * BLOCK, &stamped(stamp, count), Durability::Cached, Patience::Wait)
+}

@@ -1,0 +1,254 @@
+//! The verbs: what people and scripts ask of a pair.
+//!
+//! Each asks the table first, makes the new state durable ([`super::record`]), and only then flips, with host writes
+//! held for as long as the flip takes. Between the two the pair is *armed*: a crash finds the new state, at the
+//! instant of the crash, which nobody can tell from one at which it was asked. A state that could not be made durable
+//! for certain may be found after a restart all the same, so a failed append suspends the pair.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::bitmap::ExtentSet;
+use super::format::{Shape, Standing};
+use super::record::{Homes, Record};
+use super::state::{Answer, State, Verb};
+use super::{Batches, Claims, Control, EXTENT, Epoch, Mode, Pair, PairError};
+use crate::store::StoreError;
+use crate::volume::Block;
+
+/// How long a split took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Split {
+    /// From request to answer.
+    pub elapsed: Duration,
+    /// Longest time that any host write was held back.
+    pub hold: Duration,
+}
+
+impl Pair {
+    /// Defines the pair of `primary` and `secondary` in SMPL, with a new record in `homes`. `identity` is made once
+    /// for the pair and names its record.
+    pub fn create(
+        primary: Arc<dyn Block>,
+        secondary: Arc<dyn Block>,
+        homes: Homes,
+        identity: [u8; 16],
+    ) -> Result<Arc<Self>, PairError> {
+        let shape = shape(&*primary, &*secondary, identity)?;
+        let standing = Standing { generation: 0, state: State::Smpl, clean: false, split_at: None };
+        let record = Record::create(homes, shape, standing)?;
+        let held = ExtentSet::new(shape.length.div_ceil(EXTENT));
+        Ok(Arc::new(Self::with(primary, secondary, record, held, None)))
+    }
+
+    /// Opens a pair as its record left it. A mirror that was not closed in order may differ in what was being written,
+    /// nobody knows where, so COPY and PAIR begin the copy anew.
+    pub fn open(
+        primary: Arc<dyn Block>,
+        secondary: Arc<dyn Block>,
+        homes: Homes,
+        identity: [u8; 16],
+    ) -> Result<Arc<Self>, PairError> {
+        let shape = shape(&*primary, &*secondary, identity)?;
+        let (mut record, replayed) = Record::open(homes, shape, shape.length.div_ceil(EXTENT))?;
+        let (mut standing, mut held) = (replayed.standing, replayed.held);
+        if matches!(standing.state, State::Copy | State::Pair) && !standing.clean {
+            standing.generation += 1;
+            standing.state = State::Copy;
+            held.clear();
+        }
+        standing.clean = false;
+        record.resume(standing, &held)?;
+        Ok(Arc::new(Self::with(primary, secondary, record, held, replayed.suspended)))
+    }
+
+    fn with(
+        primary: Arc<dyn Block>,
+        secondary: Arc<dyn Block>,
+        record: Record,
+        held: ExtentSet,
+        error: Option<String>,
+    ) -> Self {
+        let standing = record.standing();
+        let state = if error.is_some() { State::Psue } else { standing.state };
+        Self {
+            length: primary.length(),
+            primary,
+            secondary,
+            verbs: Mutex::new(()),
+            gate: RwLock::new(()),
+            epoch: AtomicU64::new(Epoch(0).next(Mode::of(state)).0),
+            control: Mutex::new(Control { state, split_at: standing.split_at, error, armed: false }),
+            changed: Condvar::new(),
+            record: Mutex::new(record),
+            held: RwLock::new(held),
+            claims: Claims::default(),
+            batches: Batches::default(),
+            copier: Mutex::new(0),
+        }
+    }
+
+    /// Starts the initial copy.
+    pub fn start_copy(&self) -> Result<(), PairError> {
+        let _verb = self.verbs.lock();
+        let Some((from, next)) = self.arm(Verb::StartCopy, None)? else { return Ok(()) };
+        let _gate = self.gate.write();
+        self.flip(from, next, None)
+    }
+
+    /// Splits at this instant, which `now` names. `clock` tells the time since any fixed moment.
+    pub fn quick_split(&self, now: Timestamp, clock: &dyn Fn() -> Duration) -> Result<Split, PairError> {
+        let began = clock();
+        let _verb = self.verbs.lock();
+        let Some((from, next)) = self.arm(Verb::QuickSplit, Some(now))? else {
+            return Ok(Split { elapsed: clock().saturating_sub(began), hold: Duration::ZERO });
+        };
+        let closing = clock();
+        let gate = self.gate.write();
+        let flipped = self.flip(from, next, Some(now));
+        drop(gate);
+        let ended = clock();
+        flipped?;
+        Ok(Split { elapsed: ended.saturating_sub(began), hold: ended.saturating_sub(closing) })
+    }
+
+    /// Gives up the relation: both volumes stay as they are, the pair is in SMPL. Whoever removes the pair for good
+    /// takes it from the catalog first; then a suspended pair whose record is broken can be deleted as well.
+    pub fn delete(&self) -> Result<(), PairError> {
+        let _verb = self.verbs.lock();
+        let _copier = self.copier.lock();
+        {
+            let mut control = self.control.lock();
+            if admit(control.state, Verb::Delete)?.is_none() {
+                return Ok(());
+            }
+            let mut record = self.record.lock();
+            let standing = Standing { state: State::Smpl, split_at: None, ..record.standing() };
+            if let Err(error) = record.restart(standing) {
+                if control.state != State::Psue {
+                    return Err(error.into());
+                }
+                tracing::warn!(%error, "the record of a deleted pair could not be written");
+            }
+            control.armed = true;
+        }
+        let _gate = self.gate.write();
+        let mut control = self.control.lock();
+        (control.armed, control.split_at, control.error) = (false, None, None);
+        self.held.write().clear();
+        self.batches.reset();
+        self.enter(&mut control, State::Smpl, Mode::Apart);
+        Ok(())
+    }
+
+    /// Ends the service in order: both sides are flushed, and a mirror is known to be one at the next opening.
+    pub fn close(&self) -> Result<(), PairError> {
+        let _verb = self.verbs.lock();
+        let _copier = self.copier.lock();
+        let _gate = self.gate.write();
+        let mut control = self.control.lock();
+        let flushed = self.primary.flush().and_then(|()| self.secondary.flush());
+        let state = control.state;
+        self.enter(&mut control, state, Mode::Closed);
+        flushed?;
+        if state != State::Psue {
+            let mut record = self.record.lock();
+            let standing = Standing { clean: true, ..record.standing() };
+            record.append_standing(standing)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the state that `verb` leads to durable; `None` when the pair is in it.
+    fn arm(&self, verb: Verb, split_at: Option<Timestamp>) -> Result<Option<(State, State)>, PairError> {
+        let appended = {
+            let mut control = self.control.lock();
+            let from = control.state;
+            let Some(state) = admit(from, verb)? else { return Ok(None) };
+            control.armed = true;
+            let mut record = self.record.lock();
+            let last = record.standing().generation;
+            let generation = if from == State::Smpl { last + 1 } else { last };
+            let standing = Standing { generation, state, clean: false, split_at };
+            record.append_standing(standing).map(|()| (from, state))
+        };
+        match appended {
+            Ok(states) => Ok(Some(states)),
+            Err(error) => {
+                self.suspend(&format!("a new state could not be recorded: {error}"));
+                self.control.lock().armed = false;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes the armed state into effect, with the gate closed, unless an error came between.
+    fn flip(&self, from: State, next: State, split_at: Option<Timestamp>) -> Result<(), PairError> {
+        let mut control = self.control.lock();
+        control.armed = false;
+        admit_again(control.state, from)?;
+        if from == State::Smpl {
+            self.held.write().clear();
+        }
+        control.split_at = split_at;
+        self.enter(&mut control, next, Mode::of(next));
+        Ok(())
+    }
+
+    /// The secondary holds everything: COPY becomes PAIR, PSUS(SP) becomes PSUS. Tells whether it did.
+    pub(super) fn become_whole(&self) -> bool {
+        let failed: StoreError = {
+            let mut control = self.control.lock();
+            let Some(next) = control.state.when_whole().filter(|_| !control.armed) else { return false };
+            let mut record = self.record.lock();
+            let standing = Standing { state: next, ..record.standing() };
+            match record.append_standing(standing) {
+                Ok(()) => {
+                    self.enter(&mut control, next, Mode::of(next));
+                    return true;
+                }
+                Err(error) => error,
+            }
+        };
+        self.suspend(&format!("the end of the copy could not be recorded: {failed}"));
+        false
+    }
+}
+
+/// The state that `verb` leads to from `state`; `None` when it is there.
+fn admit(state: State, verb: Verb) -> Result<Option<State>, PairError> {
+    match state.answer(verb) {
+        Answer::Accepted(next) => Ok(Some(next)),
+        Answer::NoEffect => Ok(None),
+        Answer::Refused(why) => Err(PairError::Refused { state, why }),
+    }
+}
+
+/// The pair is in the state in which it was armed; only an error can have taken it elsewhere.
+fn admit_again(state: State, from: State) -> Result<(), PairError> {
+    if state == from {
+        return Ok(());
+    }
+    Err(PairError::Refused { state, why: "it was suspended by an error meanwhile; pair show says which" })
+}
+
+/// What the record of these volumes must say.
+fn shape(primary: &dyn Block, secondary: &dyn Block, identity: [u8; 16]) -> Result<Shape, PairError> {
+    if primary.length() != secondary.length() || primary.block_size() != secondary.block_size() {
+        return Err(PairError::Unequal);
+    }
+    #[allow(clippy::cast_possible_truncation)] // a small constant
+    let extent = EXTENT as u32;
+    Ok(Shape { identity, length: primary.length(), extent })
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} us, writes held {} us", self.elapsed.as_micros(), self.hold.as_micros())
+    }
+}
