@@ -45,6 +45,7 @@ fn common(error: StoreError) -> Result<Refusal, StoreError> {
             Sense::illegal_request(Asc::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE).into()
         }
         StoreError::Stopped => Refusal::check(Key::HardwareError, Asc::INTERNAL_TARGET_FAILURE),
+        StoreError::ReadOnly(_) => Refusal::check(Key::DataProtect, Asc::WRITE_PROTECTED),
         StoreError::Corrupt(_) | StoreError::Io(_) => return Err(error),
     })
 }
@@ -70,6 +71,7 @@ mod tests {
         assert_eq!(code(reading(StoreError::Corrupt(String::new()))), (0x3, 0x1100));
         assert_eq!(code(writing(StoreError::Corrupt(String::new()))), (0x3, 0x1100));
         assert_eq!(code(writing(StoreError::NoSpace)), (0x7, 0x2707));
+        assert_eq!(code(writing(StoreError::ReadOnly("mirror"))), (0x7, 0x2700));
         assert_eq!(code(reading(StoreError::Stopped)), (0x4, 0x4400));
         assert_eq!(code(writing(StoreError::Stopped)), (0x4, 0x4400));
         let gone = StoreError::OutOfRange { offset: 0, length: 1, store: 0 };
