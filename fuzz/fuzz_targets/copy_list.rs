@@ -1,0 +1,20 @@
+//! Any EXTENDED COPY parameter list: sense data, or a list within the limits that is emitted and read back as itself.
+//! Any copy results: read or refused.
+#![no_main]
+
+use cleave::sam::Cdb;
+use cleave::scsi::xcopy::Command;
+use cleave::scsi::xcopy::list::ParameterList;
+use cleave::scsi::xcopy::results::{CopyStatus, OperatingParameters, parse_failure_details};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(list) = ParameterList::parse(data) {
+        assert_eq!(ParameterList::parse(&list.emit()).as_ref(), Ok(&list));
+    }
+    let _ = (CopyStatus::parse(data), OperatingParameters::parse(data), parse_failure_details(data));
+    if let Some(Ok(command)) = Cdb::new(data).map(|cdb| Command::parse(&cdb)) {
+        let again = Cdb::new(&command.cdb()).expect("16 bytes");
+        assert_eq!(Command::parse(&again), Ok(command));
+    }
+});

@@ -1,0 +1,43 @@
+//! Any byte stream, received in any pieces, with any digests: no panic, no buffer beyond what was declared, and the same
+//! PDUs however the stream was cut.
+#![no_main]
+
+use cleave::iscsi::framer::{Digests, FrameError, Framer};
+use cleave::iscsi::pdu::{Request, Response};
+use libfuzzer_sys::fuzz_target;
+
+const MAX_DATA: u32 = 64 * 1024;
+
+fn cut(stream: &[u8], piece: usize, digests: Digests) -> (usize, Option<FrameError>) {
+    let mut framer = Framer::new();
+    framer.negotiated(MAX_DATA, digests);
+    let (mut frames, mut rest) = (0, stream);
+    while !rest.is_empty() {
+        let space = framer.space();
+        assert!(!space.is_empty());
+        let count = piece.min(rest.len()).min(space.len());
+        space[..count].copy_from_slice(&rest[..count]);
+        framer.filled(count);
+        rest = &rest[count..];
+        loop {
+            match framer.next() {
+                Ok(None) => break,
+                Err(error) => return (frames, Some(error)),
+                Ok(Some(frame)) => {
+                    frames += 1;
+                    assert!(frame.data.len() <= MAX_DATA as usize);
+                    let _ = (Request::parse(&frame.bhs, frame.ahs), Response::parse(&frame.bhs));
+                }
+            }
+        }
+        assert!(framer.pending() <= MAX_DATA as usize + 2048 + 256 * 1024);
+    }
+    (frames, None)
+}
+
+fuzz_target!(|data: &[u8]| {
+    let [flags, piece, stream @ ..] = data else { return };
+    let digests = Digests { header: flags & 1 != 0, data: flags & 2 != 0 };
+    let in_pieces = cut(stream, usize::from(*piece) + 1, digests);
+    assert_eq!(in_pieces, cut(stream, usize::MAX, digests));
+});

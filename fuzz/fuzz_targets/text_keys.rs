@@ -1,0 +1,22 @@
+//! Any text: no panic; a pair that was read is written and read back as itself; and what a negotiation answers and
+//! accepts has a defined form.
+#![no_main]
+
+use cleave::iscsi::keys::{Key, Terms};
+use cleave::iscsi::text::{Pairs, boolean, number, put_pair};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let offer = Terms::DEFAULT;
+    let (mut as_target, mut as_initiator) = (Terms::DEFAULT, Terms::DEFAULT);
+    for (key, value) in Pairs::new(data).map_while(Result::ok) {
+        let mut text = Vec::new();
+        put_pair(&mut text, key, value);
+        assert_eq!(Pairs::new(&text).next(), Some(Ok((key, value))));
+        let _ = (number(value), boolean(value));
+        if let Some(key) = Key::from_name(key) {
+            let _ = as_target.answer(&offer, key, value);
+            let _ = as_initiator.accept(key, value);
+        }
+    }
+});
