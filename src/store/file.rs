@@ -88,7 +88,8 @@ impl FileStore {
         if !metadata.is_file() {
             return Err(StoreError::Corrupt(format!("{} is not a regular file", path.display())));
         }
-        let memory = fstatfs(&file).is_ok_and(|file_system| i64::from(file_system.f_type) == TMPFS_MAGIC);
+        #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap)] // its type differs among architectures
+        let memory = fstatfs(&file).is_ok_and(|file_system| file_system.f_type as i64 == TMPFS_MAGIC);
         Ok(Self {
             length: AtomicU64::new(metadata.len()),
             file,
