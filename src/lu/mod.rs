@@ -4,14 +4,18 @@
 //! dropping it unanswered is a defect that answers HARDWARE ERROR instead of hanging a host.
 
 mod attention;
+mod common;
 pub mod disk;
 mod gate;
+pub mod missing;
 mod reserve;
 mod server;
 mod taskset;
 #[cfg(test)]
 mod testing;
 mod unit;
+#[cfg(test)]
+mod unit_tests;
 mod work;
 
 use std::sync::Arc;

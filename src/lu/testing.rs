@@ -14,7 +14,7 @@ use super::{
 use crate::sam::{Attribute, Cdb, Lun, Nexus, NexusId, Status, TargetPort, TaskTag};
 use crate::store::{Durability, MemStore, Patience, Store, StoreError};
 use crate::units::BlockSize;
-use crate::volume::Block;
+use crate::volume::{Block, Identity};
 
 /// A medium in memory that can be told to fail, and counts what makes it stable.
 #[derive(Debug)]
@@ -171,6 +171,11 @@ impl Initiator {
         this
     }
 
+    /// The copy manager, acting for `host`.
+    pub(super) fn nested(host: &Self, id: u64) -> Self {
+        Self { way: host.way.nested(NexusId(id)), endings: Arc::default(), tag: Mutex::new(0) }
+    }
+
     pub(super) fn task(&self, tag: u32, attribute: Attribute, cdb: &[u8], data_out: &[u8]) -> Task {
         Task {
             nexus: self.way.nexus().id,
@@ -232,7 +237,11 @@ impl DiskRig {
         let block = TestBlock::new(blocks, size);
         let server: Arc<dyn DeviceServer> = Arc::new(Disk::new(Arc::clone(&block) as Arc<dyn Block>));
         let executor = Arc::<TestExecutor>::default();
-        let unit = LogicalUnit::new(server, Arc::clone(&executor) as Arc<dyn Executor>);
+        let unit = LogicalUnit::new(
+            Identity::from_seed([0x5A; 16]),
+            server,
+            Arc::clone(&executor) as Arc<dyn Executor>,
+        );
         let host = Initiator::attach(&unit, 1, LunAccess::default());
         Self { block, executor, unit, host }
     }

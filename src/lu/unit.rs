@@ -15,6 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::attention::Attention;
+use super::common::{self, REVISION};
 use super::gate::{self, Closed};
 use super::reserve::Reservations;
 use super::server::{Answer, Buffers, DeviceServer, Refusal, Request};
@@ -22,9 +23,11 @@ use super::taskset::{Admission, Caught, Class, Released, Scope, TaskSet, Ticket,
 use super::work::{Arrival, Executor};
 use super::{Ending, Outcome, Task};
 use crate::sam::{Function, FunctionResponse, Lun, Nexus, NexusId, Status};
-use crate::scsi::opcode::Operation;
+use crate::scsi::designator::Designator;
+use crate::scsi::inquiry::{StandardInquiry, VENDOR};
 use crate::scsi::sense::Asc;
 use crate::store::Patience;
+use crate::volume::Identity;
 
 /// Called once, with the service response, when a task management function is done: no ending of a task that it
 /// affected follows.
@@ -49,6 +52,7 @@ const TASK_ABORTED_STATUS: bool = false;
 
 /// A logical unit: its task set, its reservation, its unit attentions, and the device server behind it.
 pub struct LogicalUnit {
+    identity: Identity,
     server: Arc<dyn DeviceServer>,
     executor: Arc<dyn Executor>,
     tasks: TaskSet<Arrival>,
@@ -57,10 +61,12 @@ pub struct LogicalUnit {
 }
 
 impl LogicalUnit {
-    /// A logical unit in front of `server`, whose waiting commands run on `executor`.
+    /// A logical unit with the names that `identity` gives it, in front of `server`, whose waiting commands run on
+    /// `executor`.
     #[must_use]
-    pub fn new(server: Arc<dyn DeviceServer>, executor: Arc<dyn Executor>) -> Arc<Self> {
+    pub fn new(identity: Identity, server: Arc<dyn DeviceServer>, executor: Arc<dyn Executor>) -> Arc<Self> {
         Arc::new(Self {
+            identity,
             server,
             executor,
             tasks: TaskSet::new(),
@@ -103,6 +109,24 @@ impl LogicalUnit {
         }
     }
 
+    /// Where its names come from.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Its names, as VPD page 83h reports them and as a CSCD descriptor may call it: NAA, UUID, T10 vendor.
+    #[must_use]
+    pub fn designators(&self) -> [Designator; 3] {
+        let product = StandardInquiry::of(self.server.device_type(), true, REVISION).product;
+        let specific = format!("{product:16}{}", self.identity.serial());
+        [
+            Designator::naa(&self.identity.naa()),
+            Designator::uuid(self.identity.uuid()),
+            Designator::t10_vendor(VENDOR, &specific),
+        ]
+    }
+
     /// What stands behind the unit.
     #[must_use]
     pub fn server(&self) -> &Arc<dyn DeviceServer> {
@@ -130,16 +154,9 @@ impl LogicalUnit {
         buffers: &mut Buffers,
         patience: Patience,
     ) -> Result<Answer, Refusal> {
-        match request.row.operation {
-            Operation::Reserve6 | Operation::Reserve10 => {
-                let reserved = self.reservations.reserve(request.nexus.reserves_as());
-                reserved.then_some(Answer::Good).ok_or(Refusal::Status(Status::ReservationConflict))
-            }
-            Operation::Release6 | Operation::Release10 => {
-                self.reservations.release(request.nexus.reserves_as());
-                Ok(Answer::Good)
-            }
-            _ => self.server.execute(request, buffers, patience),
+        match common::execute(self, request, buffers) {
+            Some(result) => result,
+            None => self.server.execute(request, buffers, patience),
         }
     }
 

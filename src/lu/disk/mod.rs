@@ -30,6 +30,7 @@ use crate::scsi::cdb::Command;
 use crate::scsi::limits::BlockLimits;
 use crate::scsi::opcode::DeviceType;
 use crate::scsi::sense::{Asc, Format, Sense};
+use crate::scsi::vpd::{self, Provisioning};
 use crate::store::Patience;
 use crate::units::{BlockRange, BlockSize};
 use crate::volume::Block;
@@ -125,10 +126,16 @@ impl DeviceServer for Disk {
     }
 
     fn vpd_pages(&self) -> &'static [u8] {
-        &[]
+        &[vpd::BLOCK_LIMITS, vpd::BLOCK_DEVICE_CHARACTERISTICS, vpd::LOGICAL_BLOCK_PROVISIONING]
     }
 
-    fn vpd(&self, _page: u8, _out: &mut Vec<u8>) {}
+    fn vpd(&self, page: u8, out: &mut Vec<u8>) {
+        match page {
+            vpd::BLOCK_LIMITS => self.limits().emit(out),
+            vpd::BLOCK_DEVICE_CHARACTERISTICS => vpd::block_device_characteristics(out),
+            _ => Provisioning::THIN.emit(out),
+        }
+    }
 
     fn reset(&self) {}
 

@@ -1,0 +1,123 @@
+//! The commands that every logical unit answers alike: INQUIRY, REQUEST SENSE, REPORT LUNS, RESERVE and RELEASE.
+
+use super::attention::Attention;
+use super::server::{Answer, Buffers, Refusal, Request};
+use super::unit::{LogicalUnit, LunInventory};
+use crate::sam::{Lun, Status, TargetPort};
+use crate::scsi::cdb::Command;
+use crate::scsi::cdb::primary::{Inquiry, LunSelection, ReportLuns};
+use crate::scsi::designator::Designator;
+use crate::scsi::inquiry::StandardInquiry;
+use crate::scsi::opcode::DeviceType;
+use crate::scsi::sense::{Asc, Format, Key, Sense};
+use crate::scsi::{vpd, xcopy};
+use crate::wire::{Put, Truncated};
+
+/// PRODUCT REVISION LEVEL: the version of this program.
+pub(super) const REVISION: &str =
+    concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
+
+/// The VPD pages of every unit, ascending, all before those of its command set.
+const PAGES: [u8; 5] = [
+    vpd::SUPPORTED_PAGES,
+    vpd::UNIT_SERIAL_NUMBER,
+    vpd::DEVICE_IDENTIFICATION,
+    vpd::EXTENDED_INQUIRY,
+    vpd::THIRD_PARTY_COPY,
+];
+
+/// Executes the command if it is one of them.
+pub(super) fn execute(
+    unit: &LogicalUnit,
+    request: &Request<'_>,
+    data: &mut Buffers,
+) -> Option<Result<Answer, Refusal>> {
+    let way = request.nexus;
+    Some(match request.command {
+        Command::Inquiry(inquiry) => self::inquiry(unit, inquiry, request.port(), data.data_in()),
+        Command::RequestSense(request) => {
+            let sense = pending(way.attention());
+            request_sense(&sense, request.format, request.allocation, data.data_in());
+            Ok(Answer::Good)
+        }
+        Command::ReportLuns(report) => {
+            way.clear(Asc::REPORTED_LUNS_DATA_HAS_CHANGED);
+            report_luns(way.inventory(), report, data.data_in());
+            Ok(Answer::Good)
+        }
+        Command::Reserve => {
+            let reserved = unit.reservations().reserve(way.reserves_as());
+            reserved.then_some(Answer::Good).ok_or(Refusal::Status(Status::ReservationConflict))
+        }
+        Command::Release => {
+            unit.reservations().release(way.reserves_as());
+            Ok(Answer::Good)
+        }
+        _ => return None,
+    })
+}
+
+/// What REQUEST SENSE reports: the oldest unit attention condition, which it clears, or nothing.
+fn pending(attention: &Attention) -> Sense {
+    attention
+        .take()
+        .map_or_else(|| Sense::new(Key::NoSense, Asc::NO_ADDITIONAL_SENSE_INFORMATION), Sense::unit_attention)
+}
+
+/// Appends the data of REQUEST SENSE.
+pub(super) fn request_sense(sense: &Sense, format: Format, allocation: u8, out: &mut Vec<u8>) {
+    Truncated::new(out, usize::from(allocation)).put_slice(&sense.encode(format));
+}
+
+/// Appends the data of REPORT LUNS. This array has no well-known logical units.
+pub(super) fn report_luns(inventory: &dyn LunInventory, report: ReportLuns, out: &mut Vec<u8>) {
+    let luns = match report.select {
+        LunSelection::Ordinary | LunSelection::All => inventory.luns(),
+        LunSelection::WellKnown => Vec::new(),
+    };
+    let mut out = Truncated::new(out, report.allocation as usize);
+    out.put_u32(8 * luns.len() as u32);
+    out.put_u32(0);
+    luns.into_iter().map(Lun::to_bytes).for_each(|lun| out.put_slice(&lun));
+}
+
+fn inquiry(
+    unit: &LogicalUnit,
+    inquiry: Inquiry,
+    port: &TargetPort,
+    out: &mut Vec<u8>,
+) -> Result<Answer, Refusal> {
+    let device = unit.server().device_type();
+    let mut out = Truncated::new(out, usize::from(inquiry.allocation));
+    match inquiry.page {
+        None => StandardInquiry::of(device, true, REVISION).emit(&mut out),
+        Some(page) => {
+            let body = page_body(unit, page, port).ok_or_else(|| Sense::invalid_cdb_byte(2))?;
+            vpd::emit(device, page, &body, &mut out);
+        }
+    }
+    Ok(Answer::Good)
+}
+
+fn page_body(unit: &LogicalUnit, page: u8, port: &TargetPort) -> Option<Vec<u8>> {
+    let server = unit.server();
+    let mut body = Vec::new();
+    match page {
+        vpd::SUPPORTED_PAGES => {
+            body.extend(PAGES);
+            body.extend(server.vpd_pages());
+        }
+        vpd::UNIT_SERIAL_NUMBER => body.extend(unit.identity().serial().into_bytes()),
+        vpd::DEVICE_IDENTIFICATION => {
+            // What names the unit comes first and is the same on every path; then the path.
+            let path =
+                [Designator::relative_port(port), Designator::port_name(port), Designator::device_name(port)];
+            unit.designators().iter().chain(&path).for_each(|designator| designator.emit(&mut body));
+        }
+        vpd::EXTENDED_INQUIRY => vpd::extended_inquiry(server.device_type() == DeviceType::Disk, &mut body),
+        vpd::THIRD_PARTY_COPY => body = xcopy::results::third_party_copy_vpd(),
+        page if server.vpd_pages().contains(&page) => server.vpd(page, &mut body),
+        _ => return None,
+    }
+    Some(body)
+}

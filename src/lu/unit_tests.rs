@@ -1,0 +1,308 @@
+//! The logical unit by its commands and task management functions, with a disk behind it.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::testing::{DiskRig, Initiator};
+use super::{Ending, LunAccess, Outcome};
+use crate::sam::{Attribute, Function, FunctionResponse, Status, TaskTag};
+use crate::scsi::sense::Asc;
+use crate::units::BlockSize;
+
+const TEST_UNIT_READY: [u8; 6] = [0; 6];
+const RESERVE: [u8; 6] = [0x16, 0, 0, 0, 0, 0];
+const RELEASE: [u8; 6] = [0x17, 0, 0, 0, 0, 0];
+const READ: [u8; 10] = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+const WRITE: [u8; 10] = [0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+const REQUEST_SENSE: [u8; 6] = [0x03, 0, 0, 0, 252, 0];
+
+fn rig() -> DiskRig {
+    DiskRig::new(1024, BlockSize::B512)
+}
+
+/// Performs `function` and keeps its response.
+fn manage(host: &Initiator, function: Function) -> Arc<Mutex<Option<FunctionResponse>>> {
+    let response = Arc::new(Mutex::new(None));
+    let slot = Arc::clone(&response);
+    host.way.manage(function, Box::new(move |answer| *slot.lock() = Some(answer)));
+    response
+}
+
+fn completed(ending: Ending) -> Outcome {
+    match ending {
+        Ending::Completed(outcome) => outcome,
+        Ending::Aborted => panic!("aborted"),
+    }
+}
+
+#[test]
+fn a_fresh_nexus_reports_power_on_once_and_not_by_inquiry() {
+    let rig = rig();
+    rig.host.good(&TEST_UNIT_READY, &[]); // the rig has swallowed it
+    rig.host.way.establish(Asc::POWER_ON_OCCURRED);
+    assert_eq!(rig.host.good(&[0x12, 0, 0, 0, 1, 0], &[]), [0]);
+    rig.host.good(&[0xA0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0], &[]);
+    assert_eq!(rig.host.sense(&READ, &[]), (0x6, 0x2901));
+    rig.host.good(&READ, &[]);
+}
+
+#[test]
+fn attention_comes_before_the_refusal_of_a_bad_cdb() {
+    let rig = rig();
+    rig.host.way.establish(Asc::INQUIRY_DATA_HAS_CHANGED);
+    assert_eq!(rig.host.sense(&[0xC1; 16], &[]), (0x6, 0x3F03));
+    assert_eq!(rig.host.sense(&[0xC1; 16], &[]), (0x5, 0x2000));
+}
+
+#[test]
+fn request_sense_reports_and_clears_one_condition() {
+    let rig = rig();
+    rig.host.way.establish(Asc::MODE_PARAMETERS_CHANGED);
+    rig.host.way.establish(Asc::INQUIRY_DATA_HAS_CHANGED);
+    let data = rig.host.good(&REQUEST_SENSE, &[]);
+    assert_eq!((data[0], data[2], data[12], data[13]), (0x70, 6, 0x2A, 1));
+    assert_eq!(rig.host.sense(&TEST_UNIT_READY, &[]), (0x6, 0x3F03));
+    let data = rig.host.good(&[0x03, 1, 0, 0, 4, 0], &[]);
+    assert_eq!(data, [0x72, 0, 0, 0], "nothing left, in descriptor format, truncated");
+}
+
+#[test]
+fn report_luns_clears_the_change_of_the_map() {
+    let rig = rig();
+    rig.host.way.establish(Asc::REPORTED_LUNS_DATA_HAS_CHANGED);
+    let data = rig.host.good(&[0xA0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0], &[]);
+    assert_eq!(data, [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    rig.host.good(&TEST_UNIT_READY, &[]);
+}
+
+#[test]
+fn every_vpd_page_of_the_list_is_there_and_no_other() {
+    let rig = rig();
+    let page = |page| rig.host.send(&[0x12, 1, page, 0x10, 0, 0], &[]);
+    let list = page(0).data_in;
+    assert_eq!(list[4..], [0x00, 0x80, 0x83, 0x86, 0x8F, 0xB0, 0xB1, 0xB2]);
+    for code in 0..=255 {
+        let outcome = page(code);
+        let listed = list[4..].contains(&code);
+        assert_eq!(outcome.status == Status::Good, listed, "{code:02x}");
+        if listed {
+            assert_eq!(outcome.data_in[..2], [0, code]);
+            let length = u16::from_be_bytes([outcome.data_in[2], outcome.data_in[3]]);
+            assert_eq!(outcome.data_in.len(), 4 + usize::from(length));
+        } else {
+            assert_eq!(outcome.sense[15..18], [0xC0, 0, 2]);
+        }
+    }
+}
+
+#[test]
+fn device_identification_begins_with_the_naa_and_ends_with_the_path() {
+    let rig = rig();
+    let data = rig.host.good(&[0x12, 1, 0x83, 4, 0, 0], &[]);
+    assert_eq!(data[4..16], [0x01, 0x03, 0, 8, 0x3A, 0x5A, 0x5A, 0x5A, 0x5A, 0x5A, 0x5A, 0x5A]);
+    let serial = rig.host.good(&[0x12, 1, 0x80, 4, 0, 0], &[]);
+    assert_eq!(serial[4..], *b"3A5A5A5A5A5A5A5A");
+    let text = String::from_utf8_lossy(&data);
+    assert!(text.contains("CLEAVE  DISK            3A5A5A5A5A5A5A5A"));
+    assert!(text.contains("iqn.2026-11.internal.cleave:test,t,0x0001"));
+}
+
+#[test]
+fn reserve_keeps_others_out_until_release_reset_or_the_loss_of_the_nexus() {
+    let rig = rig();
+    let other = rig.another(2);
+    let conflict = |host: &Initiator, cdb: &[u8]| host.send(cdb, &[]).status == Status::ReservationConflict;
+    rig.host.good(&RESERVE, &[]);
+    rig.host.good(&RESERVE, &[]);
+    for cdb in [&TEST_UNIT_READY[..], &READ, &RESERVE, &[0x1A, 0, 0x3F, 0, 255, 0]] {
+        assert!(conflict(&other, cdb), "{cdb:02x?}");
+    }
+    other.good(&[0x12, 0, 0, 0, 36, 0], &[]);
+    other.good(&REQUEST_SENSE, &[]);
+    other.good(&RELEASE, &[]);
+    assert!(conflict(&other, &READ), "only the holder can release");
+    rig.host.good(&RELEASE, &[]);
+    other.good(&READ, &[]);
+
+    rig.host.good(&RESERVE, &[]);
+    manage(&other, Function::LogicalUnitReset);
+    assert_eq!(other.sense(&READ, &[]), (0x6, 0x2903));
+    other.good(&READ, &[]);
+
+    assert_eq!(rig.host.sense(&READ, &[]), (0x6, 0x2903));
+    rig.host.good(&RESERVE, &[]);
+    assert!(conflict(&other, &READ));
+    rig.host.way.detach(Box::new(|| ()));
+    other.good(&READ, &[]);
+}
+
+#[test]
+fn a_read_only_way_refuses_writes_and_nothing_else() {
+    let rig = rig();
+    let reader = Initiator::attach(&rig.unit, 2, LunAccess { read_only: true });
+    assert_eq!(reader.sense(&WRITE, &[1; 512]), (0x7, 0x2700));
+    assert_eq!(reader.sense(&[0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[]), (0x7, 0x2700));
+    reader.good(&READ, &[]);
+    assert_eq!(rig.block.bytes(0, 512), [0; 512]);
+    rig.host.good(&WRITE, &[1; 512]);
+}
+
+#[test]
+fn aca_attribute_is_refused() {
+    let rig = rig();
+    rig.host.way.submit(rig.host.task(7, Attribute::Aca, &TEST_UNIT_READY, &[]));
+    let outcome = completed(rig.host.endings.wait(7));
+    assert_eq!((outcome.sense[2], outcome.sense[12]), (0xB, 0x49));
+}
+
+/// A rig whose commands stop in the executor.
+fn stuck() -> DiskRig {
+    let rig = rig();
+    *rig.block.slow.lock() = true;
+    *rig.executor.hold.lock() = true;
+    rig
+}
+
+#[test]
+fn ordered_waits_for_the_running_and_runs_on_the_executor_when_it_may() {
+    let rig = stuck();
+    rig.host.way.submit(rig.host.task(1, Attribute::Simple, &READ, &[]));
+    rig.host.way.submit(rig.host.task(2, Attribute::Ordered, &TEST_UNIT_READY, &[]));
+    rig.host.way.submit(rig.host.task(3, Attribute::HeadOfQueue, &TEST_UNIT_READY, &[]));
+    assert!(!rig.host.endings.has(2));
+    assert!(rig.host.endings.has(3), "HEAD OF QUEUE runs at once");
+    let read = rig.executor.kept.lock().pop().unwrap();
+    read.run();
+    assert!(rig.host.endings.has(1));
+    let ordered = rig.executor.kept.lock().pop().unwrap();
+    ordered.run();
+    completed(rig.host.endings.wait(2));
+}
+
+#[test]
+fn abort_task_answers_when_the_running_task_has_stopped() {
+    let rig = stuck();
+    rig.host.way.submit(rig.host.task(1, Attribute::Simple, &WRITE, &[1; 512]));
+    let response = manage(&rig.host, Function::AbortTask(TaskTag(1)));
+    assert_eq!(*response.lock(), None);
+    let work = rig.executor.kept.lock().pop().unwrap();
+    assert!(work.is_cancelled());
+    work.run();
+    assert_eq!(*response.lock(), Some(FunctionResponse::Complete));
+    assert_eq!(rig.host.endings.wait(1), Ending::Aborted);
+    let response = manage(&rig.host, Function::AbortTask(TaskTag(1)));
+    assert_eq!(*response.lock(), Some(FunctionResponse::TaskDoesNotExist));
+}
+
+#[test]
+fn a_held_task_is_aborted_at_once() {
+    let rig = stuck();
+    rig.host.way.submit(rig.host.task(1, Attribute::Simple, &READ, &[]));
+    rig.host.way.submit(rig.host.task(2, Attribute::Ordered, &READ, &[]));
+    let response = manage(&rig.host, Function::AbortTask(TaskTag(2)));
+    assert_eq!(*response.lock(), Some(FunctionResponse::Complete));
+    assert_eq!(rig.host.endings.wait(2), Ending::Aborted);
+    rig.executor.kept.lock().pop().unwrap().run();
+    completed(rig.host.endings.wait(1));
+}
+
+#[test]
+fn abort_task_set_leaves_the_tasks_of_others() {
+    let rig = stuck();
+    let other = rig.another(2);
+    rig.host.way.submit(rig.host.task(1, Attribute::Simple, &READ, &[]));
+    other.way.submit(other.task(1, Attribute::Simple, &READ, &[]));
+    let response = manage(&rig.host, Function::AbortTaskSet);
+    let work: Vec<_> = rig.executor.kept.lock().drain(..).collect();
+    work.into_iter().for_each(|work| work.run());
+    assert_eq!(*response.lock(), Some(FunctionResponse::Complete));
+    assert_eq!(rig.host.endings.wait(1), Ending::Aborted);
+    completed(other.endings.wait(1));
+    other.good(&TEST_UNIT_READY, &[]);
+}
+
+#[test]
+fn clear_task_set_tells_the_others_who_lost_tasks() {
+    let rig = stuck();
+    let (loser, idle) = (rig.another(2), rig.another(3));
+    loser.way.submit(loser.task(1, Attribute::Simple, &READ, &[]));
+    let response = manage(&rig.host, Function::ClearTaskSet);
+    rig.executor.kept.lock().pop().unwrap().run();
+    assert_eq!(*response.lock(), Some(FunctionResponse::Complete));
+    assert_eq!(loser.endings.wait(1), Ending::Aborted);
+    assert_eq!(loser.sense(&TEST_UNIT_READY, &[]), (0x6, 0x2F00));
+    idle.good(&TEST_UNIT_READY, &[]);
+    rig.host.good(&TEST_UNIT_READY, &[]);
+}
+
+#[test]
+fn logical_unit_reset_ends_every_task_and_tells_every_nexus() {
+    let rig = stuck();
+    let other = rig.another(2);
+    rig.host.way.submit(rig.host.task(1, Attribute::Simple, &READ, &[]));
+    other.way.submit(other.task(1, Attribute::Ordered, &READ, &[]));
+    let response = manage(&rig.host, Function::LogicalUnitReset);
+    assert_eq!(other.endings.wait(1), Ending::Aborted, "the held one at once");
+    assert_eq!(*response.lock(), None);
+    rig.executor.kept.lock().pop().unwrap().run();
+    assert_eq!(*response.lock(), Some(FunctionResponse::Complete));
+    assert_eq!(rig.host.endings.wait(1), Ending::Aborted);
+    for host in [&rig.host, &other] {
+        assert_eq!(host.sense(&TEST_UNIT_READY, &[]), (0x6, 0x2903));
+    }
+    assert_eq!(rig.unit.task_count(), 0);
+}
+
+#[test]
+fn detaching_ends_the_tasks_of_the_nexus_and_waits_for_them() {
+    let rig = stuck();
+    rig.host.way.submit(rig.host.task(1, Attribute::Simple, &READ, &[]));
+    let gone = Arc::new(Mutex::new(false));
+    let flag = Arc::clone(&gone);
+    rig.host.way.detach(Box::new(move || *flag.lock() = true));
+    assert!(!*gone.lock());
+    rig.executor.kept.lock().pop().unwrap().run();
+    assert!(*gone.lock());
+    assert_eq!(rig.host.endings.wait(1), Ending::Aborted);
+}
+
+#[test]
+fn work_that_is_dropped_answers_hardware_error_and_leaves_the_set() {
+    let rig = stuck();
+    rig.host.way.submit(rig.host.task(1, Attribute::Simple, &READ, &[]));
+    drop(rig.executor.kept.lock().pop());
+    let outcome = completed(rig.host.endings.wait(1));
+    assert_eq!((outcome.sense[2], outcome.sense[12]), (0x4, 0x44));
+    assert_eq!(rig.unit.task_count(), 0);
+}
+
+#[test]
+fn the_copy_managers_commands_pass_by_its_own_ordered_task() {
+    let rig = rig();
+    rig.host.way.submit(rig.host.task(
+        1,
+        Attribute::Ordered,
+        &[0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[],
+    ));
+    let copy = rig.executor.third_party.lock().pop().unwrap();
+    let nested = Initiator::nested(&rig.host, 77);
+    nested.good(&READ, &[]);
+    let response = manage(&rig.host, Function::AbortTask(TaskTag(1)));
+    assert!(copy.is_cancelled());
+    copy.finish(Outcome::good());
+    assert_eq!(*response.lock(), Some(FunctionResponse::Complete));
+    assert_eq!(rig.host.endings.wait(1), Ending::Aborted);
+}
+
+#[test]
+fn the_copy_manager_acts_behind_the_reservation_of_its_nexus() {
+    let rig = rig();
+    let (other, nested) = (rig.another(2), Initiator::nested(&rig.host, 77));
+    rig.host.good(&RESERVE, &[]);
+    nested.good(&READ, &[]);
+    rig.host.good(&RELEASE, &[]);
+    other.good(&RESERVE, &[]);
+    assert_eq!(nested.send(&READ, &[]).status, Status::ReservationConflict);
+}
