@@ -1,16 +1,17 @@
-//! The commands that every logical unit answers alike: INQUIRY, REQUEST SENSE, REPORT LUNS, RESERVE and RELEASE.
+//! The commands that every logical unit answers alike: INQUIRY, REQUEST SENSE, the REPORT commands, RESERVE and
+//! RELEASE.
 
 use super::attention::Attention;
 use super::server::{Answer, Buffers, Refusal, Request};
 use super::unit::{LogicalUnit, LunInventory};
-use crate::sam::{Lun, Status, TargetPort};
+use crate::sam::{Status, TargetPort};
 use crate::scsi::cdb::Command;
 use crate::scsi::cdb::primary::{Inquiry, LunSelection, ReportLuns};
 use crate::scsi::designator::Designator;
 use crate::scsi::inquiry::StandardInquiry;
 use crate::scsi::opcode::DeviceType;
 use crate::scsi::sense::{Asc, Format, Key, Sense};
-use crate::scsi::{vpd, xcopy};
+use crate::scsi::{report, vpd, xcopy};
 use crate::wire::{Put, Truncated};
 
 /// PRODUCT REVISION LEVEL: the version of this program.
@@ -45,6 +46,19 @@ pub(super) fn execute(
             report_luns(way.inventory(), report, data.data_in());
             Ok(Answer::Good)
         }
+        Command::ReportSupportedOperationCodes(asked) => {
+            let mut out = Truncated::new(data.data_in(), asked.allocation as usize);
+            let device = unit.server().device_type();
+            match report::operation_codes(device, asked.options, asked.timeouts, &mut out) {
+                Ok(()) => Ok(Answer::Good),
+                Err(sense) => Err(sense.into()),
+            }
+        }
+        Command::ReportSupportedTaskManagementFunctions(asked) => {
+            let mut out = Truncated::new(data.data_in(), asked.allocation as usize);
+            report::task_management_functions(asked.extended, &mut out);
+            Ok(Answer::Good)
+        }
         Command::Reserve => {
             let reserved = unit.reservations().reserve(way.reserves_as());
             reserved.then_some(Answer::Good).ok_or(Refusal::Status(Status::ReservationConflict))
@@ -75,10 +89,7 @@ pub(super) fn report_luns(inventory: &dyn LunInventory, report: ReportLuns, out:
         LunSelection::Ordinary | LunSelection::All => inventory.luns(),
         LunSelection::WellKnown => Vec::new(),
     };
-    let mut out = Truncated::new(out, report.allocation as usize);
-    out.put_u32(8 * luns.len() as u32);
-    out.put_u32(0);
-    luns.into_iter().map(Lun::to_bytes).for_each(|lun| out.put_slice(&lun));
+    report::luns(&luns, &mut Truncated::new(out, report.allocation as usize));
 }
 
 fn inquiry(

@@ -16,7 +16,6 @@ mod fault;
 mod guard;
 mod provision;
 mod read_write;
-mod report;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -29,11 +28,13 @@ use crate::sam::NexusId;
 use crate::scsi::cdb::Command;
 use crate::scsi::limits::BlockLimits;
 use crate::scsi::opcode::DeviceType;
+use crate::scsi::sbc;
 use crate::scsi::sense::{Asc, Format, Sense};
 use crate::scsi::vpd::{self, Provisioning};
 use crate::store::Patience;
 use crate::units::{BlockRange, BlockSize};
 use crate::volume::Block;
+use crate::wire::Truncated;
 
 /// How many bytes a command that works through a range handles in one step: between steps it asks whether it has been
 /// aborted.
@@ -113,8 +114,15 @@ impl DeviceServer for Disk {
             Command::PreFetch(span) => self.prefetch(span, request, data, patience),
             Command::SynchronizeCache(span) => self.synchronize(span, patience),
             Command::StartStopUnit(unit) => self.start_stop(unit, patience),
-            Command::ReadCapacity10 => Ok(self.read_capacity_10(data)),
-            Command::ReadCapacity16(capacity) => Ok(self.read_capacity_16(capacity.allocation, data)),
+            Command::ReadCapacity10 => {
+                sbc::read_capacity10(self.capacity(), self.block_size(), data.data_in());
+                Ok(Answer::Good)
+            }
+            Command::ReadCapacity16(asked) => {
+                let mut out = Truncated::new(data.data_in(), asked.allocation as usize);
+                sbc::read_capacity16(self.capacity(), self.block_size(), &mut out);
+                Ok(Answer::Good)
+            }
             // The default self-test: the medium answers.
             Command::SendDiagnostic | Command::TestUnitReady => Ok(Answer::Good),
             _ => Err(Sense::illegal_request(Asc::INVALID_COMMAND_OPERATION_CODE).into()),

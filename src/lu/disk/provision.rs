@@ -7,14 +7,11 @@ use super::{Disk, STEP, check_cancelled, fault, may_sleep};
 use crate::lu::{Answer, Buffers, Refusal, Request};
 use crate::scsi::cdb::block::{GetLbaStatus, Unmap, WriteSame};
 use crate::scsi::limits::MAX_LBA_STATUS_DESCRIPTORS;
+use crate::scsi::sbc::{self, LbaStatus};
 use crate::scsi::sense::{Asc, Sense};
 use crate::scsi::unmap::UnmapList;
 use crate::store::{Durability, Patience};
-use crate::wire::{Put, Truncated};
-
-/// PROVISIONING STATUS of a LBA status descriptor (SBC-3 table 59).
-const MAPPED: u8 = 0;
-const DEALLOCATED: u8 = 1;
+use crate::wire::Truncated;
 
 impl Disk {
     pub(super) fn write_same(
@@ -93,31 +90,23 @@ impl Disk {
         may_sleep(patience)?;
         let fits = (status.allocation as usize).saturating_sub(8).div_ceil(16);
         let runs = self.runs(status.lba, capacity, fits.clamp(1, MAX_LBA_STATUS_DESCRIPTORS))?;
-        let mut out = Truncated::new(data.data_in(), status.allocation as usize);
-        out.put_u32(4 + 16 * runs.len() as u32);
-        out.put_zeros(4);
-        for (lba, count, provisioning) in runs {
-            out.put_u64(lba);
-            out.put_u32(count);
-            out.put_u8(provisioning);
-            out.put_zeros(3);
-        }
+        sbc::lba_status(&runs, &mut Truncated::new(data.data_in(), status.allocation as usize));
         Ok(Answer::Good)
     }
 
-    /// At most `most` runs from block `lba` on: first block, count, status. A block that holds any data is mapped.
-    fn runs(&self, mut lba: u64, capacity: u64, most: usize) -> Result<Vec<(u64, u32, u8)>, Refusal> {
+    /// At most `most` runs from block `lba` on. A block that holds any data is mapped.
+    fn runs(&self, mut lba: u64, capacity: u64, most: usize) -> Result<Vec<LbaStatus>, Refusal> {
         let shift = self.block_size().shift();
         let mut runs = Vec::new();
         while lba < capacity && runs.len() < most {
             let next = self.block.next_data(lba << shift).map_err(fault::reading)?;
-            let (end, status) = match next.map(|bytes| (bytes.start >> shift, bytes.end)) {
-                None => (capacity, DEALLOCATED),
-                Some((start, _)) if start > lba => (start, DEALLOCATED),
-                Some((_, end)) => ((end.div_ceil(1 << shift)).max(lba + 1), MAPPED),
+            let (end, mapped) = match next.map(|bytes| (bytes.start >> shift, bytes.end)) {
+                None => (capacity, false),
+                Some((start, _)) if start > lba => (start, false),
+                Some((_, end)) => ((end.div_ceil(1 << shift)).max(lba + 1), true),
             };
             let count = u32::try_from(end.min(capacity) - lba).unwrap_or(u32::MAX);
-            runs.push((lba, count, status));
+            runs.push(LbaStatus { lba, count, mapped });
             lba += u64::from(count);
         }
         Ok(runs)

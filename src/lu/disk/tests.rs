@@ -294,6 +294,10 @@ fn capacity_is_the_last_block_and_thin() {
     assert_eq!(rig.host.good(&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[]), [0, 0, 0, 99, 0, 0, 0x10, 0]);
     let data = rig.host.good(&[0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0], &[]);
     assert_eq!(data[..16], [0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0x10, 0, 0, 0, 0xC0, 0]);
+    let small = DiskRig::new(1024, BlockSize::B512)
+        .host
+        .good(&[0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 14, 0, 0], &[]);
+    assert_eq!(small[..], [0, 0, 0, 0, 0, 0, 3, 0xFF, 0, 0, 2, 0, 0, 3], "512-byte blocks on 4 KiB");
     assert_eq!(data.len(), 32);
     assert!(rig.host.good(&[0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[]).is_empty());
     let huge = DiskRig::new(1 << 33, BlockSize::B4096);
