@@ -36,7 +36,7 @@ use crate::scsi::xcopy::results::OperatingParameters;
 use crate::scsi::xcopy::{Command, THIRD_PARTY_COPY_OUT};
 
 pub use crate::copy::lists::{CopyView, OperationId};
-pub use crate::scsi::xcopy::list::Designator;
+pub use crate::scsi::designator::Designator;
 
 /// The way from a CSCD to a logical unit.
 pub trait Door: Send + Sync {

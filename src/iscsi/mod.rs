@@ -5,6 +5,7 @@
 //! The PDU codecs parse and emit both directions, so that target and initiator share them.
 
 pub mod bhs;
+pub mod client;
 pub mod framer;
 pub mod keys;
 pub mod pdu;

@@ -9,7 +9,7 @@ use nom::Parser as _;
 use nom::bytes::complete::take;
 use nom::number::complete::{be_u8, be_u16, be_u24, be_u32, be_u64};
 
-pub use crate::scsi::designator::Designator;
+use crate::scsi::designator::Designator;
 use crate::scsi::sense::{Asc, FieldPointer, Key, KeySpecific, Sense};
 use crate::scsi::xcopy::{MAX_CSCDS, MAX_LIST_LENGTH, MAX_SEGMENTS};
 use crate::wire::Put;
