@@ -1,0 +1,83 @@
+//! The mode pages of disks and tapes: what stands behind the page header, and which bits of it may be changed. Bytes are
+//! numbered in comments as the standard does, with the header.
+
+use super::Page;
+
+/// Read-write error recovery page.
+pub const ERROR_RECOVERY: u8 = 0x01;
+/// Caching page.
+pub const CACHING: u8 = 0x08;
+/// Control page; subpage 01h is the control extension page.
+pub const CONTROL: u8 = 0x0A;
+/// Data compression page.
+pub const DATA_COMPRESSION: u8 = 0x0F;
+/// Device configuration page.
+pub const DEVICE_CONFIGURATION: u8 = 0x10;
+/// Medium partition page.
+pub const MEDIUM_PARTITION: u8 = 0x11;
+/// Power condition page.
+pub const POWER_CONDITION: u8 = 0x1A;
+/// Informational exceptions control page.
+pub const INFORMATIONAL_EXCEPTIONS: u8 = 0x1C;
+/// Medium configuration page.
+pub const MEDIUM_CONFIGURATION: u8 = 0x1D;
+
+/// D_SENSE, byte 2 of the control page.
+pub(super) const D_SENSE: u8 = 0x04;
+/// SWP, byte 4 of the control page.
+pub(super) const SWP: u8 = 0x08;
+/// WORMM, byte 2 of the medium configuration page.
+pub const WORM_MODE: u8 = 0x01;
+
+/// GLTSD, byte 2 of the control page: log parameters are not saved.
+const GLTSD: u8 = 0x02;
+/// QUEUE ALGORITHM MODIFIER 1, byte 3 of the control page: simple tasks may be reordered.
+const UNRESTRICTED_REORDERING: u8 = 0x10;
+/// WCE, byte 2 of the caching page.
+const WCE: u8 = 0x04;
+/// DEXCPT, byte 2 of the informational exceptions control page: none is reported.
+const DEXCPT: u8 = 0x08;
+/// LOIS, byte 8 of the device configuration page: positions are logical object identifiers.
+const LOIS: u8 = 0x40;
+/// EEG and SEW, byte 10: end of data is written, and early warning makes the buffer stable.
+const EEG_AND_SEW: u8 = 0x18;
+/// MEDIUM FORMAT RECOGNITION, byte 5 of the medium partition page: formats and partitions are recognised.
+const RECOGNISED: u8 = 0x03;
+
+const fn fixed(page: u8, subpage: u8, default: &'static [u8], none: &'static [u8]) -> Page {
+    Page { page, subpage, default, changeable: none }
+}
+
+const INFORMATIONAL_EXCEPTIONS_PAGE: Page =
+    fixed(INFORMATIONAL_EXCEPTIONS, 0, &[DEXCPT, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[0; 10]);
+
+/// The pages of a disk. WCE is one for good: whoever wants data on stable storage says so by FUA or SYNCHRONIZE CACHE.
+pub static DISK: [Page; 6] = [
+    fixed(ERROR_RECOVERY, 0, &[0; 10], &[0; 10]),
+    fixed(CACHING, 0, &[WCE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[0; 18]),
+    Page {
+        page: CONTROL,
+        subpage: 0,
+        default: &[GLTSD, UNRESTRICTED_REORDERING, 0, 0, 0, 0, 0, 0, 0, 0],
+        changeable: &[D_SENSE, 0, SWP, 0, 0, 0, 0, 0, 0, 0],
+    },
+    fixed(CONTROL, 0x01, &[0; 28], &[0; 28]),
+    fixed(POWER_CONDITION, 0, &[0; 38], &[0; 38]),
+    INFORMATIONAL_EXCEPTIONS_PAGE,
+];
+
+/// The pages of a tape drive: no compression, one partition. WORMM follows the cartridge.
+pub static TAPE: [Page; 7] = [
+    fixed(ERROR_RECOVERY, 0, &[0; 10], &[0; 10]),
+    Page {
+        page: CONTROL,
+        subpage: 0,
+        default: &[GLTSD, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        changeable: &[D_SENSE, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    },
+    fixed(DATA_COMPRESSION, 0, &[0; 14], &[0; 14]),
+    fixed(DEVICE_CONFIGURATION, 0, &[0, 0, 0, 0, 0, 0, LOIS, 0, EEG_AND_SEW, 0, 0, 0, 0, 0], &[0; 14]),
+    fixed(MEDIUM_PARTITION, 0, &[0, 0, 0, RECOGNISED, 0, 0], &[0; 6]),
+    INFORMATIONAL_EXCEPTIONS_PAGE,
+    fixed(MEDIUM_CONFIGURATION, 0, &[0; 30], &[0; 30]),
+];
