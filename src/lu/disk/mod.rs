@@ -14,6 +14,7 @@
 
 mod fault;
 mod guard;
+mod modes;
 mod provision;
 mod read_write;
 #[cfg(test)]
@@ -23,13 +24,14 @@ mod verify;
 use std::sync::Arc;
 
 use self::guard::RangeGuard;
+use self::modes::Modes;
 use super::{Answer, Buffers, DeviceServer, Refusal, Request};
 use crate::sam::NexusId;
 use crate::scsi::cdb::Command;
 use crate::scsi::limits::BlockLimits;
-use crate::scsi::opcode::DeviceType;
+use crate::scsi::opcode::{Access, DeviceType};
 use crate::scsi::sbc;
-use crate::scsi::sense::{Asc, Format, Sense};
+use crate::scsi::sense::{Asc, Format, Key, Sense};
 use crate::scsi::vpd::{self, Provisioning};
 use crate::store::Patience;
 use crate::units::{BlockRange, BlockSize};
@@ -45,13 +47,14 @@ const STEP: u64 = 1 << 20;
 pub struct Disk {
     block: Arc<dyn Block>,
     guard: RangeGuard,
+    modes: Modes,
 }
 
 impl Disk {
     /// A disk of what `block` holds.
     #[must_use]
     pub fn new(block: Arc<dyn Block>) -> Self {
-        Self { block, guard: RangeGuard::new() }
+        Self { block, guard: RangeGuard::new(), modes: Modes::new() }
     }
 
     fn block_size(&self) -> BlockSize {
@@ -102,6 +105,9 @@ impl DeviceServer for Disk {
         patience: Patience,
     ) -> Result<Answer, Refusal> {
         self.limits().check(request.row, &request.command)?;
+        if self.modes.write_protected() && request.command.access(request.row) == Access::Write {
+            return Err(Refusal::check(Key::DataProtect, Asc::LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED));
+        }
         match request.command {
             Command::Read(io) => self.read(io, data, patience),
             Command::Write(io) => self.write(io, data, patience),
@@ -123,6 +129,8 @@ impl DeviceServer for Disk {
                 sbc::read_capacity16(self.capacity(), self.block_size(), &mut out);
                 Ok(Answer::Good)
             }
+            Command::ModeSense(asked) => self.mode_sense(asked, request, data),
+            Command::ModeSelect(select) => self.mode_select(select, request, data),
             // The default self-test: the medium answers.
             Command::SendDiagnostic | Command::TestUnitReady => Ok(Answer::Good),
             _ => Err(Sense::illegal_request(Asc::INVALID_COMMAND_OPERATION_CODE).into()),
@@ -130,7 +138,7 @@ impl DeviceServer for Disk {
     }
 
     fn sense_format(&self) -> Format {
-        Format::Fixed
+        self.modes.sense_format()
     }
 
     fn vpd_pages(&self) -> &'static [u8] {
@@ -145,7 +153,9 @@ impl DeviceServer for Disk {
         }
     }
 
-    fn reset(&self) {}
+    fn reset(&self) {
+        self.modes.reset();
+    }
 
     fn nexus_lost(&self, _nexus: NexusId) {}
 }

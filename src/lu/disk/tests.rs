@@ -342,3 +342,57 @@ fn a_slow_store_moves_the_command_to_a_thread_that_may_sleep() {
     assert!(rig.host.endings.has(1));
     rig.host.endings.wait(1);
 }
+
+/// MODE SELECT(6) of the control page with byte 2 (D_SENSE) and byte 4 (SWP).
+fn select_control(rig: &DiskRig, byte2: u8, byte4: u8) {
+    let list = [0, 0, 0, 0, 0x0A, 0x0A, byte2, 0x10, byte4, 0, 0, 0, 0, 0, 0, 0];
+    let outcome = rig.host.send(&[0x15, 0x10, 0, 0, 16, 0], &list);
+    assert_eq!((outcome.status, outcome.wanted_out), (Status::Good, 16));
+}
+
+#[test]
+fn mode_sense_tells_capacity_dpofua_and_the_honest_cache() {
+    let rig = rig();
+    let data = rig.host.good(&[0x1A, 0, 0x08, 0, 255, 0], &[]);
+    assert_eq!(data[..12], [31, 0, 0x10, 8, 0, 0, 4, 0, 0, 0, 2, 0]);
+    assert_eq!((data[12], data[13], data[14] & 4), (0x08, 0x12, 4), "WCE");
+    assert_eq!(rig.host.check(&[0x1A, 0, 0xC8, 0, 255, 0], &[])[12..14], [0x39, 0]);
+    assert_eq!(rig.host.check(&[0x1A, 0, 0x30, 0, 255, 0], &[])[15..18], [0xCD, 0, 2]);
+}
+
+#[test]
+fn d_sense_changes_the_format_until_a_reset_and_tells_the_others() {
+    let rig = rig();
+    let other = rig.another(2);
+    select_control(&rig, 0x06, 0);
+    assert_eq!(rig.host.check(&[0xC1; 16], &[])[..4], [0x72, 0x05, 0x20, 0x00]);
+    assert_eq!(other.check(&[0; 6], &[])[..4], [0x72, 0x06, 0x2A, 0x01]);
+    select_control(&rig, 0x06, 0);
+    other.good(&[0; 6], &[]);
+    rig.host.way.manage(crate::sam::Function::LogicalUnitReset, Box::new(|_| ()));
+    assert_eq!(rig.host.sense(&[0; 6], &[]), (0x6, 0x2903));
+    assert_eq!(rig.host.check(&[0xC1; 16], &[])[0], 0x70);
+}
+
+#[test]
+fn software_write_protection_refuses_writes_and_shows() {
+    let rig = rig();
+    select_control(&rig, 0x02, 0x08);
+    assert_eq!(rig.host.sense(&write10(0, 1), &pattern(1)), (0x7, 0x2702));
+    assert_eq!(rig.host.sense(&compare_and_write(0, 1), &[0; 1024]), (0x7, 0x2702));
+    rig.host.good(&read10(0, 1), &[]);
+    assert_eq!(rig.host.good(&[0x1A, 0, 0x3F, 0, 4, 0], &[])[2], 0x90);
+    select_control(&rig, 0x02, 0);
+    rig.host.good(&write10(0, 1), &pattern(1));
+}
+
+#[test]
+fn mode_select_refuses_what_is_not_changeable_and_changes_nothing() {
+    let rig = rig();
+    let other = rig.another(2);
+    let list = [0, 0, 0, 0, 0x0A, 0x0A, 0x06, 0x10, 0, 0x40, 0, 0, 0, 0, 0, 0];
+    let sense = rig.host.check(&[0x15, 0x10, 0, 0, 16, 0], &list);
+    assert_eq!((sense[0], &sense[12..14], &sense[15..18]), (0x70, &[0x26, 0][..], &[0x8E, 0, 9][..]), "TAS");
+    other.good(&[0; 6], &[]);
+    assert_eq!(rig.host.sense(&[0x15, 0x10, 0, 0, 16, 0], &list[..10]), (0x5, 0x1A00));
+}
