@@ -430,6 +430,10 @@ impl Cartridge {
         if !self.belongs(&header, at) || header.generation > self.generation {
             return Err(damaged(at, "another object stands in its place"));
         }
+        let behind = at.behind(&header);
+        if behind.files > self.end.files || behind.offset > self.end.offset {
+            return Err(damaged(at, "it reaches beyond the end of data"));
+        }
         Ok(header)
     }
 
