@@ -4,6 +4,7 @@ pub mod cdb;
 pub mod designator;
 pub mod inquiry;
 pub mod limits;
+pub mod log;
 pub mod mode;
 pub mod opcode;
 pub mod received;
