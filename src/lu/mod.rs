@@ -10,6 +10,7 @@ mod gate;
 pub mod missing;
 mod reserve;
 mod server;
+pub mod tape;
 mod taskset;
 #[cfg(test)]
 mod testing;

@@ -46,6 +46,8 @@ pub struct Cartridge {
     pub(super) position: Position,
     /// End of data.
     pub(super) end: Position,
+    /// Up to where the last superblock vouches.
+    durable: Position,
     generation: u64,
     /// This generation is open for writing at the end of data.
     appending: bool,
@@ -82,6 +84,7 @@ impl Cartridge {
             index: Index::new(DATA_START),
             position: start,
             end: start,
+            durable: start,
             generation: 0,
             appending: false,
             unflushed: false,
@@ -104,6 +107,7 @@ impl Cartridge {
         cartridge.superblock_durable = false;
         cartridge.generation = superblock.generation;
         cartridge.end = superblock.end;
+        cartridge.durable = superblock.end;
         let mut saved = vec![0; superblock.entries as usize * index::ENTRY];
         cartridge.store.read(INDEX_START, &mut saved, Patience::Wait)?;
         let salt = cartridge.label.salt();
@@ -130,6 +134,15 @@ impl Cartridge {
         Ok(())
     }
 
+    /// Opens the same store again: what a load does with a cartridge that has stopped.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; the cartridge is then as it was.
+    pub fn reopen(&mut self) -> Result<(), OpenError> {
+        *self = Self::open(Arc::clone(&self.store))?;
+        Ok(())
+    }
+
     /// What the cartridge is.
     #[must_use]
     pub fn label(&self) -> &Label {
@@ -146,6 +159,14 @@ impl Cartridge {
     #[must_use]
     pub fn end(&self) -> Position {
         self.end
+    }
+
+    /// Objects, and the bytes they take, before the position that are not known to be on stable storage yet: what
+    /// READ POSITION calls the object buffer.
+    #[must_use]
+    pub fn buffered(&self) -> (u64, u64) {
+        let (durable, at) = (self.durable, self.position);
+        (at.object.saturating_sub(durable.object), at.offset.saturating_sub(durable.offset))
     }
 
     /// Whether the position is in the early warning zone.
@@ -409,6 +430,7 @@ impl Cartridge {
         self.guard(written)?;
         self.superblock_durable = durability == Durability::Stable;
         self.unflushed = false;
+        self.durable = self.end;
         Ok(())
     }
 

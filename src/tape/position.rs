@@ -80,6 +80,12 @@ impl Cartridge {
         self.position = Position { object: 0, files: 0, offset: DATA_START };
     }
 
+    /// Goes back to where it was before reads that are to be repeated.
+    pub fn return_to(&mut self, position: Position) {
+        debug_assert!(position.object <= self.end.object);
+        self.position = position;
+    }
+
     /// Moves to the end of data.
     pub fn locate_end(&mut self) {
         self.position = self.end;

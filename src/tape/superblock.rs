@@ -34,7 +34,7 @@ const MAGIC: &[u8; 8] = b"CLEAVECT";
 const FLAG_WORM: u32 = 1;
 const BARCODE_LENGTH: usize = 32;
 
-/// A volume label that a bar code can carry: 1 to 32 of `A`-`Z`, `0`-`9`, `-` and `_`.
+/// A volume label that a bar code can carry: 1 to 32 upper-case letters and digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Barcode(String);
 
@@ -56,10 +56,10 @@ impl FromStr for Barcode {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let legal = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        let legal = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
         if text.is_empty() || text.len() > BARCODE_LENGTH || !text.chars().all(legal) {
             return Err(format!(
-                "'{text}' is not a barcode: use 1 to {BARCODE_LENGTH} upper-case letters, digits, '-' and '_'"
+                "'{text}' is not a barcode: use 1 to {BARCODE_LENGTH} upper-case letters and digits"
             ));
         }
         Ok(Self(text.to_owned()))
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn barcodes_are_what_a_bar_code_carries() {
         assert_eq!("DEMO01L8".parse::<Barcode>().unwrap().as_str(), "DEMO01L8");
-        for bad in ["", "demo", "A B", "../X", "A\0", &"A".repeat(33)] {
+        for bad in ["", "demo", "A B", "A-1", "../X", "A\0", &"A".repeat(33)] {
             assert!(bad.parse::<Barcode>().is_err(), "{bad:?}");
         }
     }

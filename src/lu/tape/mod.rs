@@ -1,0 +1,306 @@
+//! The tape LU: a drive, and the cartridge in it.
+//!
+//! A [`Drive`] exists as long as its LU; cartridges come and go ([`Drive::load`], [`Drive::unload`], and LOAD UNLOAD
+//! from the initiator, which only unthreads the cartridge). Two locks: `medium` is held while a command works on the
+//! cartridge, so also across a wait for its device; `settings` (mode parameters, PREVENT) never is, so that a reset
+//! and the loss of a nexus need not wait. The first is taken before the second.
+//!
+//! Writes are buffered (buffered mode 1): GOOD means that the cartridge has the block, not that it is on stable
+//! storage. WRITE FILEMARKS without IMMED, REWIND, SPACE, LOCATE, ERASE and unloading make it so before they answer,
+//! and a write error that is found then stops the cartridge: every later command that needs the medium fails until
+//! it is loaded again.
+//!
+//! IMMED is taken as leave to answer early, which this drive does not use except for WRITE FILEMARKS: its motions
+//! take no longer than their answers.
+
+mod fault;
+mod motion;
+mod parameters;
+mod report;
+mod transfer;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use self::parameters::Parameters;
+use super::{Answer, Buffers, DeviceServer, LogicalUnit, Refusal, Request};
+use crate::sam::NexusId;
+use crate::scsi::cdb::Command;
+use crate::scsi::cdb::stream::LoadUnload;
+use crate::scsi::opcode::DeviceType;
+use crate::scsi::sense::{Asc, Format, Key, Sense};
+use crate::store::Patience;
+use crate::tape::{Cartridge, Label, Position, TapeError};
+
+/// A tape drive: the device server of a tape LU.
+#[derive(Debug, Default)]
+pub struct Drive {
+    medium: Mutex<Medium>,
+    settings: Mutex<Settings>,
+}
+
+#[derive(Debug, Default)]
+struct Medium {
+    cartridge: Option<Cartridge>,
+    /// Ready for commands; an initiator's UNLOAD leaves the cartridge in the drive, but not threaded.
+    threaded: bool,
+    counters: Counters,
+}
+
+/// Bytes since the cartridge was loaded: log page 0Ch.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    written: u64,
+    read: u64,
+}
+
+#[derive(Debug, Default)]
+struct Settings {
+    parameters: Parameters,
+    /// The nexuses that prevent medium removal.
+    prevented_by: BTreeSet<NexusId>,
+}
+
+/// What is in a drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriveStatus {
+    /// The cartridge.
+    pub label: Label,
+    /// Whether it is threaded: an initiator's UNLOAD ends that, its LOAD begins it again.
+    pub threaded: bool,
+    /// Where it stands.
+    pub position: Position,
+    /// Where its data ends.
+    pub end: Position,
+    /// Bytes of its capacity that its data takes up.
+    pub used: u64,
+    /// Whether it stopped after a write error.
+    pub stopped: bool,
+}
+
+/// Why a cartridge stays in a drive.
+#[derive(Debug, thiserror::Error)]
+pub enum UnloadError {
+    /// An initiator has locked it in.
+    #[error(
+        "an initiator prevents medium removal: let it send UNLOAD or ALLOW MEDIUM REMOVAL, or end its session"
+    )]
+    Prevented,
+    /// What the drive had buffered could not be made stable. The cartridge has stopped; a second unload takes it out.
+    #[error("buffered data could not be written, and is lost: {0}; unload again to take the cartridge out")]
+    Write(#[from] TapeError),
+}
+
+impl Drive {
+    /// An empty drive.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts `cartridge` in, threads it, and tells every nexus of `unit`, the drive's LU, that the medium may have
+    /// changed. May wait for a running command.
+    ///
+    /// # Errors
+    /// The cartridge, when there is one in the drive already.
+    pub fn load(&self, mut cartridge: Cartridge, unit: &LogicalUnit) -> Result<(), Box<Cartridge>> {
+        let mut medium = self.medium.lock();
+        if medium.cartridge.is_some() {
+            return Err(Box::new(cartridge));
+        }
+        cartridge.rewind();
+        *medium = Medium { cartridge: Some(cartridge), threaded: true, counters: Counters::default() };
+        // Before the first command can see the new medium.
+        unit.attention(Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, None);
+        Ok(())
+    }
+
+    /// Takes the cartridge out, everything on it stable; `None` when there is none. Waits for its device.
+    ///
+    /// # Errors
+    /// See [`UnloadError`]; the cartridge then stays.
+    pub fn unload(&self) -> Result<Option<Cartridge>, UnloadError> {
+        let mut medium = self.medium.lock();
+        if !self.settings.lock().prevented_by.is_empty() {
+            return Err(UnloadError::Prevented);
+        }
+        medium.settle()?;
+        medium.threaded = false;
+        Ok(medium.cartridge.take())
+    }
+
+    /// What is in the drive. May wait for a running command.
+    #[must_use]
+    pub fn status(&self) -> Option<DriveStatus> {
+        let medium = self.medium.lock();
+        medium.cartridge.as_ref().map(|cartridge| DriveStatus {
+            label: cartridge.label().clone(),
+            threaded: medium.threaded,
+            position: cartridge.position(),
+            end: cartridge.end(),
+            used: cartridge.used(),
+            stopped: cartridge.stopped(),
+        })
+    }
+
+    /// The medium, without waiting for a command that holds it if `patience` forbids it.
+    fn medium(&self, patience: Patience) -> Result<MutexGuard<'_, Medium>, Refusal> {
+        match patience {
+            Patience::Now => self.medium.try_lock().ok_or(Refusal::NotNow),
+            Patience::Wait => Ok(self.medium.lock()),
+        }
+    }
+
+    /// The block length of the mode parameters; zero is variable.
+    fn block_length(&self) -> u32 {
+        self.settings.lock().parameters.block_length
+    }
+
+    fn test_unit_ready(&self, patience: Patience) -> Result<Answer, Refusal> {
+        let mut medium = self.medium(patience)?;
+        if medium.ready()?.stopped() {
+            return Err(fault::stopped());
+        }
+        Ok(Answer::Good)
+    }
+
+    fn load_unload(&self, request: &Request<'_>, command: LoadUnload) -> Result<Answer, Refusal> {
+        let mut medium = self.medium.lock();
+        if !command.load {
+            // Like any command that needs the medium, it needs it threaded; only loading does not.
+            medium.ready()?;
+            if !self.settings.lock().prevented_by.is_empty() {
+                return Err(Sense::illegal_request(Asc::MEDIUM_REMOVAL_PREVENTED).into());
+            }
+            let settled = medium.settle();
+            medium.threaded = false;
+            return settled.map(|()| Answer::Good).map_err(|error| fault::writing(error, 0));
+        }
+        let was_threaded = medium.threaded;
+        let Some(cartridge) = medium.cartridge.as_mut() else {
+            return Err(no_medium().into());
+        };
+        if cartridge.stopped() {
+            cartridge.reopen().map_err(|error| {
+                tracing::error!(%error, "the cartridge could not be loaded again");
+                Refusal::check(Key::MediumError, Asc::MEDIA_LOAD_OR_EJECT_FAILED)
+            })?;
+        } else {
+            cartridge.sync().map_err(|error| fault::writing(error, 0))?;
+        }
+        cartridge.rewind();
+        medium.threaded = true;
+        if !was_threaded {
+            request.attention_to_others(Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED);
+        }
+        Ok(Answer::Good)
+    }
+
+    fn prevent(&self, nexus: NexusId, prevent: bool) -> Answer {
+        let prevented_by = &mut self.settings.lock().prevented_by;
+        if prevent {
+            prevented_by.insert(nexus);
+        } else {
+            prevented_by.remove(&nexus);
+        }
+        Answer::Good
+    }
+}
+
+impl Medium {
+    /// The threaded cartridge.
+    fn ready(&mut self) -> Result<&mut Cartridge, Sense> {
+        match &mut self.cartridge {
+            Some(cartridge) if self.threaded => Ok(cartridge),
+            _ => Err(no_medium()),
+        }
+    }
+
+    /// Everything stable and at the beginning: what precedes taking the cartridge away. One that has stopped has
+    /// nothing left to lose.
+    fn settle(&mut self) -> Result<(), TapeError> {
+        match &mut self.cartridge {
+            Some(cartridge) if !cartridge.stopped() => {
+                // The second makes the superblock of the first stable, which spares the next load its scan.
+                cartridge.sync().and_then(|()| cartridge.sync())?;
+                cartridge.rewind();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn no_medium() -> Sense {
+    Sense::new(Key::NotReady, Asc::MEDIUM_NOT_PRESENT)
+}
+
+/// Commands that always wait for the device do not begin where they may not.
+fn may_sleep(patience: Patience) -> Result<(), Refusal> {
+    if patience == Patience::Now { Err(Refusal::NotNow) } else { Ok(()) }
+}
+
+impl DeviceServer for Drive {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Tape
+    }
+
+    fn execute(
+        &self,
+        request: &Request<'_>,
+        buffers: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        match request.command {
+            Command::TapeRead(transfer) => self.read(transfer, buffers, patience),
+            Command::TapeWrite(transfer) => self.write(transfer, buffers, patience),
+            Command::TestUnitReady => self.test_unit_ready(patience),
+            Command::ReadPosition(command) => self.read_position(command, buffers, patience),
+            Command::ReadBlockLimits(command) => Ok(report::block_limits(command, buffers.data_in())),
+            Command::ReportDensitySupport(command) => self.density_support(command, buffers, patience),
+            Command::LogSense(command) => self.log_sense(command, buffers, patience),
+            Command::ModeSense(command) => self.mode_sense(request, command, buffers, patience),
+            Command::ModeSelect(command) => self.mode_select(request, command, buffers),
+            Command::PreventAllowMediumRemoval(prevent) => Ok(self.prevent(request.nexus(), prevent)),
+            Command::SendDiagnostic => Ok(Answer::Good),
+            _ => {
+                may_sleep(patience)?;
+                match request.command {
+                    Command::WriteFilemarks(command) => self.write_filemarks(command),
+                    Command::Rewind(_) => self.rewind(),
+                    Command::Space(command) => self.space(command),
+                    Command::Locate(command) => self.locate(command),
+                    Command::Erase(_) => self.erase(),
+                    Command::LoadUnload(command) => self.load_unload(request, command),
+                    _ => Err(Sense::illegal_request(Asc::INVALID_COMMAND_OPERATION_CODE).into()),
+                }
+            }
+        }
+    }
+
+    fn sense_format(&self) -> Format {
+        self.settings.lock().parameters.sense_format()
+    }
+
+    fn vpd_pages(&self) -> &'static [u8] {
+        &[report::SEQUENTIAL_ACCESS_CAPABILITIES]
+    }
+
+    fn vpd(&self, page: u8, out: &mut Vec<u8>) {
+        if page == report::SEQUENTIAL_ACCESS_CAPABILITIES {
+            report::sequential_access_capabilities(out);
+        }
+    }
+
+    fn reset(&self) {
+        *self.settings.lock() = Settings::default();
+    }
+
+    fn nexus_lost(&self, nexus: NexusId) {
+        self.settings.lock().prevented_by.remove(&nexus);
+    }
+}

@@ -1,0 +1,114 @@
+//! REWIND, SPACE, LOCATE, ERASE, READ POSITION (SSC-3 6.9 to 6.18, 7.3, 7.7).
+//!
+//! Whatever moves the position first makes stable what is buffered, so that a write error is told before the host
+//! has gone elsewhere.
+
+use super::fault::{self, informed};
+use super::{Drive, Medium};
+use crate::lu::{Answer, Buffers, Refusal};
+use crate::scsi::cdb::stream::{Destination, Locate, PositionForm, ReadPosition, Space, SpaceCode};
+use crate::scsi::sense::{Asc, Key, Sense};
+use crate::scsi::ssc;
+use crate::store::Patience;
+use crate::tape::{self, Cartridge, Spaced, Stop};
+use crate::wire::Truncated;
+
+impl Drive {
+    pub(super) fn rewind(&self) -> Result<Answer, Refusal> {
+        let mut medium = self.medium.lock();
+        settled(&mut medium)?.rewind();
+        Ok(Answer::Good)
+    }
+
+    pub(super) fn space(&self, command: Space) -> Result<Answer, Refusal> {
+        let mut medium = self.medium.lock();
+        let cartridge = settled(&mut medium)?;
+        let spaced = cartridge.space(match command.code {
+            SpaceCode::Blocks => tape::Space::Blocks(command.count),
+            SpaceCode::Filemarks => tape::Space::Filemarks(command.count),
+            SpaceCode::SequentialFilemarks => tape::Space::SequentialFilemarks(command.count),
+            SpaceCode::EndOfData => tape::Space::EndOfData,
+        });
+        match stop_sense(spaced.map_err(fault::moving)?) {
+            None => Ok(Answer::Good),
+            Some(sense) => Err(sense.into()),
+        }
+    }
+
+    pub(super) fn locate(&self, command: Locate) -> Result<Answer, Refusal> {
+        let mut medium = self.medium.lock();
+        let cartridge = settled(&mut medium)?;
+        let reached = match command.destination {
+            Destination::Object(object) => cartridge.locate_object(object),
+            Destination::File(file) => cartridge.locate_file(file),
+            Destination::EndOfData => {
+                cartridge.locate_end();
+                Ok(true)
+            }
+        };
+        match reached.map_err(fault::moving)? {
+            true => Ok(Answer::Good),
+            false => Err(Refusal::check(Key::BlankCheck, Asc::END_OF_DATA_DETECTED)),
+        }
+    }
+
+    /// Both forms: what lies behind the position is gone, and its space given back, when this answers.
+    pub(super) fn erase(&self) -> Result<Answer, Refusal> {
+        let mut medium = self.medium.lock();
+        settled(&mut medium)?.erase().map_err(|error| fault::writing(error, 0))?;
+        Ok(Answer::Good)
+    }
+
+    pub(super) fn read_position(
+        &self,
+        command: ReadPosition,
+        buffers: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        let mut medium = self.medium(patience)?;
+        let position = told(medium.ready()?);
+        let mut out = Truncated::new(buffers.data_in(), usize::from(command.allocation));
+        match command.form {
+            PositionForm::Short => position.emit_short(&mut out),
+            PositionForm::Long => position.emit_long(&mut out),
+            PositionForm::Extended => position.emit_extended(&mut out),
+        }
+        Ok(Answer::Good)
+    }
+}
+
+/// The cartridge with nothing buffered.
+fn settled(medium: &mut Medium) -> Result<&mut Cartridge, Refusal> {
+    let cartridge = medium.ready()?;
+    cartridge.sync().map_err(|error| fault::writing(error, 0))?;
+    Ok(cartridge)
+}
+
+fn stop_sense(spaced: Spaced) -> Option<Sense> {
+    let residual = spaced.residual;
+    Some(match spaced.stop {
+        Stop::Done => return None,
+        Stop::Filemark => {
+            Sense { filemark: true, ..informed(Key::NoSense, Asc::FILEMARK_DETECTED, residual) }
+        }
+        Stop::EndOfData => informed(Key::BlankCheck, Asc::END_OF_DATA_DETECTED, residual),
+        Stop::Beginning => Sense {
+            end_of_medium: true,
+            ..informed(Key::NoSense, Asc::BEGINNING_OF_PARTITION_MEDIUM_DETECTED, residual)
+        },
+    })
+}
+
+fn told(cartridge: &Cartridge) -> ssc::Position {
+    let (objects, bytes) = cartridge.buffered();
+    let position = cartridge.position();
+    ssc::Position {
+        beginning: position.at_beginning(),
+        end: cartridge.past_early_warning(),
+        programmable_early_warning: false,
+        object: position.object,
+        file: position.files,
+        buffered_objects: u32::try_from(objects).unwrap_or(u32::MAX),
+        buffered_bytes: bytes,
+    }
+}

@@ -1,0 +1,197 @@
+//! READ, WRITE and WRITE FILEMARKS (SSC-3 6.7, 6.20, 6.21).
+//!
+//! INFORMATION is what was asked for minus what was done, in two's complement: bytes of the one block of a variable
+//! transfer, blocks of a fixed one. The data-in is cut to what was read, so that the transport's residual says the
+//! same: some initiators compare the two, and a short read with SILI says its length by the residual alone.
+
+use super::fault::{self, informed};
+use super::{Drive, may_sleep};
+use crate::lu::{Answer, Buffers, Refusal};
+use crate::scsi::cdb::stream::{Transfer, WriteFilemarks};
+use crate::scsi::limits::MAX_TRANSFER;
+use crate::scsi::sense::{Asc, Key, Sense};
+use crate::store::Patience;
+use crate::tape::{Cartridge, Object, TapeError};
+
+impl Drive {
+    pub(super) fn read(
+        &self,
+        transfer: Transfer,
+        buffers: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        let block_length = self.block_length();
+        let fixed = fixed_block(transfer, block_length)?;
+        let mut medium = self.medium(patience)?;
+        let cartridge = medium.ready()?;
+        if transfer.length == 0 {
+            return Ok(Answer::Good);
+        }
+        let before = cartridge.position();
+        let result = match fixed {
+            Some(block) => read_fixed(cartridge, block, transfer.length, buffers, patience),
+            None => read_variable(cartridge, transfer, block_length != 0, buffers, patience),
+        };
+        match result {
+            Ok((answer, length)) => {
+                buffers.truncate_data_in(length);
+                medium.counters.read += length as u64;
+                Ok(answer)
+            }
+            Err(refusal) => {
+                if refusal == Refusal::NotNow {
+                    cartridge.return_to(before);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    pub(super) fn write(
+        &self,
+        transfer: Transfer,
+        buffers: &mut Buffers,
+        patience: Patience,
+    ) -> Result<Answer, Refusal> {
+        let block = fixed_block(transfer, self.block_length())?;
+        let length = u64::from(block.unwrap_or(1)) * u64::from(transfer.length);
+        buffers.wanted_out = length;
+        let buffered = self.settings.lock().parameters.buffered;
+        if !buffered || block.is_some() {
+            // Several blocks, or a block and its flush: not to be stopped half-way.
+            may_sleep(patience)?;
+        }
+        let mut medium = self.medium(patience)?;
+        let cartridge = medium.ready()?;
+        if length == 0 {
+            return Ok(Answer::Good);
+        }
+        // A block is written as the CDB describes it or not at all.
+        let data = buffers.data_out.get(..length as usize).ok_or_else(|| Sense::invalid_cdb_byte(2))?;
+        let each = block.map_or(data.len(), |block| block as usize);
+        let mut left = data.len();
+        for block_data in data.chunks(each) {
+            let residual = if block.is_some() { left / each } else { left } as u64;
+            cartridge.append_block(block_data, patience).map_err(|error| fault::writing(error, residual))?;
+            left -= block_data.len();
+        }
+        if !buffered {
+            cartridge.sync().map_err(|error| fault::writing(error, 0))?;
+        }
+        let answer = early_warning(cartridge);
+        medium.counters.written += length;
+        Ok(answer)
+    }
+
+    pub(super) fn write_filemarks(&self, command: WriteFilemarks) -> Result<Answer, Refusal> {
+        let mut medium = self.medium.lock();
+        let cartridge = medium.ready()?;
+        let before = cartridge.position().object;
+        if let Err(error) = cartridge.append_filemarks(command.count) {
+            let written = cartridge.position().object - before;
+            return Err(fault::writing(error, u64::from(command.count) - written));
+        }
+        if !command.immediate {
+            cartridge.sync().map_err(|error| fault::writing(error, 0))?;
+        }
+        Ok(if command.count == 0 { Answer::Good } else { early_warning(cartridge) })
+    }
+}
+
+/// How a READ ended, and how many bytes of data-in it has.
+type Read = (Answer, usize);
+
+/// The length of each block, with FIXED.
+fn fixed_block(transfer: Transfer, block_length: u32) -> Result<Option<u32>, Sense> {
+    if !transfer.fixed {
+        return Ok(None);
+    }
+    if block_length == 0 {
+        return Err(Sense::invalid_cdb_bit(1, 0));
+    }
+    if u64::from(block_length) * u64::from(transfer.length) > u64::from(MAX_TRANSFER) {
+        return Err(Sense::invalid_cdb_byte(2));
+    }
+    Ok(Some(block_length))
+}
+
+/// GOOD, or the news that what was just written lies in the early warning zone.
+fn early_warning(cartridge: &Cartridge) -> Answer {
+    if !cartridge.past_early_warning() {
+        return Answer::Good;
+    }
+    let sense = informed(Key::NoSense, Asc::END_OF_PARTITION_MEDIUM_DETECTED, 0);
+    Answer::Check(Box::new(Sense { end_of_medium: true, ..sense }))
+}
+
+fn read_variable(
+    cartridge: &mut Cartridge,
+    transfer: Transfer,
+    block_mode: bool,
+    buffers: &mut Buffers,
+    patience: Patience,
+) -> Result<Read, Refusal> {
+    let asked = transfer.length;
+    let object = cartridge.read(buffers.data_in_of(asked as usize), patience);
+    let object = object.map_err(|error| fault::reading(error, u64::from(asked)))?;
+    let Object::Block(length) = object else {
+        return Ok((stopped_short(object, u64::from(asked)), 0));
+    };
+    let silent = transfer.suppress_incorrect_length && !(length > asked && block_mode);
+    let answer = match i64::from(asked) - i64::from(length) {
+        0 => Answer::Good,
+        _ if silent => Answer::Good,
+        difference => incorrect_length(difference),
+    };
+    Ok((answer, asked.min(length) as usize))
+}
+
+fn read_fixed(
+    cartridge: &mut Cartridge,
+    block: u32,
+    count: u32,
+    buffers: &mut Buffers,
+    patience: Patience,
+) -> Result<Read, Refusal> {
+    let length = block as usize * count as usize;
+    let mut done = 0;
+    let answer = loop {
+        if done == count {
+            break Answer::Good;
+        }
+        let residual = u64::from(count - done);
+        let from = done as usize * block as usize;
+        let into = &mut buffers.data_in_of(length)[from..from + block as usize];
+        match cartridge.read(into, patience) {
+            Ok(Object::Block(found)) if found == block => done += 1,
+            Ok(Object::Block(_)) => break incorrect_length(i64::from(count - done)),
+            Ok(object) => break stopped_short(object, residual),
+            // The good blocks before a bad one are the initiator's.
+            Err(error @ (TapeError::Damaged { .. } | TapeError::Read(_))) if done > 0 => {
+                match fault::reading(error, residual) {
+                    Refusal::Check(sense) => break Answer::Check(sense),
+                    refusal => return Err(refusal),
+                }
+            }
+            Err(error) => return Err(fault::reading(error, residual)),
+        }
+    };
+    Ok((answer, done as usize * block as usize))
+}
+
+fn incorrect_length(information: i64) -> Answer {
+    let sense = informed(Key::NoSense, Asc::NO_ADDITIONAL_SENSE_INFORMATION, information as u64);
+    Answer::Check(Box::new(Sense { incorrect_length: true, ..sense }))
+}
+
+/// A filemark or the end of data where a block was asked for.
+fn stopped_short(object: Object, residual: u64) -> Answer {
+    Answer::Check(Box::new(match object {
+        Object::Filemark => {
+            Sense { filemark: true, ..informed(Key::NoSense, Asc::FILEMARK_DETECTED, residual) }
+        }
+        Object::EndOfData | Object::Block(_) => {
+            informed(Key::BlankCheck, Asc::END_OF_DATA_DETECTED, residual)
+        }
+    }))
+}
