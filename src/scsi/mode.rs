@@ -49,6 +49,17 @@ impl Page {
         if self.subpage == 0 { 2 } else { 4 }
     }
 
+    /// Whether MODE SENSE with these codes means this page. All pages come with their subpages or without them;
+    /// 3Fh with any other subpage code is reserved.
+    fn is_asked_for(&self, page: u8, subpage: u8) -> bool {
+        match (page, subpage) {
+            (ALL_PAGES, ALL_SUBPAGES) => true,
+            (ALL_PAGES, subpage) => subpage == 0 && self.subpage == 0,
+            (page, ALL_SUBPAGES) => self.page == page,
+            exact => exact == (self.page, self.subpage),
+        }
+    }
+
     fn emit(&self, body: &[u8], out: &mut impl Put) {
         if self.subpage == 0 {
             out.put_u8(self.page);
@@ -247,10 +258,7 @@ impl Parameters {
         for page in self.pages {
             let current = &self.current[at..at + page.default.len()];
             at += page.default.len();
-            if (command.page == ALL_PAGES || command.page == page.page)
-                && (command.subpage == ALL_SUBPAGES || command.subpage == page.subpage)
-                && !(command.page == ALL_PAGES && !matches!(command.subpage, 0 | ALL_SUBPAGES))
-            {
+            if page.is_asked_for(command.page, command.subpage) {
                 let values = match command.control {
                     PageControl::Current => current,
                     PageControl::Changeable => page.changeable,
