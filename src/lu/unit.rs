@@ -160,13 +160,14 @@ impl LogicalUnit {
         }
     }
 
-    /// Takes a task out of the set and starts what waited for it.
+    /// Takes a task out of the set and starts what waited for it. A reset that waited comes first, so that what was
+    /// held meanwhile finds the unit reset.
     pub(super) fn finished(&self, ticket: Ticket) {
         let Released { runnable, ready } = self.tasks.finish(ticket);
+        ready.into_iter().for_each(Waiter::tell);
         for (ticket, arrival) in runnable {
             arrival.admitted(ticket).hand_over();
         }
-        ready.into_iter().for_each(Waiter::tell);
     }
 
     /// Aborts the tasks in `scope`, and tells `gone` when they are gone, and whether it aborted one. The nexuses other
@@ -190,12 +191,13 @@ impl LogicalUnit {
         }
     }
 
-    /// A logical unit reset (SAM-5 6.3.3).
+    /// A logical unit reset (SAM-5 6.3.3). The reservation goes when the tasks are gone: one of them may be a RESERVE
+    /// that has just taken effect.
     fn reset(self: &Arc<Self>, by: NexusId, done: Done) {
-        self.reservations.reset();
         self.attention(Asc::BUS_DEVICE_RESET_FUNCTION_OCCURRED, None);
         let unit = Arc::clone(self);
         self.abort(Scope::All, by, None, move |_| {
+            unit.reservations.reset();
             unit.server.reset();
             done(FunctionResponse::Complete);
         });
@@ -286,13 +288,12 @@ impl ItlNexus {
         self.lose(done);
     }
 
-    /// What the loss of an I_T nexus does to the unit (SAM-5 6.3.4).
+    /// What the loss of an I_T nexus does to the unit (SAM-5 6.3.4), when the nexus' tasks are gone.
     fn lose(&self, done: Box<dyn FnOnce() + Send>) {
         let (unit, by) = (Arc::clone(&self.0.unit), self.0.nexus.id);
-        unit.reservations.release(by);
-        let server = Arc::clone(&unit.server);
-        unit.abort(Scope::Nexus(by), by, None, move |_| {
-            server.nexus_lost(by);
+        self.0.unit.abort(Scope::Nexus(by), by, None, move |_| {
+            unit.reservations.release(by);
+            unit.server.nexus_lost(by);
             done();
         });
     }

@@ -1,14 +1,17 @@
 //! The logical unit by its commands and task management functions, with a disk behind it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use parking_lot::Mutex;
 
-use super::testing::{DiskRig, Initiator};
-use super::{Ending, LunAccess, Outcome};
+use super::disk::Disk;
+use super::testing::{DiskRig, Initiator, TestBlock};
+use super::{DeviceServer, Ending, Executor, LogicalUnit, LunAccess, Outcome, Reply, ReplySink, Task, Work};
 use crate::sam::{Attribute, Function, FunctionResponse, Status, TaskTag};
 use crate::scsi::sense::Asc;
 use crate::units::BlockSize;
+use crate::volume::Identity;
 
 const TEST_UNIT_READY: [u8; 6] = [0; 6];
 const RESERVE: [u8; 6] = [0x16, 0, 0, 0, 0, 0];
@@ -316,4 +319,112 @@ fn supported_operation_codes_come_from_the_table() {
     assert_eq!(rig.host.sense(&[0xA3, 0x0C, 1, 0x9E, 0, 0, 0, 0, 1, 0, 0, 0], &[]), (0x5, 0x2400));
     let functions = rig.host.good(&[0xA3, 0x0D, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], &[]);
     assert_eq!(functions[1..], [0, 0, 0]);
+}
+
+#[test]
+fn a_reservation_is_seen_before_a_bad_field_of_the_cdb() {
+    let rig = rig();
+    let other = rig.another(2);
+    rig.host.good(&RESERVE, &[]);
+    // MODE SENSE of saved values, which is refused.
+    let saved = [0x1A, 0, 0xFF, 0, 255, 0];
+    assert_eq!(other.send(&saved, &[]).status, Status::ReservationConflict);
+    assert_eq!(rig.host.sense(&saved, &[]), (0x5, 0x3900));
+}
+
+#[test]
+fn a_reserve_that_a_reset_catches_leaves_no_reservation() {
+    let rig = stuck();
+    let other = rig.another(2);
+    rig.host.way.submit(rig.host.task(1, Attribute::Simple, &READ, &[]));
+    rig.host.way.submit(rig.host.task(2, Attribute::HeadOfQueue, &RESERVE, &[]));
+    completed(rig.host.endings.wait(2));
+    let response = manage(&other, Function::LogicalUnitReset);
+    rig.executor.kept.lock().pop().unwrap().run();
+    assert_eq!(*response.lock(), Some(FunctionResponse::Complete));
+    assert_eq!(other.sense(&TEST_UNIT_READY, &[]), (0x6, 0x2903));
+    other.good(&RESERVE, &[]);
+}
+
+/// Runs every piece of work on a thread of its own.
+struct Threads;
+
+impl Executor for Threads {
+    fn blocking(&self, work: Work) {
+        std::thread::spawn(move || work.run());
+    }
+    fn third_party(&self, work: Work) {
+        work.finish(Outcome::good());
+    }
+}
+
+/// Counts the endings of every tag, and those that were missing when an abort was answered.
+struct Counted(Vec<AtomicU32>, AtomicU32);
+
+impl ReplySink for Counted {
+    fn reply(&self, tag: TaskTag, _: Ending) {
+        self.0[tag.0 as usize].fetch_add(1, SeqCst);
+    }
+}
+
+const STORM: u32 = 400;
+
+/// One initiator of the storm: commands of all attributes, and functions that abort its own or everybody's tasks.
+fn storm(host: &Initiator) -> Arc<Counted> {
+    let counted = Arc::new(Counted((0..STORM).map(|_| AtomicU32::new(0)).collect(), AtomicU32::new(0)));
+    let mut seed = host.way.nexus().id.0;
+    for tag in 0..STORM {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let choice = seed >> 33;
+        let attribute = match choice % 11 {
+            0 => Attribute::Ordered,
+            1 => Attribute::HeadOfQueue,
+            _ => Attribute::Simple,
+        };
+        let cdb: &[u8] = match choice % 5 {
+            0 => &[0x12, 0, 0, 0, 36, 0],
+            1 => &[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            2 => &WRITE,
+            _ => &READ,
+        };
+        let reply = Reply::new(Arc::clone(&counted) as Arc<dyn ReplySink>, TaskTag(tag));
+        host.way.submit(Task { reply, ..host.task(tag, attribute, cdb, &[1; 512]) });
+        let function = match choice % 23 {
+            0 => Function::AbortTaskSet,
+            1 => Function::ClearTaskSet,
+            2 => Function::LogicalUnitReset,
+            3 => Function::AbortTask(TaskTag(tag)),
+            _ => continue,
+        };
+        let (witness, first) = (Arc::clone(&counted), if choice % 23 == 3 { tag } else { 0 });
+        host.way.manage(
+            function,
+            Box::new(move |_| {
+                let ended = |tag: &u32| witness.0[*tag as usize].load(SeqCst) == 1;
+                witness.1.fetch_add((first..=tag).filter(|tag| !ended(tag)).count() as u32, SeqCst);
+            }),
+        );
+    }
+    counted
+}
+
+#[test]
+fn in_a_storm_every_task_ends_once_and_before_the_answer_of_its_abort() {
+    let block = TestBlock::new(64, BlockSize::B512);
+    *block.slow.lock() = true;
+    let server: Arc<dyn DeviceServer> = Arc::new(Disk::new(block));
+    let unit = LogicalUnit::new(Identity::from_seed([1; 16]), server, Arc::new(Threads));
+    let hosts: Vec<_> = (1..=3).map(|id| Initiator::attach(&unit, id, LunAccess::default())).collect();
+    let counts: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = hosts.iter().map(|host| scope.spawn(move || storm(host))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for (host, counted) in hosts.iter().zip(counts) {
+        let (gone, wait) = std::sync::mpsc::channel();
+        host.way.detach(Box::new(move || gone.send(()).unwrap()));
+        wait.recv().unwrap();
+        assert!(counted.0.iter().all(|endings| endings.load(SeqCst) == 1));
+        assert_eq!(counted.1.load(SeqCst), 0, "tasks ended after the answer of their abort");
+    }
+    assert_eq!(unit.task_count(), 0);
 }

@@ -315,10 +315,13 @@ fn prefetch_checks_its_range_and_answers_good() {
 #[test]
 fn store_failures_answer_with_their_sense_and_the_unit_lives() {
     let rig = rig();
-    let faults: [(fn() -> StoreError, (u8, u16), (u8, u16)); 3] = [
-        (|| StoreError::NoSpace, (0x7, 0x2707), (0x7, 0x2707)),
-        (|| StoreError::Io(std::io::Error::other("device")), (0x3, 0x0C00), (0x3, 0x1100)),
-        (|| StoreError::Stopped, (0x4, 0x4400), (0x4, 0x4400)),
+    let no_space = || StoreError::NoSpace;
+    let broken = || StoreError::Io(std::io::Error::other("device"));
+    let stopped = || StoreError::Stopped;
+    let faults = [
+        (no_space as fn() -> StoreError, (0x7, 0x2707), (0x7, 0x2707)),
+        (broken, (0x3, 0x0C00), (0x3, 0x1100)),
+        (stopped, (0x4, 0x4400), (0x4, 0x4400)),
     ];
     for (fault, writing, reading) in faults {
         *rig.block.fault.lock() = Some(fault);

@@ -276,7 +276,9 @@ impl Storm {
         let (first, last) = (number * STORM_TASKS, (number + 1) * STORM_TASKS);
         for task in first..last {
             match self.set.admit(nexus, TaskTag(task as u32), storm_class(task), task) {
-                Admission::Run(ticket, task) if next(&mut seed) % 2 == 0 => self.execute(ticket, task),
+                Admission::Run(ticket, task) if next(&mut seed).is_multiple_of(2) => {
+                    self.execute(ticket, task)
+                }
                 Admission::Run(ticket, task) => self.queue.lock().push((ticket, task)),
                 Admission::Held => {}
                 Admission::Full(task) => {
@@ -289,7 +291,7 @@ impl Storm {
                     self.execute(ticket, task);
                 }
             }
-            if next(&mut seed) % 64 == 0 {
+            if next(&mut seed).is_multiple_of(64) {
                 self.abort(nexus, first..task + 1);
             }
         }
