@@ -66,6 +66,12 @@ impl Pair {
         queue.failed.clone().map_or(Ok(()), Err)
     }
 
+    /// How many runs wait for the next batch.
+    #[cfg(test)]
+    pub(super) fn gathered(&self) -> usize {
+        self.batches.queue.lock().gathered.len()
+    }
+
     fn commit_batch(&self, runs: &[Range<u64>]) -> Result<(), StoreError> {
         self.secondary.flush()?;
         let mut record = self.record.lock();

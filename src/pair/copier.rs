@@ -80,7 +80,7 @@ impl Pair {
         if data.start > bytes.start {
             let hole = data.start.div_ceil(EXTENT);
             claim.shrink(hole);
-            self.secondary.discard(bytes.start, data.start - bytes.start)?;
+            self.clear(bytes.start..data.start)?;
             return Ok(0);
         }
         let end = (run.start + room).min(data.end.div_ceil(EXTENT));

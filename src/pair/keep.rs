@@ -170,7 +170,7 @@ impl Pair {
         while at < bytes.end {
             let data = if run.end - run.start == 1 { at..bytes.end } else { self.data_in(at..bytes.end)? };
             if data.start > at {
-                self.secondary.discard(at, data.start - at)?;
+                self.clear(at..data.start)?;
             }
             at = data.start;
             while at < data.end {
@@ -178,12 +178,23 @@ impl Pair {
                 buffer.resize(length as usize, 0);
                 self.primary.read(at, &mut buffer, Patience::Wait)?;
                 if buffer.iter().all(|byte| *byte == 0) {
-                    self.secondary.discard(at, length)?;
+                    self.clear(at..at + length)?;
                 } else {
                     self.secondary.write(at, &buffer, Durability::Cached, Patience::Wait)?;
                 }
                 at += length;
             }
+        }
+        Ok(())
+    }
+
+    /// Makes `bytes` of the secondary read as zeros, leaving alone what does.
+    pub(super) fn clear(&self, bytes: Range<u64>) -> Result<(), StoreError> {
+        let mut at = bytes.start;
+        while let Some(data) = self.secondary.next_data(at)?.filter(|data| data.start < bytes.end) {
+            let end = data.end.min(bytes.end);
+            self.secondary.discard(data.start, end - data.start)?;
+            at = end;
         }
         Ok(())
     }

@@ -30,10 +30,14 @@
 mod bitmap;
 mod commit;
 mod copier;
+#[cfg(test)]
+mod faults;
 mod format;
 mod keep;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod races;
 mod record;
 mod side;
 mod state;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::{Homes, Pair, PairError};
-use crate::store::{Durability, Patience, Store, StoreError};
+use crate::store::{Durability, MemStore, Patience, Store, StoreError};
 use crate::units::BlockSize;
 use crate::volume::Block;
 
@@ -84,6 +84,8 @@ pub(super) struct Disk {
     /// Flushes and writes fail.
     pub(super) broken: AtomicBool,
     pub(super) flushes: AtomicU64,
+    /// Whoever holds it keeps flushes from ending.
+    pub(super) flushing: Mutex<()>,
 }
 
 impl Disk {
@@ -96,6 +98,7 @@ impl Disk {
             full: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             flushes: AtomicU64::new(0),
+            flushing: Mutex::new(()),
         })
     }
 
@@ -149,6 +152,7 @@ impl Disk {
             return Err(StoreError::Stopped);
         }
         self.flushes.fetch_add(1, Ordering::SeqCst);
+        drop(self.flushing.lock());
         self.machine.change(0)?;
         if self.machine.is_dead() {
             return Err(dead());
@@ -164,6 +168,16 @@ impl Disk {
             let range = unit * self.unit..((unit + 1) * self.unit).min(image.live.len());
             image.durable[range.clone()].copy_from_slice(&image.live[range]);
         }
+    }
+
+    /// What is there, whatever the machine does.
+    pub(super) fn peek(&self, offset: usize, length: usize) -> Vec<u8> {
+        self.image.lock().live[offset..offset + length].to_vec()
+    }
+
+    /// Damages the disk.
+    pub(super) fn poke(&self, offset: usize, data: &[u8]) {
+        self.image.lock().live[offset..offset + data.len()].copy_from_slice(data);
     }
 
     fn data_from(&self, offset: u64) -> Option<Range<u64>> {
@@ -244,6 +258,40 @@ impl Store for Disk {
     }
 }
 
+/// A sparse volume in memory, of any size.
+#[derive(Debug)]
+pub(super) struct Sparse(pub(super) MemStore);
+
+impl Block for Sparse {
+    fn block_size(&self) -> BlockSize {
+        BlockSize::B4096
+    }
+    fn length(&self) -> u64 {
+        self.0.length()
+    }
+    fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+        self.0.read(offset, buffer, patience)
+    }
+    fn write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        durability: Durability,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        self.0.write(offset, data, durability, patience)
+    }
+    fn flush(&self) -> Result<(), StoreError> {
+        self.0.flush()
+    }
+    fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        self.0.discard(offset, length)
+    }
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        self.0.next_data(offset)
+    }
+}
+
 /// The disks of one pair.
 pub(super) struct Rig {
     pub(super) machine: Arc<Machine>,
@@ -255,7 +303,7 @@ pub(super) struct Rig {
 /// The unit in which the volumes of a [`Rig`] tear.
 pub(super) const BLOCK: u64 = 4096;
 
-const IDENTITY: [u8; 16] = *b"pair of the test";
+pub(super) const IDENTITY: [u8; 16] = *b"pair of the test";
 
 impl Rig {
     /// Two volumes of `blocks` blocks each.
@@ -270,7 +318,7 @@ impl Rig {
         }
     }
 
-    fn homes(&self) -> Homes {
+    pub(super) fn homes(&self) -> Homes {
         self.homes.clone().map(|home| home as Arc<dyn Store>)
     }
 

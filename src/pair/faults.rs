@@ -1,0 +1,270 @@
+//! Pairs on devices that fill up, fail, or hand back other bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::testing::{BLOCK, IDENTITY, Rig, Sparse, stamped, stamps, write};
+use super::{EXTENT, Pair, PairError, Progress, State};
+use crate::store::{Durability, MemStore, Patience, Store, StoreError};
+use crate::volume::Block;
+
+const BLOCKS: u64 = 64;
+/// Blocks of an extent.
+const PER: u64 = EXTENT / BLOCK;
+
+fn split(pair: &Pair) {
+    pair.quick_split(Timestamp::UNIX_EPOCH, &|| Duration::ZERO).unwrap();
+}
+
+/// A pair in `state` whose primary was stamped 1 before.
+fn in_state(rig: &Rig, state: State) -> Arc<Pair> {
+    let pair = rig.create();
+    write(&*pair.primary_side(), 0, BLOCKS, 1).unwrap();
+    pair.primary_side().flush().unwrap();
+    match state {
+        State::PsusSp => split(&pair),
+        State::Copy => pair.start_copy().unwrap(),
+        State::Pair => {
+            pair.start_copy().unwrap();
+            while pair.copy_step(1 << 20) != Progress::Whole {}
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(pair.state(), state);
+    pair
+}
+
+fn read_error(pair: &Arc<Pair>) -> StoreError {
+    pair.secondary_side().read(0, &mut [0; 4096], Patience::Wait).unwrap_err()
+}
+
+#[test]
+fn a_full_secondary_suspends_the_pair_and_not_the_host() {
+    let rig = Rig::new(BLOCKS);
+    let pair = in_state(&rig, State::PsusSp);
+    rig.secondary.full.store(true, Ordering::SeqCst);
+    rig.homes.iter().for_each(|home| home.full.store(true, Ordering::SeqCst));
+    write(&*pair.primary_side(), 3, 1, 2).unwrap();
+    assert_eq!(stamps(&*pair.primary_side(), 3, 1), [2]);
+    let status = pair.status();
+    assert_eq!(status.state, State::Psue);
+    assert!(status.error.unwrap().contains("no space left"));
+    assert!(matches!(read_error(&pair), StoreError::Corrupt(why) if why.contains("no space left")));
+    // Suspended it stays, whatever power does: the slot needed no space.
+    rig.homes.iter().for_each(|home| home.full.store(false, Ordering::SeqCst));
+    drop(pair);
+    rig.crash(true, 5);
+    let pair = rig.open();
+    assert!(matches!(read_error(&pair), StoreError::Corrupt(why) if why.contains("no space left")));
+    assert!(matches!(
+        pair.quick_split(Timestamp::UNIX_EPOCH, &|| Duration::ZERO),
+        Err(PairError::Refused { state: State::Psue, .. })
+    ));
+    // A second opening finds it so too, and deleting ends it.
+    drop(pair);
+    let pair = rig.open();
+    assert_eq!(pair.state(), State::Psue);
+    pair.delete().unwrap();
+    drop(pair);
+    assert_eq!(rig.open().state(), State::Smpl);
+}
+
+#[test]
+fn when_no_suspension_can_be_recorded_the_primary_refuses_writes_and_the_image_survives() {
+    let rig = Rig::new(BLOCKS);
+    let pair = in_state(&rig, State::PsusSp);
+    rig.homes.iter().for_each(|home| home.broken.store(true, Ordering::SeqCst));
+    assert!(matches!(write(&*pair.primary_side(), 3, 1, 2), Err(StoreError::Stopped)));
+    assert_eq!(pair.state(), State::Psue);
+    assert_eq!(stamps(&*pair.primary_side(), 3, 1), [1], "the primary is still read");
+    rig.homes.iter().for_each(|home| home.broken.store(false, Ordering::SeqCst));
+    rig.crash(true, 9);
+    let reopened = rig.open();
+    assert_eq!(reopened.state(), State::PsusSp);
+    assert_eq!(stamps(&*reopened.secondary_side(), 0, BLOCKS), [1; BLOCKS as usize]);
+    // The other way out is to delete the pair.
+    pair.delete().unwrap();
+    write(&*pair.primary_side(), 3, 1, 2).unwrap();
+}
+
+#[test]
+fn a_secondary_that_cannot_take_its_own_hosts_write_keeps_its_image() {
+    let rig = Rig::new(BLOCKS);
+    let pair = in_state(&rig, State::PsusSp);
+    rig.secondary.full.store(true, Ordering::SeqCst);
+    let refused = write(&*pair.secondary_side(), PER, PER, 7);
+    assert!(matches!(refused, Err(StoreError::NoSpace)));
+    assert_eq!(pair.state(), State::PsusSp);
+    assert_eq!(stamps(&*pair.secondary_side(), 0, BLOCKS), [1; BLOCKS as usize]);
+}
+
+#[test]
+fn a_secondary_that_fails_suspends_the_copy() {
+    let rig = Rig::new(BLOCKS);
+    let pair = in_state(&rig, State::PsusSp);
+    rig.secondary.broken.store(true, Ordering::SeqCst);
+    assert_eq!(pair.copy_step(1 << 20), Progress::Idle);
+    assert_eq!(pair.state(), State::Psue);
+    assert!(pair.status().error.unwrap().contains("the copy failed"));
+    assert!(pair.prefetch(0, 4096).is_ok(), "nothing is to be fetched any more");
+}
+
+#[test]
+fn a_mirror_that_fails_lets_the_host_go_on_and_is_copied_anew() {
+    for state in [State::Copy, State::Pair] {
+        let rig = Rig::new(BLOCKS);
+        let pair = in_state(&rig, state);
+        if state == State::Copy {
+            assert_eq!(pair.copy_step(EXTENT), Progress::Copied { bytes: EXTENT });
+        }
+        rig.secondary.broken.store(true, Ordering::SeqCst);
+        write(&*pair.primary_side(), 0, 1, 2).unwrap();
+        assert_eq!(pair.state(), State::Psue, "from {state}");
+        pair.primary_side().flush().unwrap();
+        assert_eq!(stamps(&*pair.primary_side(), 0, 1), [2]);
+        assert!(matches!(read_error(&pair), StoreError::Corrupt(_)));
+    }
+}
+
+#[test]
+fn a_mirror_is_read_only_until_it_is_split() {
+    let rig = Rig::new(BLOCKS);
+    let pair = in_state(&rig, State::Pair);
+    assert!(matches!(write(&*pair.secondary_side(), 0, 1, 5), Err(StoreError::ReadOnly(_))));
+    split(&pair);
+    assert_eq!(pair.state(), State::Psus);
+    write(&*pair.secondary_side(), 0, 1, 5).unwrap();
+    assert_eq!(stamps(&*pair.primary_side(), 0, 1), [1]);
+}
+
+#[test]
+fn what_would_keep_or_mirror_would_block_and_does_nothing() {
+    let now = |side: &dyn Block, stamp| side.write(0, &stamped(stamp, 1), Durability::Cached, Patience::Now);
+    for state in [State::PsusSp, State::Pair] {
+        let rig = Rig::new(BLOCKS);
+        let pair = in_state(&rig, state);
+        assert!(matches!(now(&*pair.primary_side(), 2), Err(StoreError::WouldBlock)), "{state}");
+        assert_eq!(stamps(&*pair.primary_side(), 0, 1), [1]);
+        assert_eq!(stamps(&*pair.secondary_side(), 0, 1), [1]);
+        if state == State::PsusSp {
+            assert!(matches!(now(&*pair.secondary_side(), 2), Err(StoreError::WouldBlock)));
+            pair.prefetch(0, 1).unwrap();
+            now(&*pair.primary_side(), 2).unwrap();
+            now(&*pair.secondary_side(), 3).unwrap();
+            assert_eq!(stamps(&*pair.primary_side(), 0, 2), [2, 1]);
+            assert_eq!(stamps(&*pair.secondary_side(), 0, 2), [3, 1]);
+        }
+    }
+}
+
+#[test]
+fn first_touches_that_wait_together_share_their_flushes() {
+    let rig = Rig::new(BLOCKS);
+    let pair = in_state(&rig, State::PsusSp);
+    let before = rig.secondary.flushes.load(Ordering::SeqCst);
+    let stop = rig.secondary.flushing.lock();
+    thread::scope(|scope| {
+        let touch = |extent: u64| {
+            let side = pair.primary_side();
+            scope.spawn(move || write(&*side, extent * PER, 1, 2).unwrap());
+        };
+        touch(0);
+        while rig.secondary.flushes.load(Ordering::SeqCst) == before {
+            thread::yield_now();
+        }
+        (1..4).for_each(touch);
+        while pair.gathered() < 3 {
+            thread::yield_now();
+        }
+        drop(stop);
+    });
+    assert_eq!(rig.secondary.flushes.load(Ordering::SeqCst), before + 2);
+    assert_eq!(stamps(&*pair.secondary_side(), 0, BLOCKS), [1; BLOCKS as usize]);
+}
+
+#[test]
+fn a_damaged_record_is_refused_and_left_alone() {
+    let rig = Rig::new(BLOCKS);
+    let pair = in_state(&rig, State::PsusSp);
+    for extent in 0..3 {
+        write(&*pair.primary_side(), extent * PER, 1, 2).unwrap();
+    }
+    drop(pair);
+    // The second of three runs, which the third says was durable.
+    let current = usize::from(rig.homes[1].peek(0, 24)[16..] > rig.homes[0].peek(0, 24)[16..]);
+    let second = 8192 + 64 + 64 + 64;
+    assert_eq!(rig.homes[current].peek(second, 4), b"PRfr");
+    rig.homes[current].poke(second + 40, &[0xff]);
+    let refused = rig.try_open().unwrap_err().to_string();
+    assert!(refused.contains("damaged at 8384"), "{refused}");
+    // A damaged header does not bring the older home back.
+    rig.homes[current].poke(20, &[0xff]);
+    let refused = rig.try_open().unwrap_err().to_string();
+    assert!(refused.contains("neither"), "{refused}");
+}
+
+#[test]
+fn a_record_of_other_volumes_is_refused() {
+    let rig = Rig::new(BLOCKS);
+    drop(rig.create());
+    let other = Pair::open(rig.primary.clone(), rig.secondary.clone(), rig.homes(), [1; 16]);
+    assert!(other.unwrap_err().to_string().contains("another pair"));
+    let short = Rig::new(1);
+    let unequal = Pair::create(rig.primary.clone(), short.secondary.clone(), rig.homes(), IDENTITY);
+    assert!(matches!(unequal, Err(PairError::Unequal)));
+}
+
+#[test]
+fn a_long_log_is_written_anew_and_nothing_is_lost() {
+    let (mib, extents) = (1 << 20, 40_000);
+    let sparse = || Arc::new(Sparse(MemStore::new(extents * EXTENT)));
+    let (primary, secondary) = (sparse(), sparse());
+    let rig = Rig::new(1);
+    let open = |make: bool| {
+        let verb = if make { Pair::create } else { Pair::open };
+        verb(primary.clone(), secondary.clone(), rig.homes(), IDENTITY).unwrap()
+    };
+    let pair = open(true);
+    split(&pair);
+    // One append each: more than 2 MiB of frames.
+    for extent in (0..extents).rev().step_by(2) {
+        pair.prefetch(extent * EXTENT, 1).unwrap();
+    }
+    assert_eq!(pair.status().copied_bytes, extents / 2 * EXTENT);
+    assert!(rig.homes.iter().all(|home| Block::length(&**home) <= 3 * mib), "the log only grows");
+    drop(pair);
+    rig.crash(true, 3);
+    assert_eq!(open(false).status().copied_bytes, extents / 2 * EXTENT);
+}
+
+#[test]
+fn a_pebibyte_splits_at_once_and_costs_what_changed() {
+    const PIB: u64 = 1 << 50;
+    let volume = || Arc::new(Sparse(MemStore::new(PIB)));
+    let (primary, secondary) = (volume(), volume());
+    let rig = Rig::new(1);
+    let pair = Pair::create(primary, secondary.clone(), rig.homes(), IDENTITY).unwrap();
+    let side = pair.primary_side();
+    let spots = [0, PIB / 3 / BLOCK, PIB / BLOCK - 1];
+    for (stamp, spot) in spots.iter().enumerate() {
+        write(&*side, *spot, 1, stamp as u64 + 1).unwrap();
+    }
+    let clock = Instant::now();
+    let split = pair.quick_split(Timestamp::UNIX_EPOCH, &|| clock.elapsed()).unwrap();
+    assert!(split.elapsed < Duration::from_millis(100) && split.hold <= split.elapsed, "{split}");
+    write(&*side, spots[1], 1, 9).unwrap();
+    assert_eq!(stamps(&*pair.secondary_side(), spots[1], 1), [2]);
+    let data = pair.secondary_side().next_data(EXTENT).unwrap().unwrap();
+    assert!(data.contains(&(spots[1] * BLOCK)));
+    let steps = (0..).take_while(|_| pair.copy_step(1 << 20) != Progress::Whole).count();
+    assert!(steps < 10, "{steps} steps for three extents");
+    assert_eq!(pair.state(), State::Psus);
+    for (stamp, spot) in spots.iter().enumerate() {
+        assert_eq!(stamps(&*secondary, *spot, 1), [stamp as u64 + 1]);
+    }
+    assert!(secondary.0.allocated().unwrap() <= 3 * EXTENT);
+}

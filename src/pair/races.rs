@@ -1,0 +1,124 @@
+//! Writers, copier, readers of the secondary and a split, all at once on real threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::testing::{BLOCK, Rig, random, stamps, write};
+use super::{EXTENT, Pair, Progress, State};
+use crate::volume::Block;
+
+const PER: u64 = EXTENT / BLOCK;
+const WRITERS: u64 = 3;
+/// The last two extents are the secondary's own hosts' playground.
+const SHARED: u64 = 12 * PER;
+const BLOCKS: u64 = SHARED + 2 * PER;
+const ROUNDS: u64 = 400;
+
+/// Where writer `writer` puts its `n`-th stamp first and second: different extents, so the copier may be between.
+fn witness(writer: u64) -> (u64, u64) {
+    (writer, 7 * PER + writer)
+}
+
+/// Stamps in order: the first block, then the second, and somewhere else in its share.
+fn write_in_order(side: &dyn Block, writer: u64) {
+    let mut seed = writer;
+    for n in 1..=ROUNDS {
+        let (first, second) = witness(writer);
+        write(side, first, 1, n).unwrap();
+        write(side, second, 1, n).unwrap();
+        let extent = random(&mut seed) % (SHARED / PER);
+        write(side, extent * PER + 4 + writer, 1, n).unwrap();
+    }
+}
+
+/// The image is one instant of the writers' order.
+fn judge(image: &[u64]) {
+    for writer in 0..WRITERS {
+        let (first, second) = witness(writer);
+        let (first, second) = (image[first as usize], image[second as usize]);
+        assert!(first == second || first == second + 1, "writer {writer}: {first}, then {second}");
+    }
+}
+
+fn race(from: State) {
+    let rig = Rig::new(BLOCKS);
+    let pair = rig.create();
+    if from != State::Smpl {
+        pair.start_copy().unwrap();
+        while from == State::Pair && pair.copy_step(1 << 20) != Progress::Whole {}
+    }
+    let is_split = AtomicBool::new(false);
+    let image = thread::scope(|scope| {
+        let (pair, is_split) = (&pair, &is_split);
+        for writer in 0..WRITERS {
+            let side = pair.primary_side();
+            scope.spawn(move || write_in_order(&*side, writer));
+        }
+        scope.spawn(move || {
+            while !is_split.load(Ordering::SeqCst) || pair.state() == State::PsusSp {
+                pair.copy_step(EXTENT);
+                thread::yield_now();
+            }
+        });
+        let (first, _) = witness(0);
+        while stamps(&*pair.primary_side(), first, 1)[0] < 20 {
+            thread::yield_now();
+        }
+        pair.quick_split(Timestamp::UNIX_EPOCH, &|| Duration::ZERO).unwrap();
+        let image = stamps(&*pair.secondary_side(), 0, SHARED);
+        judge(&image);
+        is_split.store(true, Ordering::SeqCst);
+        for reader in 0..2 {
+            let (side, image) = (pair.secondary_side(), image.clone());
+            scope.spawn(move || reads_never_change(&*side, &image, reader));
+        }
+        own_writes(pair);
+        image
+    });
+    assert!(pair.wait(State::Psus, Duration::ZERO), "the copier went on until the secondary was whole");
+    assert_eq!(stamps(&*rig.secondary, 0, SHARED), image);
+    assert_eq!(stamps(&*rig.primary, SHARED, 2 * PER), [0; 2 * PER as usize]);
+}
+
+fn reads_never_change(side: &dyn Block, image: &[u64], reader: u64) {
+    let mut seed = reader;
+    for _ in 0..ROUNDS {
+        let first = random(&mut seed) % SHARED;
+        let count = 1 + random(&mut seed) % (SHARED - first);
+        let found = stamps(side, first, count);
+        assert_eq!(found, image[first as usize..(first + count) as usize], "from block {first}");
+    }
+}
+
+/// Hosts of the secondary see what they wrote.
+fn own_writes(pair: &Arc<Pair>) {
+    let side = pair.secondary_side();
+    let mut expected = [0; 2 * PER as usize];
+    let mut seed = 99;
+    for n in 1..=ROUNDS / 4 {
+        let first = random(&mut seed) % (2 * PER);
+        let count = 1 + random(&mut seed) % (2 * PER - first);
+        write(&*side, SHARED + first, count, n).unwrap();
+        expected[first as usize..(first + count) as usize].fill(n);
+        assert_eq!(stamps(&*side, SHARED, 2 * PER), expected);
+    }
+}
+
+#[test]
+fn a_split_without_a_copy_is_one_instant_for_every_reader() {
+    race(State::Smpl);
+}
+
+#[test]
+fn a_split_during_the_copy_is_one_instant_for_every_reader() {
+    race(State::Copy);
+}
+
+#[test]
+fn a_split_of_a_mirror_is_one_instant_for_every_reader() {
+    race(State::Pair);
+}
