@@ -71,9 +71,9 @@ impl Pair {
         Ok(Some(moved))
     }
 
-    /// Copies the first hole, or up to `room` extents of data, of a claim of one run, and gives the rest of it back.
-    /// Tells how many bytes of data it moved.
-    fn copy_some(&self, claim: &mut Claim<'_>, room: u64) -> Result<u64, StoreError> {
+    /// Copies the first hole, or up to `room` extents of data, of a claim's first run, and gives the rest of the claim
+    /// back. Tells how many bytes of data it moved.
+    pub(super) fn copy_some(&self, claim: &mut Claim<'_>, room: u64) -> Result<u64, StoreError> {
         let run = claim.runs()[0].clone();
         let bytes = self.bytes(&run);
         let data = self.data_in(bytes.clone())?;

@@ -74,6 +74,49 @@ fn a_full_secondary_suspends_the_pair_and_not_the_host() {
 }
 
 #[test]
+fn a_device_that_is_full_at_the_restart_costs_neither_the_image_nor_the_primary() {
+    let full = |rig: &Rig, full| rig.homes.iter().for_each(|home| home.full.store(full, Ordering::SeqCst));
+    let rig = Rig::new(BLOCKS);
+    let pair = in_state(&rig, State::PsusSp);
+    write(&*pair.primary_side(), 0, 1, 2).unwrap();
+    drop(pair);
+    rig.crash(true, 1);
+    full(&rig, true);
+    let pair = rig.open();
+    assert_eq!(pair.state(), State::PsusSp);
+    full(&rig, false);
+    write(&*pair.primary_side(), PER, 1, 3).unwrap();
+    drop(pair);
+    rig.crash(true, 2);
+    let pair = rig.open();
+    assert_eq!(stamps(&*pair.secondary_side(), 0, BLOCKS), [1; BLOCKS as usize]);
+    assert_eq!(pair.status().copied_bytes, 2 * EXTENT);
+
+    let rig = Rig::new(BLOCKS);
+    drop(in_state(&rig, State::Pair));
+    full(&rig, true);
+    let pair = rig.open();
+    assert_eq!(pair.state(), State::Psue);
+    write(&*pair.primary_side(), 0, 1, 2).unwrap();
+}
+
+#[test]
+fn unmapping_a_primary_that_is_one_hole_is_kept_in_one_go() {
+    let volume = || Arc::new(Sparse(MemStore::new(1 << 40)));
+    let rig = Rig::new(1);
+    let pair = Pair::create(volume(), volume(), rig.homes(), IDENTITY).unwrap();
+    let side = pair.primary_side();
+    write(&*side, 1 << 20, 1, 1).unwrap();
+    split(&pair);
+    let before: u64 = rig.homes.iter().map(|home| home.flushes.load(Ordering::SeqCst)).sum();
+    side.discard(0, 1 << 40).unwrap();
+    let after: u64 = rig.homes.iter().map(|home| home.flushes.load(Ordering::SeqCst)).sum();
+    assert!(after - before <= 3, "a hole, an extent, a hole: {} flushes", after - before);
+    assert_eq!(side.next_data(0).unwrap(), None);
+    assert_eq!(stamps(&*pair.secondary_side(), 1 << 20, 1), [1]);
+}
+
+#[test]
 fn when_no_suspension_can_be_recorded_the_primary_refuses_writes_and_the_image_survives() {
     let rig = Rig::new(BLOCKS);
     let pair = in_state(&rig, State::PsusSp);

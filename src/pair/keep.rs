@@ -17,6 +17,9 @@ use crate::store::{Durability, Patience, StoreError};
 /// Extents that one claim takes at most, so that others find their way between: 4 MiB.
 pub(super) const CLAIM_EXTENTS: u64 = (4 << 20) / EXTENT;
 
+/// Runs that one claim takes at most.
+const CLAIM_RUNS: usize = 64;
+
 /// Bytes that one read and write of a copy moves at most.
 const MOVE: u64 = 1 << 20;
 
@@ -39,10 +42,12 @@ impl Claim<'_> {
         &self.runs
     }
 
-    /// Gives back everything from `end` on. The claim is one run that contains `end`.
+    /// Keeps the first run up to `end`, and gives everything else back.
     pub(super) fn shrink(&mut self, end: u64) {
-        let [run] = &mut self.runs[..] else { return };
         let mut taken = self.claims.taken.lock();
+        taken.retain(|run| !self.runs[1..].contains(run));
+        self.runs.truncate(1);
+        let run = &mut self.runs[0];
         if let Some(entry) = taken.iter_mut().find(|entry| **entry == *run) {
             entry.end = end;
         }
@@ -96,7 +101,9 @@ impl Pair {
         loop {
             let (mut runs, mut left, mut absent, mut at) = (Vec::new(), limit, false, range.start);
             let held = self.held.read();
-            while let Some(run) = held.next_absent(at..range.end).filter(|_| left > 0) {
+            while let Some(run) =
+                held.next_absent(at..range.end).filter(|_| left > 0 && runs.len() < CLAIM_RUNS)
+            {
                 (absent, at) = (true, run.end);
                 for mut part in minus(run, &taken) {
                     part.end = part.end.min(part.start.saturating_add(left));
@@ -143,23 +150,29 @@ impl Pair {
     /// Makes the secondary hold `extents` as they were at the split, durably. False when the pair is not split any
     /// more, because it could not be done and the pair is suspended: the caller looks at the mode again.
     pub(super) fn keep(&self, extents: Range<u64>) -> bool {
+        // A long range may be one hole, as when a host unmaps the whole volume, and a hole is kept in one go.
+        let long = extents.end - extents.start > CLAIM_EXTENTS;
+        let limit = if long { u64::MAX } else { CLAIM_EXTENTS };
         while self.mode() == Mode::Split {
-            let Some(claim) = self.claim_absent(extents.clone(), CLAIM_EXTENTS) else {
+            let Some(mut claim) = self.claim_absent(extents.clone(), limit) else {
                 return true;
             };
-            if let Err(reason) = self.fill(claim.runs()) {
+            if let Err(reason) = self.fill(&mut claim, long) {
                 self.suspend(&reason);
             }
         }
         self.held.read().contains_all(extents)
     }
 
-    /// Copies claimed `runs` from the primary and commits them.
-    fn fill(&self, runs: &[Range<u64>]) -> Result<(), String> {
-        for run in runs {
-            self.copy_run(run).map_err(|error| format!("old data could not be kept: {error}"))?;
-        }
-        self.commit(runs).map_err(|error| format!("kept data could not be recorded: {error}"))
+    /// Copies what is claimed from the primary and commits it; of a long claim only its beginning.
+    fn fill(&self, claim: &mut Claim<'_>, long: bool) -> Result<(), String> {
+        let copied = if long {
+            self.copy_some(claim, CLAIM_EXTENTS).map(drop)
+        } else {
+            claim.runs().iter().try_for_each(|run| self.copy_run(run))
+        };
+        copied.map_err(|error| format!("old data could not be kept: {error}"))?;
+        self.commit(claim.runs()).map_err(|error| format!("kept data could not be recorded: {error}"))
     }
 
     /// Copies the claimed `run` from the primary to the secondary. Holes stay holes.

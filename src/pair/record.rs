@@ -9,8 +9,8 @@
 //!   after it the new one does. Taking the stale header away first means that damage to the newest header can never
 //!   bring an older, half overwritten log back to light.
 //! * **A frame counts only in its own log**: it carries the home's sequence number, so what an earlier use of the store
-//!   left behind the end is never read as its continuation. Each opening rewrites, so a torn end is never written
-//!   behind.
+//!   left behind the end is never read as its continuation. Each opening rewrites, or, on a full device, goes on only
+//!   with a log that has nothing of its own behind its end, so a torn end is never written over in part.
 //! * **A torn end is told from damage.** Power loss may tear or drop what was not flushed, in any order, and nothing
 //!   relied on that. Every frame says up to where the log was durable when it was written: if a valid frame behind the
 //!   first invalid place says that place was durable, bytes that were relied on are gone, and the record is refused.
@@ -24,6 +24,7 @@ use super::format::{
     Entry, FRAME_ALIGN, FRAME_HEADER, FRAMES_OFFSET, Frame, Header, NoHeader, PAGE, PAYLOAD_MAX, RUNS_MAX,
     SUSPENSION_OFFSET, Shape, Standing, Suspension,
 };
+use super::state::State;
 use crate::store::{Durability, Patience, Store, StoreError};
 
 /// The store grows by this much at a time.
@@ -41,6 +42,10 @@ pub(super) struct Replayed {
     pub(super) held: ExtentSet,
     /// Why the pair was suspended, if it was.
     pub(super) suspended: Option<String>,
+    /// Where the log ends.
+    end: u64,
+    /// Behind the end stand frames that nothing relied on.
+    torn: bool,
 }
 
 /// The record, open for appending. One owner at a time: the pair keeps it under a lock.
@@ -58,6 +63,8 @@ pub(super) struct Record {
     baseline: u64,
     /// A rewrite failed in a way that leaves open which home counts.
     ambiguous: bool,
+    /// Behind the end stand frames that nothing relied on: it must not be appended to.
+    torn: bool,
     standing: Standing,
     suspended: Option<String>,
 }
@@ -85,6 +92,7 @@ impl Record {
             durable: FRAMES_OFFSET,
             baseline: 0,
             ambiguous: false,
+            torn: false,
             standing,
             suspended: None,
         }
@@ -115,6 +123,8 @@ impl Record {
         let replayed = replay(&*homes[current], chosen, extents)?;
         let mut record = Self::at(homes, shape, current, chosen, replayed.standing);
         record.suspended.clone_from(&replayed.suspended);
+        (record.end, record.durable) = (replayed.end, replayed.end);
+        record.torn = replayed.torn;
         Ok((record, replayed))
     }
 
@@ -179,10 +189,20 @@ impl Record {
         rewritten
     }
 
-    /// Writes the record anew with `standing` and `held`: what follows an opening.
+    /// Writes the record anew with `standing` and `held`: what follows an opening. On a full device a split goes on
+    /// with the log as it stands, where that is whole: its image is worth more than the shorter log.
     pub(super) fn resume(&mut self, standing: Standing, held: &ExtentSet) -> Result<(), StoreError> {
-        self.standing = standing;
-        self.rewrite(held)
+        let before = std::mem::replace(&mut self.standing, standing);
+        let same = (before.state, before.generation) == (standing.state, standing.generation);
+        let mirror = matches!(standing.state, State::Copy | State::Pair);
+        match self.rewrite(held) {
+            Err(error) if same && !mirror && !self.torn && !self.ambiguous => {
+                tracing::warn!(%error, "a pair record could not be written anew; its log goes on");
+                self.put_off_rewrite();
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Whether the log has grown enough to be written anew.
@@ -215,6 +235,7 @@ impl Record {
         }
         (self.current, self.sequence) = (other, sequence);
         (self.end, self.durable, self.baseline) = (end, end, end);
+        self.torn = false;
         let spare = home.length().saturating_sub(end.next_multiple_of(PAGE));
         if spare > GROWTH {
             // Only space: what stands behind the end is of an earlier sequence and never read.
@@ -317,7 +338,8 @@ fn replay(store: &dyn Store, sequence: u64, extents: u64) -> Result<Replayed, St
         }
         offset = end;
     }
-    if durable_behind(store, offset, sequence)? {
+    let behind = durable_behind(store, offset, sequence)?;
+    if behind.is_some_and(|durable| durable > offset) {
         return Err(corrupt(format!("its log is damaged at {offset}")));
     }
     let standing = standing.ok_or_else(|| corrupt("its log holds no state".into()))?;
@@ -327,14 +349,14 @@ fn replay(store: &dyn Store, sequence: u64, extents: u64) -> Result<Replayed, St
         Some(slot) if slot.sequence == sequence => slot.reason,
         _ => Some("the pair was being suspended when the array stopped".to_owned()),
     };
-    Ok(Replayed { standing, held, suspended })
+    Ok(Replayed { standing, held, suspended, end: offset, torn: behind.is_some() })
 }
 
-/// Whether a valid frame behind `gap` says that the log was durable beyond `gap`.
-fn durable_behind(store: &dyn Store, gap: u64, sequence: u64) -> Result<bool, StoreError> {
+/// Up to where the valid frames behind `gap` say that the log was durable; `None` if there are none.
+fn durable_behind(store: &dyn Store, gap: u64, sequence: u64) -> Result<Option<u64>, StoreError> {
     const CHUNK: usize = 1 << 20;
     const _: () = assert!(CHUNK > PAYLOAD_MAX);
-    let mut at = gap;
+    let (mut at, mut durable) = (gap, None);
     while let Some(data) = store.next_data(at)? {
         at = data.start.max(at).next_multiple_of(FRAME_ALIGN);
         let mut chunk = vec![0; CHUNK.min(data.end.saturating_sub(at) as usize)];
@@ -342,12 +364,10 @@ fn durable_behind(store: &dyn Store, gap: u64, sequence: u64) -> Result<bool, St
         for (index, header) in chunk.chunks_exact(FRAME_ALIGN as usize).enumerate() {
             if Frame::length(header).is_some() {
                 let found = frame_at(store, at + index as u64 * FRAME_ALIGN, sequence)?;
-                if found.is_some_and(|(frame, _)| frame.durable > gap) {
-                    return Ok(true);
-                }
+                durable = durable.max(found.map(|(frame, _)| frame.durable));
             }
         }
         at += (chunk.len() as u64).max(FRAME_ALIGN);
     }
-    Ok(false)
+    Ok(durable)
 }

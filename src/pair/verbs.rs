@@ -63,8 +63,16 @@ impl Pair {
             held.clear();
         }
         standing.clean = false;
-        record.resume(standing, &held)?;
-        Ok(Arc::new(Self::with(primary, secondary, record, held, replayed.suspended)))
+        let mut suspended = replayed.suspended;
+        if let Err(error) = record.resume(standing, &held)
+            && suspended.is_none()
+        {
+            // Without it the primary would not be served at all.
+            let why = format!("its record could not be written when the pair was opened: {error}");
+            record.suspend(&why)?;
+            suspended = Some(why);
+        }
+        Ok(Arc::new(Self::with(primary, secondary, record, held, suspended)))
     }
 
     fn with(
