@@ -14,8 +14,8 @@
 //! take no longer than their answers.
 
 mod fault;
+mod modes;
 mod motion;
-mod parameters;
 mod report;
 mod transfer;
 
@@ -26,7 +26,7 @@ use std::collections::BTreeSet;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use self::parameters::Parameters;
+use self::modes::Modes;
 use super::{Answer, Buffers, DeviceServer, LogicalUnit, Refusal, Request};
 use crate::sam::NexusId;
 use crate::scsi::cdb::Command;
@@ -60,7 +60,7 @@ struct Counters {
 
 #[derive(Debug, Default)]
 struct Settings {
-    parameters: Parameters,
+    modes: Modes,
     /// The nexuses that prevent medium removal.
     prevented_by: BTreeSet<NexusId>,
 }
@@ -157,7 +157,7 @@ impl Drive {
 
     /// The block length of the mode parameters; zero is variable.
     fn block_length(&self) -> u32 {
-        self.settings.lock().parameters.block_length
+        self.settings.lock().modes.block_length()
     }
 
     fn test_unit_ready(&self, patience: Patience) -> Result<Answer, Refusal> {
@@ -212,7 +212,12 @@ impl Drive {
 }
 
 impl Medium {
-    /// The threaded cartridge.
+    /// The threaded cartridge, if there is one.
+    fn threaded(&self) -> Option<&Cartridge> {
+        self.cartridge.as_ref().filter(|_| self.threaded)
+    }
+
+    /// The threaded cartridge, for a command that needs it.
     fn ready(&mut self) -> Result<&mut Cartridge, Sense> {
         match &mut self.cartridge {
             Some(cartridge) if self.threaded => Ok(cartridge),
@@ -263,8 +268,8 @@ impl DeviceServer for Drive {
             Command::ReadBlockLimits(command) => Ok(report::block_limits(command, buffers.data_in())),
             Command::ReportDensitySupport(command) => self.density_support(command, buffers, patience),
             Command::LogSense(command) => self.log_sense(command, buffers, patience),
-            Command::ModeSense(command) => self.mode_sense(request, command, buffers, patience),
-            Command::ModeSelect(command) => self.mode_select(request, command, buffers),
+            Command::ModeSense(command) => self.mode_sense(command, request, buffers, patience),
+            Command::ModeSelect(command) => self.mode_select(command, request, buffers),
             Command::PreventAllowMediumRemoval(prevent) => Ok(self.prevent(request.nexus(), prevent)),
             Command::SendDiagnostic => Ok(Answer::Good),
             _ => {
@@ -283,7 +288,7 @@ impl DeviceServer for Drive {
     }
 
     fn sense_format(&self) -> Format {
-        self.settings.lock().parameters.sense_format()
+        self.settings.lock().modes.sense_format()
     }
 
     fn vpd_pages(&self) -> &'static [u8] {

@@ -56,7 +56,7 @@ impl Drive {
         let block = fixed_block(transfer, self.block_length())?;
         let length = u64::from(block.unwrap_or(1)) * u64::from(transfer.length);
         buffers.wanted_out = length;
-        let buffered = self.settings.lock().parameters.buffered;
+        let buffered = self.settings.lock().modes.buffered();
         if !buffered || block.is_some() {
             // Several blocks, or a block and its flush: not to be stopped half-way.
             may_sleep(patience)?;
