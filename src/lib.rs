@@ -23,3 +23,6 @@ pub mod pair;
 pub mod copy;
 
 pub mod array;
+
+#[cfg(feature = "net")]
+pub mod initiator;
