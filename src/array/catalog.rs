@@ -60,8 +60,20 @@ pub struct Catalog {
     pub targets: BTreeMap<Iqn, TargetEntry>,
     /// Pairs.
     pub pairs: BTreeMap<Name, PairEntry>,
-    /// Files, relative to the data directory or absolute, to be removed when the array opens.
-    pub scrap: BTreeSet<String>,
+    /// What is to be removed when the array opens.
+    pub scrap: BTreeSet<Scrap>,
+}
+
+/// Files that belong to no object, because a crash came between making or removing them and the catalog's next change.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scrap {
+    /// A volume's directory.
+    Volume(String),
+    /// A cartridge.
+    Cartridge(Barcode),
+    /// A pair's records.
+    Pair(Name),
 }
 
 /// What a volume's bytes rest in.
@@ -134,6 +146,8 @@ pub struct DriveEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CartridgeEntry {
+    /// Its identity, which its label repeats.
+    pub seed: Seed,
     /// Capacity in bytes.
     pub size: u64,
 }
@@ -179,12 +193,17 @@ pub enum Pace {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PairEntry {
+    /// Its identity, which its records repeat.
+    pub seed: Seed,
     /// Volume that hosts write.
     pub primary: Name,
     /// Volume that shows the split instant.
     pub secondary: Name,
     /// Pace of the copy behind.
     pub pace: Pace,
+    /// Why its records could not be relied on when the array opened. The primary has been served without the pair
+    /// since, so the split instant is gone for good even if the records come back: only a delete ends this.
+    pub broken: Option<String>,
 }
 
 impl Catalog {
@@ -235,7 +254,10 @@ impl Catalog {
             }
         }
         let mut seeds = BTreeSet::new();
-        let all = self.volumes.values().map(|v| v.seed).chain(self.drives.values().map(|d| d.seed));
+        let all = (self.volumes.values().map(|volume| volume.seed))
+            .chain(self.drives.values().map(|drive| drive.seed))
+            .chain(self.cartridges.values().map(|cartridge| cartridge.seed))
+            .chain(self.pairs.values().map(|pair| pair.seed));
         if let Some(seed) = all.into_iter().find(|seed| !seeds.insert(*seed)) {
             return Err(format!("two objects have the identity {seed}"));
         }
@@ -418,7 +440,7 @@ mod tests {
             catalog.volumes.insert(name(volume), entry);
         }
         let cartridge: Barcode = "DEMO01L8".parse().unwrap();
-        catalog.cartridges.insert(cartridge.clone(), CartridgeEntry { size: 8 << 30 });
+        catalog.cartridges.insert(cartridge.clone(), CartridgeEntry { seed: Seed([8; 16]), size: 8 << 30 });
         catalog.drives.insert(name("tape0"), DriveEntry { seed: Seed([9; 16]), loaded: Some(cartridge) });
         let map = |lun, object: &str| MapEntry {
             lun,
@@ -429,7 +451,13 @@ mod tests {
         let maps = vec![map(0, "primary"), map(1, "secondary"), map(2, "tape0")];
         let iqn = Iqn::or_default_authority("demo").unwrap();
         catalog.targets.insert(iqn, TargetEntry { relative_id: 1, maps });
-        let pair = PairEntry { primary: name("primary"), secondary: name("secondary"), pace: Pace::Medium };
+        let pair = PairEntry {
+            seed: Seed([7; 16]),
+            primary: name("primary"),
+            secondary: name("secondary"),
+            pace: Pace::Medium,
+            broken: None,
+        };
         catalog.pairs.insert(name("demo"), pair);
         catalog
     }

@@ -16,9 +16,10 @@ use parking_lot::{Mutex, RwLock};
 
 use super::names::Name;
 use super::show;
-use crate::lu::{Done, Ending, ItlNexus, LogicalUnit, LunAccess, LunInventory, Outcome, Task};
+use crate::copy::CopyManager;
+use crate::lu::{Done, ItlNexus, LogicalUnit, LunAccess, LunInventory, Task, missing};
 use crate::sam::{Function, FunctionResponse, Lun, Nexus};
-use crate::scsi::sense::{Asc, Format, Sense};
+use crate::scsi::sense::Asc;
 
 /// What a session is to see: made by the array from the catalog.
 #[derive(Clone, Debug)]
@@ -60,12 +61,18 @@ pub struct Session {
     commands: AtomicU64,
     dropper: Mutex<Option<Dropper>>,
     closed: AtomicBool,
+    copies: Arc<CopyManager>,
     on_close: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Session {
     /// A session that sees nothing yet. `on_close` is called once.
-    pub(super) fn new(nexus: Nexus, since: Timestamp, on_close: Box<dyn Fn() + Send + Sync>) -> Self {
+    pub(super) fn new(
+        nexus: Nexus,
+        since: Timestamp,
+        copies: Arc<CopyManager>,
+        on_close: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
         Self {
             nexus: Arc::new(nexus),
             mapped: RwLock::new(Vec::new()),
@@ -75,6 +82,7 @@ impl Session {
             commands: AtomicU64::new(0),
             dropper: Mutex::new(None),
             closed: AtomicBool::new(false),
+            copies,
             on_close,
         }
     }
@@ -90,7 +98,7 @@ impl Session {
         self.commands.fetch_add(1, Ordering::Relaxed);
         match self.way(lun) {
             Some(way) => way.submit(task),
-            None => refuse(task),
+            None => missing::answer(&*self.inventory, task),
         }
     }
 
@@ -99,16 +107,27 @@ impl Session {
     pub fn manage(&self, lun: Lun, function: Function, done: Done) {
         match function {
             Function::TargetReset | Function::NexusReset => {
+                if function == Function::NexusReset {
+                    self.copies.nexus_lost(self.nexus.id);
+                }
                 let ways: Vec<ItlNexus> =
                     self.mapped.read().iter().map(|mapped| mapped.way.clone()).collect();
                 let all = Countdown::new(ways.len(), Box::new(|| done(FunctionResponse::Complete)));
                 for way in ways {
                     let all = Arc::clone(&all);
+                    if function == Function::TargetReset {
+                        self.copies.unit_reset(way.unit());
+                    }
                     way.manage(function, Box::new(move |_| all.one()));
                 }
             }
             _ => match self.way(lun) {
-                Some(way) => way.manage(function, done),
+                Some(way) => {
+                    if function == Function::LogicalUnitReset {
+                        self.copies.unit_reset(way.unit());
+                    }
+                    way.manage(function, done);
+                }
                 None => done(FunctionResponse::IncorrectLun),
             },
         }
@@ -122,6 +141,7 @@ impl Session {
         }
         let mapped = std::mem::take(&mut *self.mapped.write());
         self.inventory.0.write().clear();
+        self.copies.nexus_lost(self.nexus.id);
         (self.on_close)();
         let all = Countdown::new(mapped.len(), done);
         for Mapped { way, .. } in mapped {
@@ -153,6 +173,12 @@ impl Session {
         let mapped = self.mapped.read();
         let index = mapped.binary_search_by_key(&number, |mapped| mapped.number).ok()?;
         Some(mapped[index].way.clone())
+    }
+
+    /// The name of the object at `lun`.
+    pub(super) fn object(&self, lun: Lun) -> Option<Name> {
+        let number = lun.number()?;
+        self.mapped.read().iter().find(|mapped| mapped.number == number).map(|mapped| mapped.object.clone())
     }
 
     /// All ways, with the names of the objects that they lead to.
@@ -223,12 +249,6 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("nexus", &self.nexus).finish_non_exhaustive()
     }
-}
-
-fn refuse(task: Task) {
-    let sense = Sense::illegal_request(Asc::LOGICAL_UNIT_NOT_SUPPORTED).encode(Format::Fixed);
-    let Task { data_out, reply, .. } = task;
-    reply.send(Ending::Completed(Outcome { data_out, ..Outcome::check(sense) }));
 }
 
 /// Calls once when everything it waits for has happened; at once if that is nothing.

@@ -12,13 +12,23 @@
 
 pub mod access;
 pub mod catalog;
+mod copier;
+mod copies;
 pub mod data_dir;
+mod demo;
 pub mod door;
 pub mod error;
+mod failed;
 pub mod names;
+mod pairs;
 pub mod request;
 pub mod show;
+mod tapes;
 mod targets;
+#[cfg(test)]
+mod tests;
+mod units;
+mod volumes;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -32,16 +42,23 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 pub use access::LoginRefusal;
-use catalog::{Catalog, CatalogStore, TargetEntry};
+use catalog::{Catalog, CatalogStore, Scrap, TargetEntry};
+use copier::Copier;
+use copies::CopyDoor;
 use data_dir::DataDir;
 pub use door::Session;
 use door::Visible;
 pub use error::{ArrayError, Kind};
 use names::{Iqn, Name};
+use pairs::PairUnit;
+use tapes::{Cartridges, DriveUnit};
+use volumes::VolumeUnit;
 use workers::Threads;
 
+use crate::copy::CopyManager;
 use crate::lu::LogicalUnit;
 use crate::sam::{InitiatorPort, Nexus, NexusId, TargetPort};
+use crate::volume::{Block, Volume};
 
 /// Most sessions at a time.
 pub const MAX_SESSIONS: usize = 4096;
@@ -65,6 +82,8 @@ pub struct Array {
     control: Mutex<Control>,
     sessions: Mutex<BTreeMap<NexusId, Weak<Session>>>,
     threads: Arc<Threads>,
+    copies: Arc<CopyManager>,
+    copier: Copier,
     next_nexus: AtomicU64,
     stopping: AtomicBool,
     started_at: Timestamp,
@@ -74,8 +93,11 @@ pub struct Array {
 struct Control {
     catalog: Catalog,
     store: Box<dyn CatalogStore>,
-    /// The logical unit of each volume and drive.
-    units: BTreeMap<Name, Arc<LogicalUnit>>,
+    volumes: BTreeMap<Name, VolumeUnit>,
+    drives: BTreeMap<Name, DriveUnit>,
+    cartridges: Cartridges,
+    /// The pairs that work; a broken one is in the catalog only.
+    pairs: BTreeMap<Name, Arc<PairUnit>>,
 }
 
 impl Control {
@@ -98,11 +120,31 @@ impl Control {
         Ok(result)
     }
 
+    /// Notes files that are about to be made and belong to nobody yet.
+    fn scrap(&mut self, asked: &str, scrap: Scrap) -> Result<(), ArrayError> {
+        self.change(asked, |catalog| {
+            catalog.scrap.insert(scrap);
+            Ok(())
+        })
+    }
+
+    /// The logical unit of a volume or drive.
+    fn unit(&self, name: &str) -> Option<&Arc<LogicalUnit>> {
+        let volume = self.volumes.get(name).map(|volume| &volume.unit);
+        volume.or_else(|| self.drives.get(name).map(|drive| &drive.unit))
+    }
+
+    /// Where an object is mapped.
+    fn places(&self, name: &Name) -> Vec<show::Place> {
+        let maps = self.catalog.maps_of(name.as_str());
+        maps.map(|(iqn, map)| show::Place { target: iqn.to_string(), lun: map.lun }).collect()
+    }
+
     /// What `initiator` sees of `target`.
     fn visible(&self, target: &TargetEntry, initiator: &str) -> Vec<Visible> {
         let entries = access::visible(target, initiator).into_iter();
         let seen = entries.filter_map(|entry| {
-            let unit = Arc::clone(self.units.get(&entry.object)?);
+            let unit = Arc::clone(self.unit(entry.object.as_str())?);
             Some(Visible { lun: entry.lun, object: entry.object.clone(), unit, read_only: entry.read_only })
         });
         seen.collect()
@@ -115,16 +157,86 @@ impl Array {
         let dir = DataDir::open(data_dir)?;
         let store: Box<dyn CatalogStore> = Box::new(dir.catalog());
         let catalog = load(&dir, &*store)?;
-        let control = Control { catalog, store, units: BTreeMap::new() };
-        Ok(Arc::new(Self {
-            dir,
-            control: Mutex::new(control),
-            sessions: Mutex::default(),
-            threads: Threads::new(options.io_threads),
-            next_nexus: AtomicU64::new(1),
-            stopping: AtomicBool::new(false),
-            started_at: Timestamp::now(),
-        }))
+        let array = Arc::new_cyclic(|array: &Weak<Self>| {
+            let door = Arc::new(CopyDoor(Weak::clone(array)));
+            let copies = Arc::new(CopyManager::new(door, Timestamp::now));
+            let control = Control {
+                catalog,
+                store,
+                volumes: BTreeMap::new(),
+                drives: BTreeMap::new(),
+                cartridges: Cartridges::new(),
+                pairs: BTreeMap::new(),
+            };
+            Self {
+                dir,
+                control: Mutex::new(control),
+                sessions: Mutex::default(),
+                threads: Threads::new(options.io_threads, &copies),
+                copies,
+                copier: Copier::new(),
+                next_nexus: AtomicU64::new(1),
+                stopping: AtomicBool::new(false),
+                started_at: Timestamp::now(),
+            }
+        });
+        {
+            let mut control = array.control.lock();
+            array.sweep(&mut control);
+            array.open_volumes(&mut control)?;
+            array.open_tapes(&mut control);
+            array.open_pairs(&mut control)?;
+        }
+        Ok(array)
+    }
+
+    /// Removes what stands in the scrap list. What cannot be removed stays there for the next time.
+    fn sweep(&self, control: &mut Control) {
+        let mut left = std::collections::BTreeSet::new();
+        for scrap in control.catalog.scrap.clone() {
+            let removed = match &scrap {
+                Scrap::Volume(path) => {
+                    Volume::delete_file(Path::new(path)).map_err(|error| error.to_string())
+                }
+                Scrap::Cartridge(barcode) => self.remove_scrap(&format!("cartridges/{barcode}")),
+                Scrap::Pair(name) => self.remove_scrap(&format!("pairs/{name}")),
+            };
+            if let Err(why) = removed {
+                tracing::warn!(?scrap, %why, "left for the next start");
+                left.insert(scrap);
+            }
+        }
+        if left != control.catalog.scrap
+            && let Err(error) = control.change("sweep", |catalog| {
+                catalog.scrap = left;
+                Ok(())
+            })
+        {
+            tracing::warn!(%error, "the scrap list stays");
+        }
+    }
+
+    fn remove_scrap(&self, relative: &str) -> Result<(), String> {
+        self.dir.remove(relative).map_err(|error| error.to_string())
+    }
+
+    /// The whole array; `portals` are the front's addresses.
+    #[must_use]
+    pub fn status(&self, portals: Vec<String>) -> show::Status {
+        show::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            data_dir: self.dir.path().display().to_string(),
+            started_at: self.started_at,
+            portals,
+            volumes: self.volumes(),
+            targets: self.targets(),
+            luns: self.luns(),
+            pairs: self.pairs(),
+            cartridges: self.cartridges(),
+            drives: self.drives(),
+            sessions: self.session_list(),
+            copies: self.copies(),
+        }
     }
 
     /// The data directory.
@@ -172,7 +284,12 @@ impl Array {
                 array.sessions.lock().remove(&id);
             }
         });
-        let session = Arc::new(Session::new(Nexus { id, initiator: Some(initiator), port }, since, on_close));
+        let session = Arc::new(Session::new(
+            Nexus { id, initiator: Some(initiator), port },
+            since,
+            Arc::clone(&self.copies),
+            on_close,
+        ));
         session.refresh(&visible, false);
         sessions.insert(id, Arc::downgrade(&session));
         Ok(session)
@@ -186,6 +303,10 @@ impl Array {
         self.sessions.lock().values().filter_map(Weak::upgrade).collect()
     }
 
+    fn session(&self, nexus: NexusId) -> Option<Arc<Session>> {
+        self.sessions.lock().get(&nexus).and_then(Weak::upgrade)
+    }
+
     /// The sessions, by rising number.
     #[must_use]
     pub fn session_list(&self) -> Vec<show::Session> {
@@ -195,8 +316,8 @@ impl Array {
     /// Ends session `id`.
     pub fn drop_session(&self, id: u64) -> Result<(), ArrayError> {
         let asked = format!("drop session {id}");
-        let session = self.sessions.lock().get(&NexusId(id)).and_then(Weak::upgrade);
-        let session = session.ok_or_else(|| ArrayError::not_found(asked.as_str(), "session", id))?;
+        let session =
+            self.session(NexusId(id)).ok_or_else(|| ArrayError::not_found(asked.as_str(), "session", id))?;
         if session.drop_connections() {
             Ok(())
         } else {
@@ -212,7 +333,34 @@ impl Array {
         self.sessions().iter().for_each(|session| {
             session.drop_connections();
         });
-        self.threads.drain(deadline)
+        while !self.sessions.lock().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let drained = self.threads.drain(deadline);
+        let stopped = self.copier.stop(deadline);
+        drained & stopped & self.flush()
+    }
+
+    /// Makes everything stable and ends the pairs in order. True if that succeeded.
+    fn flush(&self) -> bool {
+        let settled = self.settle_drives();
+        let control = self.control.lock();
+        let mut flushed = settled;
+        for (name, unit) in &control.pairs {
+            if let Err(error) = unit.pair.close() {
+                tracing::error!(pair = %name, %error, "it was not closed in order");
+                flushed = false;
+            }
+        }
+        for (name, unit) in &control.volumes {
+            if let Ok(volume) = &unit.volume
+                && let Err(error) = volume.flush()
+            {
+                tracing::error!(volume = %name, %error, "it was not flushed");
+                flushed = false;
+            }
+        }
+        flushed
     }
 }
 
@@ -240,62 +388,5 @@ fn load(dir: &DataDir, store: &dyn CatalogStore) -> Result<Catalog, ArrayError> 
 impl fmt::Debug for Array {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Array").field("dir", &self.dir.path()).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn open(path: &Path) -> Result<Arc<Array>, ArrayError> {
-        Array::open(path, &Options::default())
-    }
-
-    fn initiator(name: &str) -> InitiatorPort {
-        InitiatorPort { name: name.to_owned(), isid: [0x80, 0, 0, 0, 0, 1] }
-    }
-
-    #[test]
-    fn a_damaged_or_newer_catalog_is_refused_and_stays_as_it_is() {
-        for (bytes, word) in [
-            (&b"{\"cleave_catalog\":9}\n{}"[..], "version 9"),
-            (b"{\"cleave_catalog\":1,\"crc32c\":\"00000000\",\"bytes\":2}\n{}", "damaged"),
-            (b"my notes\n", "not a cleave catalog"),
-        ] {
-            let temporary = tempfile::tempdir().unwrap();
-            let path = temporary.path().join("catalog.json");
-            std::fs::write(&path, bytes).unwrap();
-            let refused = open(temporary.path()).unwrap_err();
-            assert!(refused.to_string().contains(word), "{refused}");
-            assert_eq!(std::fs::read(&path).unwrap(), bytes);
-        }
-    }
-
-    #[test]
-    fn targets_outlive_the_daemon_and_login_obeys_the_map() {
-        let temporary = tempfile::tempdir().unwrap();
-        let iqn = Iqn::or_default_authority("t").unwrap();
-        let array = open(temporary.path()).unwrap();
-        array.create_target(&iqn).unwrap();
-        assert_eq!(array.create_target(&iqn).unwrap_err().kind, Kind::Refused);
-        drop(array);
-
-        let array = open(temporary.path()).unwrap();
-        assert_eq!(array.discover("iqn.2026-01.a:b"), [iqn.as_str()]);
-        let session = array.login(initiator("iqn.2026-01.a:b"), iqn.as_str(), 1).unwrap();
-        assert_eq!(array.session_list().len(), 1);
-        assert_eq!(array.delete_target(&iqn).unwrap_err().kind, Kind::Refused, "a session uses it");
-        drop(session);
-        assert!(array.session_list().is_empty());
-        assert_eq!(
-            array.login(initiator("iqn.2026-01.a:b"), "iqn.2026-01.x", 1).unwrap_err(),
-            LoginRefusal::NotFound
-        );
-        array.delete_target(&iqn).unwrap();
-        assert!(array.shutdown(Duration::from_secs(10)));
-        assert_eq!(
-            array.login(initiator("iqn.2026-01.a:b"), iqn.as_str(), 1).unwrap_err(),
-            LoginRefusal::NotFound
-        );
     }
 }

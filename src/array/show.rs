@@ -194,24 +194,43 @@ pub struct Copy {
     pub id: u64,
     /// Session that asked for it.
     pub session: u64,
-    /// List identifier that the initiator chose.
-    pub list_id: u32,
-    /// `running`, `done`, `failed` or `aborted`.
+    /// List identifier that the initiator chose, if it chose one.
+    pub list_id: Option<u32>,
+    /// Names of the objects that are read.
+    pub sources: Vec<String>,
+    /// Names of the objects that are written.
+    pub destinations: Vec<String>,
+    /// `running`, `completed`, `failed` or `aborted`.
     pub state: String,
-    /// Segments done.
-    pub segments_done: u64,
-    /// Segments in all.
-    pub segments_total: u64,
-    /// Bytes moved.
+    /// Segments of the list.
+    pub segments: u16,
+    /// Segments begun.
+    pub segments_processed: u16,
+    /// Bytes written.
     pub bytes_done: u64,
-    /// Bytes to move in all, as far as known.
-    pub bytes_total: Option<u64>,
+    /// Bytes that will have been written at the end.
+    pub bytes_total: u64,
     /// When it began.
-    pub started_at: Option<Timestamp>,
+    pub started_at: Timestamp,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// What went wrong: the sense data in words.
     pub error: Option<String>,
+}
+
+/// What an export or import moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Cartridge.
+    pub barcode: String,
+    /// The `.tap` file.
+    pub file: String,
+    /// Tape blocks.
+    pub blocks: u64,
+    /// Filemarks.
+    pub filemarks: u64,
+    /// Bytes of the `.tap` file.
+    pub bytes: u64,
 }
 
 /// The whole array.

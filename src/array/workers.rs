@@ -9,21 +9,33 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::copy::CopyManager;
 use crate::lu::{Executor, Work};
+use crate::scsi::xcopy::MAX_CONCURRENT;
+
+/// EXTENDED COPY commands that run at a time, and a few more that are told that there is no room.
+const COPY_THREADS: usize = MAX_CONCURRENT as usize + 4;
 
 /// The threads of an array.
 pub(super) struct Threads {
     io: Pool<Work>,
+    copies: Pool<Work>,
+    manager: Arc<CopyManager>,
 }
 
 impl Threads {
-    pub(super) fn new(io_threads: usize) -> Arc<Self> {
-        Arc::new(Self { io: Pool::new("cleave-io", io_threads, Work::run) })
+    pub(super) fn new(io_threads: usize, manager: &Arc<CopyManager>) -> Arc<Self> {
+        let (copying, manager) = (Arc::clone(manager), Arc::clone(manager));
+        Arc::new(Self {
+            io: Pool::new("cleave-io", io_threads, Work::run),
+            copies: Pool::new("cleave-copy", COPY_THREADS, move |work| copying.run(work)),
+            manager,
+        })
     }
 
     /// Waits until nothing runs any more, at most until `deadline`. True if that came about.
     pub(super) fn drain(&self, deadline: Instant) -> bool {
-        self.io.drain(deadline)
+        self.copies.drain(deadline) && self.io.drain(deadline)
     }
 }
 
@@ -33,7 +45,11 @@ impl Executor for Threads {
     }
 
     fn third_party(&self, work: Work) {
-        drop(work);
+        if CopyManager::is_quick(&work) {
+            self.manager.run(work);
+        } else {
+            self.copies.submit(work);
+        }
     }
 }
 

@@ -1,0 +1,189 @@
+//! The copy manager's door: from a CSCD to a logical unit, for one initiator.
+//!
+//! **Nobody copies what he cannot reach** (CVE-2020-28374). A CSCD is looked for among the LUNs that the asking nexus is
+//! mapped to, and in no other place; the unit's own answer to INQUIRY says which designators it has. The commands of
+//! a copy go down the initiator's own ways, so a read-only map, a reservation or a write-protected cartridge stops a
+//! copy as it stops the initiator.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::names::Name;
+use super::pairs::PairUnit;
+use super::{Array, ArrayError, Kind, show};
+use crate::copy::{CopyView, Designator, Door, Endpoint, OperationId};
+use crate::lu::{Ending, ItlNexus, Outcome, Reply, ReplySink, Task};
+use crate::sam::{Attribute, Cdb, Lun, NexusId, Status, TaskTag};
+use crate::scsi::designator::Designator as OwnDesignator;
+use crate::scsi::opcode::DeviceType;
+
+/// Bytes of VPD page 83h that are looked at; ours are shorter.
+const DESIGNATORS: u16 = 1024;
+
+/// Resolves CSCDs in an array.
+#[derive(Debug)]
+pub(super) struct CopyDoor(pub(super) Weak<Array>);
+
+impl Door for CopyDoor {
+    fn resolve(&self, nexus: NexusId, via: Lun, wanted: &Designator) -> Option<Arc<dyn Endpoint>> {
+        let array = self.0.upgrade()?;
+        let session = array.session(nexus)?;
+        session.way(via)?;
+        let endpoints = session.ways().into_iter().map(|(name, way)| array.endpoint(name, &way));
+        let found = endpoints.into_iter().find(|endpoint| endpoint.is_named(wanted))?;
+        Some(Arc::new(found))
+    }
+
+    fn addressed(&self, nexus: NexusId, via: Lun) -> Option<Arc<dyn Endpoint>> {
+        let array = self.0.upgrade()?;
+        let session = array.session(nexus)?;
+        let way = session.way(via)?;
+        let name = session.object(via)?;
+        Some(Arc::new(array.endpoint(name, &way)))
+    }
+}
+
+/// A logical unit, used for one initiator.
+struct Unit {
+    name: Name,
+    way: ItlNexus,
+    nexus: NexusId,
+    next_tag: AtomicU32,
+    /// The pair whose secondary it is, and the base-2 logarithm of the block size.
+    secondary_of: Option<(Arc<PairUnit>, u32)>,
+}
+
+impl Unit {
+    /// Whether `wanted` is among the designators of its VPD page 83h.
+    fn is_named(&self, wanted: &Designator) -> bool {
+        let [high, low] = DESIGNATORS.to_be_bytes();
+        let Some(inquiry) = Cdb::new(&[0x12, 1, 0x83, high, low, 0]) else { return false };
+        let outcome = self.perform(inquiry, Vec::new(), Vec::new());
+        let body = outcome.data_in.get(4..).unwrap_or_default();
+        outcome.status == Status::Good
+            && OwnDesignator::parse_list(body).iter().any(|own| {
+                own.code_set == wanted.code_set
+                    && own.association == wanted.association
+                    && own.kind == wanted.kind
+                    && own.bytes == wanted.bytes
+            })
+    }
+}
+
+impl Endpoint for Unit {
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
+
+    fn device_type(&self) -> DeviceType {
+        self.way.unit().server().device_type()
+    }
+
+    fn perform(&self, cdb: Cdb, data_out: Vec<u8>, data_in: Vec<u8>) -> Outcome {
+        let slot = Arc::new(Slot::default());
+        let tag = TaskTag(self.next_tag.fetch_add(1, Ordering::Relaxed));
+        let reply = Reply::new(Arc::clone(&slot) as Arc<dyn ReplySink>, tag);
+        let (nexus, attribute) = (self.nexus, Attribute::Simple);
+        self.way.submit(Task { nexus, tag, attribute, cdb, data_out, data_in, reply });
+        slot.wait()
+    }
+
+    fn prefetch(&self, lba: u64, count: u32) {
+        if let Some((pair, shift)) = &self.secondary_of
+            && let (Some(offset), Some(length)) =
+                (lba.checked_mul(1 << shift), u64::from(count).checked_mul(1 << shift))
+            && let Err(error) = pair.pair.prefetch(offset, length)
+        {
+            tracing::debug!(pair = %pair.name, %error, "prefetch");
+        }
+    }
+}
+
+/// Where the answer of one command is waited for.
+#[derive(Default)]
+struct Slot {
+    ending: Mutex<Option<Ending>>,
+    come: Condvar,
+}
+
+impl Slot {
+    fn wait(&self) -> Outcome {
+        let mut ending = self.ending.lock();
+        loop {
+            match ending.take() {
+                Some(Ending::Completed(outcome)) => return outcome,
+                Some(Ending::Aborted) => return Outcome::status(Status::TaskAborted),
+                None => self.come.wait(&mut ending),
+            }
+        }
+    }
+}
+
+impl ReplySink for Slot {
+    fn reply(&self, _tag: TaskTag, ending: Ending) {
+        *self.ending.lock() = Some(ending);
+        self.come.notify_one();
+    }
+}
+
+impl Array {
+    fn endpoint(&self, name: Name, way: &ItlNexus) -> Unit {
+        let secondary_of = {
+            let control = self.control.lock();
+            let pair = control.catalog.pairs.iter().find(|(_, pair)| pair.secondary == name);
+            pair.and_then(|(pair, entry)| {
+                let shift = control.catalog.volumes.get(&entry.secondary)?.block_size.shift();
+                Some((Arc::clone(control.pairs.get(pair)?), shift))
+            })
+        };
+        let nexus = self.new_nexus();
+        Unit { name, way: way.nested(nexus), nexus, next_tag: AtomicU32::new(0), secondary_of }
+    }
+
+    /// The third-party copies that run or ended lately, oldest first.
+    #[must_use]
+    pub fn copies(&self) -> Vec<show::Copy> {
+        self.copies.list().into_iter().map(show_copy).collect()
+    }
+
+    /// One copy.
+    pub fn copy(&self, id: u64) -> Result<show::Copy, ArrayError> {
+        let view = self.copies.show(OperationId(id));
+        view.map(show_copy).ok_or_else(|| ArrayError::not_found(format!("show copy {id}"), "copy", id))
+    }
+
+    /// Ends a running copy.
+    pub fn abort_copy(&self, id: u64) -> Result<(), ArrayError> {
+        let asked = format!("abort copy {id}");
+        match self.copies.abort(OperationId(id)) {
+            Some(true) => Ok(()),
+            Some(false) => Err(ArrayError::new(
+                Kind::Refused,
+                asked,
+                "it has ended already",
+                format!("see 'cleave copy show {id}'"),
+            )),
+            None => Err(ArrayError::not_found(asked, "copy", id)),
+        }
+    }
+}
+
+fn show_copy(view: CopyView) -> show::Copy {
+    show::Copy {
+        id: view.id.0,
+        session: view.nexus,
+        list_id: view.list_id,
+        sources: view.sources,
+        destinations: view.destinations,
+        state: view.state.to_owned(),
+        segments: view.segments,
+        segments_processed: view.segments_processed,
+        bytes_done: view.bytes_done,
+        bytes_total: view.bytes_total,
+        started_at: view.started,
+        ended_at: view.ended,
+        error: view.sense,
+    }
+}

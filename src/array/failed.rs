@@ -1,0 +1,58 @@
+//! A medium that cannot be served: what stands behind the LUN of a volume whose files are torn, foreign or gone.
+//!
+//! The LUN stays where it is mapped, with its identity and capacity, and every access answers MEDIUM ERROR. A host sees
+//! a broken disk, which it is, and not that its disk has silently become another one or none.
+
+use std::ops::Range;
+
+use crate::store::{Durability, Patience, StoreError};
+use crate::units::BlockSize;
+use crate::volume::Block;
+
+/// Blocks that nobody can read or write.
+#[derive(Debug)]
+pub(super) struct FailedBlock {
+    block_size: BlockSize,
+    length: u64,
+    why: String,
+}
+
+impl FailedBlock {
+    pub(super) fn new(block_size: BlockSize, length: u64, why: &str) -> Self {
+        Self { block_size, length, why: why.to_owned() }
+    }
+
+    fn refuse<T>(&self) -> Result<T, StoreError> {
+        Err(StoreError::Corrupt(self.why.clone()))
+    }
+}
+
+impl Block for FailedBlock {
+    fn block_size(&self) -> BlockSize {
+        self.block_size
+    }
+
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read(&self, _offset: u64, _buffer: &mut [u8], _patience: Patience) -> Result<(), StoreError> {
+        self.refuse()
+    }
+
+    fn write(&self, _: u64, _: &[u8], _: Durability, _: Patience) -> Result<(), StoreError> {
+        self.refuse()
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.refuse()
+    }
+
+    fn discard(&self, _offset: u64, _length: u64) -> Result<(), StoreError> {
+        self.refuse()
+    }
+
+    fn next_data(&self, _offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        self.refuse()
+    }
+}

@@ -1,0 +1,377 @@
+//! The verbs of `pair`, and what a pair is at run time.
+//!
+//! A pair stands between the LUs of its volumes and the volumes: while it exists, both [`Switch`](crate::volume::Switch)es
+//! lead to its sides. The catalog knows a pair before a host writes through it and until no host does any more.
+//!
+//! **A pair whose records cannot be relied on** when the array opens is broken for good, durably, before the first
+//! host is served: from then on the primary is written without keeping anything, so records that come back later
+//! would tell of a split instant that no longer exists. The primary serves on alone; the secondary is refused.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use super::catalog::{Catalog, Pace, PairEntry, Scrap, StoreKind};
+use super::data_dir::sync_dir;
+use super::failed::FailedBlock;
+use super::names::Name;
+use super::request::NewPair;
+use super::{Array, ArrayError, Control, Kind, show};
+use crate::pair::{Answer, Homes, Pair, PairError, State, Verb};
+use crate::store::{FileStore, Store, StoreError};
+use crate::volume::Block;
+
+/// Directory of pairs in the data directory.
+const DIRECTORY: &str = "pairs";
+
+/// The two stores of a pair's record.
+const RECORDS: [&str; 2] = ["record.0", "record.1"];
+
+/// A pair at run time.
+pub(super) struct PairUnit {
+    pub(super) name: Name,
+    pub(super) pair: Arc<Pair>,
+    pub(super) pace: Pace,
+    /// Whether the copier has it.
+    pub(super) copying: AtomicBool,
+    /// Held by a verb that must not meet the pair's removal; true once it is removed.
+    removed: Mutex<bool>,
+}
+
+impl Array {
+    /// The pairs.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<show::Pair> {
+        let control = self.control.lock();
+        control.catalog.pairs.iter().map(|(name, entry)| show_pair(&control, name, entry)).collect()
+    }
+
+    /// One pair.
+    pub fn pair(&self, name: &Name) -> Result<show::Pair, ArrayError> {
+        let control = self.control.lock();
+        let entry = control.catalog.pairs.get(name);
+        let entry = entry.ok_or_else(|| ArrayError::not_found(format!("show pair {name}"), "pair", name))?;
+        Ok(show_pair(&control, name, entry))
+    }
+
+    /// Makes a pair and, unless `defer`, starts its initial copy.
+    pub fn create_pair(&self, new: NewPair) -> Result<show::Pair, ArrayError> {
+        let NewPair { name, primary, secondary, pace, defer } = new;
+        let asked = format!("create a pair of {primary} and {secondary}");
+        let name = match name {
+            Some(name) => name,
+            None => format!("{primary}-{secondary}").parse().map_err(|_| {
+                ArrayError::usage(asked.as_str(), "both names together are too long", "give it a --name")
+            })?,
+        };
+        let mut control = self.control.lock();
+        if control.catalog.pairs.contains_key(&name) {
+            return Err(ArrayError::exists(asked, "pair", &name));
+        }
+        check_volumes(&control, &asked, &primary, &secondary)?;
+        let entry = PairEntry { seed: self.new_seed(&asked)?, primary, secondary, pace, broken: None };
+        let failed = |error: std::io::Error| ArrayError::io(asked.as_str(), "its records", &error);
+        self.dir.make_dir(DIRECTORY).map_err(failed)?;
+        control.scrap(&asked, Scrap::Pair(name.clone()))?;
+        let made = self.make_pair(&control, &name, &entry).map_err(|error| failure(&asked, &error));
+        let committed = made.and_then(|pair| {
+            control.change(&asked, |catalog: &mut Catalog| {
+                catalog.scrap.remove(&Scrap::Pair(name.clone()));
+                catalog.pairs.insert(name.clone(), entry.clone());
+                Ok(pair)
+            })
+        });
+        let pair = match committed {
+            Ok(pair) => pair,
+            Err(error) => {
+                self.sweep(&mut control);
+                return Err(error);
+            }
+        };
+        let unit = control.install(&name, &entry, pair);
+        if !defer {
+            unit.pair
+                .start_copy()
+                .map_err(|error| failure(&format!("start the copy of pair {name}"), &error))?;
+            self.copier.start(&unit);
+        }
+        Ok(show_pair(&control, &name, &entry))
+    }
+
+    /// Makes the pair's records anew, whatever is there.
+    fn make_pair(&self, control: &Control, name: &Name, entry: &PairEntry) -> Result<Arc<Pair>, PairError> {
+        let stored = |error: std::io::Error| PairError::from(StoreError::from(error));
+        let relative = format!("{DIRECTORY}/{name}");
+        self.dir.remove(&relative).map_err(stored)?;
+        let directory = self.dir.make_dir(&relative).map_err(stored)?;
+        let homes = homes(&directory, |path| FileStore::create(path, 0))?;
+        sync_dir(&directory).map_err(stored)?;
+        sync_dir(&self.dir.path().join(DIRECTORY)).map_err(stored)?;
+        let [primary, secondary] = control.plain_sides(entry);
+        Pair::create(primary, secondary, homes, entry.seed.0)
+    }
+
+    /// Opens every pair of the catalog.
+    pub(super) fn open_pairs(&self, control: &mut Control) -> Result<(), ArrayError> {
+        let entries: Vec<_> = control.catalog.pairs.iter().map(|(n, e)| (n.clone(), e.clone())).collect();
+        for (name, mut entry) in entries {
+            if entry.broken.is_none() {
+                match self.open_pair(control, &name, &entry) {
+                    Ok(pair) => {
+                        let unit = control.install(&name, &entry, pair);
+                        if matches!(unit.pair.state(), State::Copy | State::PsusSp) {
+                            self.copier.start(&unit);
+                        }
+                        continue;
+                    }
+                    Err(why) => {
+                        tracing::error!(pair = %name, %why, "the pair is broken: its secondary is refused");
+                        entry.broken = Some(why);
+                        control.change(&format!("open pair {name}"), |catalog| {
+                            catalog.pairs.insert(name.clone(), entry.clone());
+                            Ok(())
+                        })?;
+                    }
+                }
+            }
+            control.refuse_secondary(&name, &entry);
+        }
+        Ok(())
+    }
+
+    fn open_pair(&self, control: &Control, name: &Name, entry: &PairEntry) -> Result<Arc<Pair>, String> {
+        let volumes = [&entry.primary, &entry.secondary];
+        for volume in volumes {
+            if let Some(Err(why)) = control.volumes.get(volume).map(|unit| unit.volume.as_ref()) {
+                return Err(format!("volume {volume}: {why}"));
+            }
+        }
+        let in_memory = |volume: &Name| control.catalog.volumes[volume].store == StoreKind::Mem;
+        let opened = if volumes.into_iter().any(in_memory) {
+            // What the records tell of went with the memory.
+            self.make_pair(control, name, entry)
+        } else {
+            let directory = self.dir.path().join(DIRECTORY).join(name.as_str());
+            let [primary, secondary] = control.plain_sides(entry);
+            homes(&directory, FileStore::open)
+                .map_err(PairError::from)
+                .and_then(|homes| Pair::open(primary, secondary, homes, entry.seed.0))
+        };
+        opened.map_err(|error| error.to_string())
+    }
+
+    /// Splits a pair at this instant.
+    pub fn split_pair(&self, name: &Name) -> Result<show::Split, ArrayError> {
+        let began = Instant::now();
+        let asked = format!("split pair {name}");
+        let unit = self.pair_unit(&asked, name)?;
+        let split = {
+            let removed = unit.removed.lock();
+            if *removed {
+                return Err(ArrayError::not_found(asked, "pair", name));
+            }
+            unit.pair.quick_split(now(), &|| began.elapsed()).map_err(|error| failure(&asked, &error))?
+        };
+        let elapsed = began.elapsed();
+        self.copier.start(&unit);
+        tracing::info!(pair = %name, ?elapsed, hold = ?split.hold, "split");
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Ok(show::Split {
+            pairs: vec![self.pair(name)?],
+            elapsed_us: micros(elapsed),
+            hold_us: micros(split.hold),
+        })
+    }
+
+    /// Waits until a pair is in the state `word`, at most for `patience`.
+    pub fn wait_pair(&self, name: &Name, word: &str, patience: Duration) -> Result<show::Pair, ArrayError> {
+        let asked = format!("wait until pair {name} is in {word}");
+        let Some(state) = State::ALL.into_iter().find(|state| state.word() == word) else {
+            let words: Vec<&str> = State::ALL.iter().map(|state| state.word()).collect();
+            return Err(ArrayError::usage(
+                asked,
+                "there is no such state",
+                format!("name one of {}", words.join(", ")),
+            ));
+        };
+        let unit = self.pair_unit(&asked, name)?;
+        if unit.pair.wait(state, patience) {
+            return self.pair(name);
+        }
+        let pair = self.pair(name)?;
+        let why = format!("it is in {} after {:.1} s", unit.pair.state(), patience.as_secs_f64());
+        let remedy = match pair.error {
+            Some(error) => format!("it will not get there: {error}"),
+            None => format!("wait longer, or see 'cleave pair show {name}'"),
+        };
+        Err(ArrayError::new(Kind::TimedOut, asked, why, remedy))
+    }
+
+    /// Deletes a pair; both volumes stay.
+    pub fn delete_pair(&self, name: &Name) -> Result<(), ArrayError> {
+        let asked = format!("delete pair {name}");
+        let mut control = self.control.lock();
+        let entry = control.catalog.pairs.get(name).cloned();
+        let entry = entry.ok_or_else(|| ArrayError::not_found(asked.as_str(), "pair", name))?;
+        let unit = control.pairs.get(name).cloned();
+        let mut removed = unit.as_ref().map(|unit| unit.removed.lock());
+        if let Some(unit) = &unit
+            && let Answer::Refused(why) = unit.pair.state().answer(Verb::Delete)
+        {
+            let why = format!("it is in {}", unit.pair.state()) + ", and " + why;
+            return Err(ArrayError::refused(asked, why, format!("see 'cleave pair show {name}'")));
+        }
+        control.change(&asked, |catalog| {
+            catalog.pairs.remove(name);
+            catalog.scrap.insert(Scrap::Pair(name.clone()));
+            Ok(())
+        })?;
+        if let Some(unit) = &unit
+            && let Err(error) = unit.pair.delete()
+        {
+            tracing::warn!(pair = %name, %error, "the deleted pair did not end in order");
+        }
+        if let Some(removed) = &mut removed {
+            **removed = true;
+        }
+        control.remove(name, &entry);
+        self.sweep(&mut control);
+        Ok(())
+    }
+
+    fn pair_unit(&self, asked: &str, name: &Name) -> Result<Arc<PairUnit>, ArrayError> {
+        let control = self.control.lock();
+        if let Some(unit) = control.pairs.get(name) {
+            return Ok(Arc::clone(unit));
+        }
+        match control.catalog.pairs.get(name) {
+            None => Err(ArrayError::not_found(asked, "pair", name)),
+            Some(entry) => {
+                let why = entry.broken.clone().unwrap_or_default();
+                Err(ArrayError::refused(
+                    asked,
+                    format!("it is suspended by an error: {why}"),
+                    format!("'cleave pair delete {name}' and create it again"),
+                ))
+            }
+        }
+    }
+}
+
+impl Control {
+    /// Both volumes of a pair, without the pair.
+    fn plain_sides(&self, entry: &PairEntry) -> [Arc<dyn Block>; 2] {
+        [&entry.primary, &entry.secondary].map(|name| self.volumes[name].plain(&self.catalog.volumes[name]))
+    }
+
+    /// Puts a pair between its volumes and their hosts.
+    fn install(&mut self, name: &Name, entry: &PairEntry, pair: Arc<Pair>) -> Arc<PairUnit> {
+        self.volumes[&entry.primary].switch.replace(|_| pair.primary_side());
+        self.volumes[&entry.secondary].switch.replace(|_| pair.secondary_side());
+        let unit = Arc::new(PairUnit {
+            name: name.clone(),
+            pair,
+            pace: entry.pace,
+            copying: AtomicBool::new(false),
+            removed: Mutex::new(false),
+        });
+        self.pairs.insert(name.clone(), Arc::clone(&unit));
+        unit
+    }
+
+    /// Takes a pair from between its volumes and their hosts.
+    fn remove(&mut self, name: &Name, entry: &PairEntry) {
+        self.pairs.remove(name);
+        let [primary, secondary] = self.plain_sides(entry);
+        self.volumes[&entry.primary].switch.replace(|_| primary);
+        self.volumes[&entry.secondary].switch.replace(|_| secondary);
+    }
+
+    /// Serves the secondary of a broken pair as failed.
+    fn refuse_secondary(&self, name: &Name, entry: &PairEntry) {
+        let volume = &self.catalog.volumes[&entry.secondary];
+        let why = format!("the secondary of the broken pair {name} shows no instant");
+        let failed = Arc::new(FailedBlock::new(volume.block_size, volume.size, &why));
+        self.volumes[&entry.secondary].switch.replace(|_| failed);
+    }
+}
+
+fn homes(
+    directory: &Path,
+    store: impl Fn(&Path) -> Result<FileStore, StoreError>,
+) -> Result<Homes, StoreError> {
+    let [first, second] = RECORDS.map(|name| directory.join(name));
+    let share = |store: FileStore| Arc::new(store) as Arc<dyn Store>;
+    Ok([share(store(&first)?), share(store(&second)?)])
+}
+
+/// The time of day, as exact as a pair's record keeps it.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+/// Whether two volumes can be a pair.
+fn check_volumes(control: &Control, asked: &str, primary: &Name, secondary: &Name) -> Result<(), ArrayError> {
+    if primary == secondary {
+        let why = "a volume cannot be the secondary of itself";
+        return Err(ArrayError::refused(asked, why, "name another secondary"));
+    }
+    for name in [primary, secondary] {
+        if !control.catalog.volumes.contains_key(name) {
+            return Err(ArrayError::not_found(asked, "volume", name));
+        }
+        if let Some((pair, _)) = control.catalog.pair_of(name.as_str()) {
+            let why = format!("{name} is in pair {pair} already");
+            return Err(ArrayError::refused(asked, why, format!("first 'cleave pair delete {pair}'")));
+        }
+        if let Some(Err(why)) = control.volumes.get(name).map(|unit| unit.volume.as_ref()) {
+            return Err(ArrayError::refused(
+                asked,
+                format!("{name} has failed: {why}"),
+                "name another volume",
+            ));
+        }
+    }
+    let [first, second] = [primary, secondary].map(|name| &control.catalog.volumes[name]);
+    if (first.size, first.block_size) != (second.size, second.block_size) {
+        let shape = |entry: &super::catalog::VolumeEntry| {
+            format!("{} bytes in blocks of {}", entry.size, entry.block_size.bytes())
+        };
+        let why = format!("{primary} has {} and {secondary} has {}", shape(first), shape(second));
+        return Err(ArrayError::refused(asked, why, "make the secondary like the primary"));
+    }
+    Ok(())
+}
+
+#[allow(clippy::cast_precision_loss)] // shown to people
+fn show_pair(control: &Control, name: &Name, entry: &PairEntry) -> show::Pair {
+    let status = control.pairs.get(name).map(|unit| unit.pair.status());
+    let size = control.catalog.volumes.get(&entry.primary).map_or(0, |volume| volume.size);
+    show::Pair {
+        name: name.to_string(),
+        primary: entry.primary.to_string(),
+        secondary: entry.secondary.to_string(),
+        group: None,
+        state: status.as_ref().map_or(State::Psue, |status| status.state).word().to_owned(),
+        pace: entry.pace,
+        dirty_bytes: status.as_ref().map_or(size, |status| status.dirty_bytes),
+        copied_bytes: status.as_ref().map_or(0, |status| status.copied_bytes),
+        total_bytes: size,
+        progress: status.as_ref().map_or(0.0, crate::pair::Status::progress),
+        split_at: status.as_ref().and_then(|status| status.split_at),
+        error: status.map_or_else(|| entry.broken.clone(), |status| status.error),
+    }
+}
+
+fn failure(asked: &str, error: &PairError) -> ArrayError {
+    match error {
+        PairError::Refused { .. } => ArrayError::refused(asked, error.to_string(), "see 'cleave pair list'"),
+        PairError::Unequal => ArrayError::refused(asked, error.to_string(), "then repeat"),
+        PairError::Store(error) => ArrayError::store(asked, error),
+    }
+}

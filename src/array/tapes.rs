@@ -1,0 +1,520 @@
+//! The verbs of `cartridge` and `drive`.
+//!
+//! A cartridge is in one place: on the shelf, in a drive, or in the hands of an export or import. A verb that lasts
+//! takes the cartridge away from the shelf, works without the control lock, and puts it back.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::catalog::{CartridgeEntry, DriveEntry, Scrap};
+use super::data_dir::sync_dir;
+use super::names::{Barcode, Name};
+use super::request::{Load, NewCartridge, NewDrive};
+use super::show::{self, Health};
+use super::{Array, ArrayError, Control, Kind, access, units};
+use crate::lu::LogicalUnit;
+use crate::lu::tape::{Drive, UnloadError};
+use crate::store::{FileStore, Store};
+use crate::tape::simh::{self, SimhError};
+use crate::tape::{Cartridge, Label};
+use crate::volume::Identity;
+
+/// Directory of cartridges in the data directory.
+const DIRECTORY: &str = "cartridges";
+
+/// Where a cartridge is.
+pub(super) enum Whereabouts {
+    /// On the shelf.
+    Shelf(Box<Cartridge>),
+    /// In the drive that the catalog names.
+    Drive,
+    /// In use by an export or import.
+    Busy,
+    /// Its file cannot be used, for this reason.
+    Failed(String),
+}
+
+/// A drive at run time.
+#[derive(Clone)]
+pub(super) struct DriveUnit {
+    pub(super) drive: Arc<Drive>,
+    pub(super) unit: Arc<LogicalUnit>,
+}
+
+/// What can be said of a cartridge without its drive.
+struct Seen {
+    barcode: Barcode,
+    entry: CartridgeEntry,
+    /// Bytes and objects, or why they are not known.
+    contents: Result<Option<(u64, u64)>, String>,
+    drive: Option<(Name, Arc<Drive>)>,
+}
+
+impl Seen {
+    fn of(control: &Control, barcode: &Barcode, entry: &CartridgeEntry) -> Self {
+        let contents = match control.cartridges.get(barcode) {
+            Some(Whereabouts::Shelf(cartridge)) => Ok(Some((cartridge.used(), cartridge.end().object))),
+            Some(Whereabouts::Failed(why)) => Err(why.clone()),
+            _ => Ok(None),
+        };
+        let drive = control.catalog.drive_of(barcode).and_then(|name| {
+            let unit = control.drives.get(name)?;
+            Some((name.clone(), Arc::clone(&unit.drive)))
+        });
+        Self { barcode: barcode.clone(), entry: entry.clone(), contents, drive }
+    }
+
+    /// May wait for a command that the drive is at.
+    fn show(self) -> show::Cartridge {
+        let mut contents = self.contents;
+        if let (Ok(None), Some((_, drive))) = (&contents, &self.drive)
+            && let Some(status) = drive.status()
+        {
+            contents = if status.stopped {
+                Err("a write failed; unload it, and load it again when its device works".to_owned())
+            } else {
+                Ok(Some((status.used, status.end.object)))
+            };
+        }
+        let known = contents.as_ref().ok().copied().flatten();
+        show::Cartridge {
+            barcode: self.barcode.to_string(),
+            size: self.entry.size,
+            used_bytes: known.map(|(used, _)| used),
+            objects: known.map(|(_, objects)| objects),
+            drive: self.drive.map(|(name, _)| name.to_string()),
+            health: if contents.is_ok() { Health::Ready } else { Health::Failed },
+            error: contents.err(),
+        }
+    }
+}
+
+impl Array {
+    /// The cartridges.
+    #[must_use]
+    pub fn cartridges(&self) -> Vec<show::Cartridge> {
+        let seen: Vec<Seen> = {
+            let control = self.control.lock();
+            control.catalog.cartridges.iter().map(|(code, entry)| Seen::of(&control, code, entry)).collect()
+        };
+        seen.into_iter().map(Seen::show).collect()
+    }
+
+    /// One cartridge.
+    pub fn cartridge(&self, barcode: &Barcode) -> Result<show::Cartridge, ArrayError> {
+        let seen = {
+            let control = self.control.lock();
+            let entry = control.catalog.cartridges.get(barcode);
+            entry.map(|entry| Seen::of(&control, barcode, entry))
+        };
+        let missing = || ArrayError::not_found(format!("show cartridge {barcode}"), "cartridge", barcode);
+        seen.map(Seen::show).ok_or_else(missing)
+    }
+
+    fn cartridge_path(&self, barcode: &Barcode) -> PathBuf {
+        self.dir.path().join(DIRECTORY).join(barcode.as_str())
+    }
+
+    /// Makes an empty cartridge.
+    pub fn create_cartridge(&self, new: &NewCartridge) -> Result<show::Cartridge, ArrayError> {
+        let NewCartridge { barcode, size } = new;
+        let asked = format!("create cartridge {barcode}");
+        let length = Label::store_length(*size)
+            .map_err(|why| ArrayError::usage(asked.as_str(), why, "choose another size"))?;
+        let mut control = self.control.lock();
+        if control.catalog.cartridges.contains_key(barcode) {
+            return Err(ArrayError::exists(asked, "cartridge", barcode));
+        }
+        let path = self.cartridge_path(barcode);
+        if path.symlink_metadata().is_ok() {
+            let why = format!("{} is there already", path.display());
+            return Err(ArrayError::refused(asked, why, "move it away, or choose another barcode"));
+        }
+        let entry = CartridgeEntry { seed: self.new_seed(&asked)?, size: *size };
+        let failed = |error: std::io::Error| ArrayError::io(asked.as_str(), path.display(), &error);
+        let directory = self.dir.make_dir(DIRECTORY).map_err(failed)?;
+        control.scrap(&asked, Scrap::Cartridge(barcode.clone()))?;
+        let made = FileStore::create(&path, length)
+            .map_err(|error| ArrayError::store(asked.as_str(), &error))
+            .and_then(|store| {
+                sync_dir(&directory).map_err(failed)?;
+                let label =
+                    label(barcode, &entry).map_err(|why| ArrayError::usage(asked.as_str(), why, ""))?;
+                Cartridge::create(Arc::new(store) as Arc<dyn Store>, label).map_err(|error| {
+                    let remedy = "look at the file system of the data directory, then repeat";
+                    ArrayError::new(Kind::Failed, asked.as_str(), error.to_string(), remedy)
+                })
+            });
+        let committed = made.and_then(|cartridge| {
+            control.change(&asked, |catalog| {
+                catalog.scrap.remove(&Scrap::Cartridge(barcode.clone()));
+                catalog.cartridges.insert(barcode.clone(), entry.clone());
+                Ok(cartridge)
+            })
+        });
+        match committed {
+            Ok(cartridge) => {
+                control.cartridges.insert(barcode.clone(), Whereabouts::Shelf(Box::new(cartridge)));
+                Ok(Seen::of(&control, barcode, &entry).show())
+            }
+            Err(error) => {
+                self.sweep(&mut control);
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes a cartridge that is in no drive.
+    pub fn delete_cartridge(&self, barcode: &Barcode) -> Result<(), ArrayError> {
+        let asked = format!("delete cartridge {barcode}");
+        let mut control = self.control.lock();
+        let healthy = match control.at_rest(&asked, barcode)? {
+            Whereabouts::Failed(_) => false, // somebody may want to look at the file
+            _ => true,
+        };
+        control.change(&asked, |catalog| {
+            catalog.cartridges.remove(barcode);
+            for drive in catalog.drives.values_mut().filter(|drive| drive.loaded.as_ref() == Some(barcode)) {
+                drive.loaded = None; // only a failed cartridge can be named there, and its drive is empty
+            }
+            if healthy {
+                catalog.scrap.insert(Scrap::Cartridge(barcode.clone()));
+            }
+            Ok(())
+        })?;
+        control.cartridges.remove(barcode);
+        self.sweep(&mut control);
+        Ok(())
+    }
+
+    /// Writes a cartridge to a SIMH .tap file, which must not exist.
+    pub fn export_cartridge(&self, barcode: &Barcode, file: &Path) -> Result<show::Moved, ArrayError> {
+        let asked = format!("export cartridge {barcode} to {}", file.display());
+        require_absolute(&asked, file)?;
+        let failed = |error: std::io::Error| ArrayError::io(asked.as_str(), file.display(), &error);
+        self.borrow_cartridge(&asked, barcode, |cartridge| {
+            let image = OpenOptions::new().write(true).create_new(true).open(file).map_err(failed)?;
+            let exported = write_image(cartridge, image);
+            if exported.is_err() {
+                let _ = std::fs::remove_file(file); // made here
+            }
+            let bytes = exported.map_err(|error| image_failure(&asked, &error))?;
+            Ok(moved(barcode, file, cartridge, bytes))
+        })
+    }
+
+    /// Fills a blank cartridge from a SIMH .tap file.
+    pub fn import_cartridge(&self, barcode: &Barcode, file: &Path) -> Result<show::Moved, ArrayError> {
+        let asked = format!("import {} into cartridge {barcode}", file.display());
+        require_absolute(&asked, file)?;
+        let failed = |error: std::io::Error| ArrayError::io(asked.as_str(), file.display(), &error);
+        self.borrow_cartridge(&asked, barcode, |cartridge| {
+            let image = File::open(file).map_err(failed)?;
+            let bytes = image.metadata().map_err(failed)?.len();
+            if let Err(error) = simh::import(&mut BufReader::with_capacity(1 << 20, image), cartridge) {
+                if !matches!(error, SimhError::NotBlank) {
+                    cartridge.rewind();
+                    if let Err(error) = cartridge.erase().and_then(|()| cartridge.sync()) {
+                        tracing::error!(%barcode, %error, "a part of the failed import stays on the cartridge");
+                    }
+                }
+                return Err(image_failure(&asked, &error));
+            }
+            Ok(moved(barcode, file, cartridge, bytes))
+        })
+    }
+
+    /// Does `work` with a cartridge taken from the shelf.
+    fn borrow_cartridge<T>(
+        &self,
+        asked: &str,
+        barcode: &Barcode,
+        work: impl FnOnce(&mut Cartridge) -> Result<T, ArrayError>,
+    ) -> Result<T, ArrayError> {
+        let mut cartridge = self.control.lock().take(asked, barcode, Whereabouts::Busy)?;
+        let result = work(&mut cartridge);
+        self.control.lock().cartridges.insert(barcode.clone(), Whereabouts::Shelf(cartridge));
+        result
+    }
+
+    /// The drives.
+    #[must_use]
+    pub fn drives(&self) -> Vec<show::Drive> {
+        let control = self.control.lock();
+        control.catalog.drives.iter().map(|(name, entry)| show_drive(&control, name, entry)).collect()
+    }
+
+    /// One drive.
+    pub fn drive(&self, name: &Name) -> Result<show::Drive, ArrayError> {
+        let control = self.control.lock();
+        let entry = control.catalog.drives.get(name);
+        let entry =
+            entry.ok_or_else(|| ArrayError::not_found(format!("show drive {name}"), "drive", name))?;
+        Ok(show_drive(&control, name, entry))
+    }
+
+    /// Makes an empty drive.
+    pub fn create_drive(&self, new: &NewDrive) -> Result<show::Drive, ArrayError> {
+        let NewDrive { name } = new;
+        let asked = format!("create drive {name}");
+        let mut control = self.control.lock();
+        if control.catalog.has_object(name.as_str()) {
+            let noun = if control.catalog.drives.contains_key(name) { "drive" } else { "volume" };
+            return Err(ArrayError::exists(asked, noun, name));
+        }
+        let entry = DriveEntry { seed: self.new_seed(&asked)?, loaded: None };
+        control.change(&asked, |catalog| Ok(drop(catalog.drives.insert(name.clone(), entry.clone()))))?;
+        let unit = self.drive_unit(&entry);
+        control.drives.insert(name.clone(), unit);
+        Ok(show_drive(&control, name, &entry))
+    }
+
+    fn drive_unit(&self, entry: &DriveEntry) -> DriveUnit {
+        let drive = Arc::new(Drive::new());
+        let unit = units::tape(&drive, Identity::from_seed(entry.seed.0), &self.threads);
+        DriveUnit { drive, unit }
+    }
+
+    /// Deletes a drive that is empty and not mapped.
+    pub fn delete_drive(&self, name: &Name) -> Result<(), ArrayError> {
+        let asked = format!("delete drive {name}");
+        let mut control = self.control.lock();
+        let entry = control.catalog.drives.get(name);
+        let entry = entry.ok_or_else(|| ArrayError::not_found(asked.as_str(), "drive", name))?;
+        if let Some(barcode) = &entry.loaded {
+            let why = format!("it holds cartridge {barcode}");
+            return Err(ArrayError::refused(asked, why, format!("first 'cleave drive unload {name}'")));
+        }
+        access::refuse_if_mapped(&control.catalog, &asked, name)?;
+        control.change(&asked, |catalog| Ok(drop(catalog.drives.remove(name))))?;
+        control.drives.remove(name);
+        Ok(())
+    }
+
+    /// Puts a cartridge into a drive. Hosts are told that the medium may have changed.
+    pub fn load_drive(&self, name: &Name, load: &Load) -> Result<show::Drive, ArrayError> {
+        let Load { barcode } = load;
+        let asked = format!("load {barcode} into drive {name}");
+        let mut control = self.control.lock();
+        let entry = control.catalog.drives.get(name);
+        let entry = entry.ok_or_else(|| ArrayError::not_found(asked.as_str(), "drive", name))?;
+        if let Some(there) = &entry.loaded {
+            let why = format!("it holds cartridge {there}");
+            return Err(ArrayError::refused(asked, why, format!("first 'cleave drive unload {name}'")));
+        }
+        let Some(DriveUnit { drive, unit }) = control.drives.get(name).cloned() else {
+            return Err(ArrayError::not_found(asked, "drive", name));
+        };
+        let cartridge = control.take(&asked, barcode, Whereabouts::Drive)?;
+        if let Err(error) = control.set_loaded(&asked, name, Some(barcode)) {
+            control.cartridges.insert(barcode.clone(), Whereabouts::Shelf(cartridge));
+            return Err(error);
+        }
+        if let Err(cartridge) = drive.load(*cartridge, &unit) {
+            control.cartridges.insert(barcode.clone(), Whereabouts::Shelf(cartridge));
+            control.set_loaded(&asked, name, None)?;
+            return Err(ArrayError::refused(asked, "there is a cartridge in it", "unload it first"));
+        }
+        Ok(show_drive(&control, name, &control.catalog.drives[name]))
+    }
+
+    /// Takes the cartridge out of a drive, everything on it stable. Waits for the command that the drive is at.
+    pub fn unload_drive(&self, name: &Name) -> Result<show::Drive, ArrayError> {
+        let asked = format!("unload drive {name}");
+        let (DriveUnit { drive, unit }, barcode) = {
+            let control = self.control.lock();
+            let entry = control.catalog.drives.get(name);
+            let entry = entry.ok_or_else(|| ArrayError::not_found(asked.as_str(), "drive", name))?;
+            let Some(barcode) = entry.loaded.clone() else {
+                return Err(ArrayError::refused(asked, "it is empty", "see 'cleave drive list'"));
+            };
+            (control.drives[name].clone(), barcode)
+        };
+        let cartridge = drive.unload().map_err(|error| {
+            let kind = if matches!(error, UnloadError::Prevented) { Kind::Refused } else { Kind::Failed };
+            ArrayError::new(kind, asked.as_str(), error.to_string(), "then repeat")
+        })?;
+        let mut control = self.control.lock();
+        if let Err(error) = control.set_loaded(&asked, name, None) {
+            if let Some(cartridge) = cartridge
+                && let Err(cartridge) = drive.load(cartridge, &unit)
+            {
+                control.cartridges.insert(barcode, Whereabouts::Shelf(cartridge));
+            }
+            return Err(error);
+        }
+        if let Some(cartridge) = cartridge {
+            control.cartridges.insert(barcode, Whereabouts::Shelf(Box::new(cartridge)));
+        }
+        Ok(show_drive(&control, name, &control.catalog.drives[name]))
+    }
+
+    /// Opens every cartridge and drive of the catalog. A cartridge that does not open stays as it is.
+    pub(super) fn open_tapes(&self, control: &mut Control) {
+        for (barcode, entry) in &control.catalog.cartridges {
+            let place = match self.open_cartridge(barcode, entry) {
+                Ok(cartridge) => Whereabouts::Shelf(Box::new(cartridge)),
+                Err(why) => {
+                    tracing::error!(%barcode, %why, "the cartridge cannot be used");
+                    Whereabouts::Failed(why)
+                }
+            };
+            control.cartridges.insert(barcode.clone(), place);
+        }
+        for (name, entry) in &control.catalog.drives {
+            let unit = self.drive_unit(entry);
+            if let Some(barcode) = &entry.loaded
+                && let Some(place @ Whereabouts::Shelf(_)) = control.cartridges.get_mut(barcode)
+                && let Whereabouts::Shelf(cartridge) = std::mem::replace(place, Whereabouts::Drive)
+                && let Err(cartridge) = unit.drive.load(*cartridge, &unit.unit)
+            {
+                *place = Whereabouts::Shelf(cartridge);
+            }
+            control.drives.insert(name.clone(), unit);
+        }
+    }
+
+    fn open_cartridge(&self, barcode: &Barcode, entry: &CartridgeEntry) -> Result<Cartridge, String> {
+        let path = self.cartridge_path(barcode);
+        let about = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let store = FileStore::open(&path).map_err(|error| about(&error))?;
+        let cartridge = Cartridge::open(Arc::new(store) as Arc<dyn Store>).map_err(|error| about(&error))?;
+        if cartridge.label().identity != entry.seed.0 {
+            return Err(about(&"it is another cartridge"));
+        }
+        Ok(cartridge)
+    }
+
+    /// Makes what is on the cartridges in drives stable. True if that succeeded.
+    pub(super) fn settle_drives(&self) -> bool {
+        let drives: Vec<_> = self.control.lock().drives.clone().into_iter().collect();
+        let mut settled = true;
+        for (name, DriveUnit { drive, .. }) in drives {
+            if let Err(error) = drive.unload() {
+                tracing::error!(drive = %name, %error, "its cartridge was not unloaded in order");
+                settled = false;
+            }
+        }
+        settled
+    }
+}
+
+impl Control {
+    /// Where a cartridge is that neither a drive nor a verb uses.
+    fn at_rest(&self, asked: &str, barcode: &Barcode) -> Result<&Whereabouts, ArrayError> {
+        match self.cartridges.get(barcode) {
+            None => Err(ArrayError::not_found(asked, "cartridge", barcode)),
+            Some(Whereabouts::Drive) => {
+                let drive = self.catalog.drive_of(barcode).map_or("?", Name::as_str);
+                let remedy = format!("first 'cleave drive unload {drive}'");
+                Err(ArrayError::refused(asked, format!("it is in drive {drive}"), remedy))
+            }
+            Some(Whereabouts::Busy) => Err(ArrayError::refused(
+                asked,
+                "it is being exported or imported",
+                "repeat when that has ended",
+            )),
+            Some(place) => Ok(place),
+        }
+    }
+
+    /// Takes a cartridge from the shelf and leaves `instead` there.
+    fn take(
+        &mut self,
+        asked: &str,
+        barcode: &Barcode,
+        instead: Whereabouts,
+    ) -> Result<Box<Cartridge>, ArrayError> {
+        if let Whereabouts::Failed(why) = self.at_rest(asked, barcode)? {
+            let remedy = "restore its file and restart the daemon";
+            return Err(ArrayError::new(Kind::Failed, asked, why.as_str(), remedy));
+        }
+        match self.cartridges.insert(barcode.clone(), instead) {
+            Some(Whereabouts::Shelf(cartridge)) => Ok(cartridge),
+            _ => Err(ArrayError::not_found(asked, "cartridge", barcode)),
+        }
+    }
+
+    fn set_loaded(&mut self, asked: &str, drive: &Name, loaded: Option<&Barcode>) -> Result<(), ArrayError> {
+        self.change(asked, |catalog| {
+            if let Some(entry) = catalog.drives.get_mut(drive) {
+                entry.loaded = loaded.cloned();
+            }
+            Ok(())
+        })
+    }
+}
+
+/// All cartridges.
+pub(super) type Cartridges = BTreeMap<Barcode, Whereabouts>;
+
+fn show_drive(control: &Control, name: &Name, entry: &DriveEntry) -> show::Drive {
+    let identity = Identity::from_seed(entry.seed.0);
+    let error = entry.loaded.as_ref().and_then(|barcode| match control.cartridges.get(barcode) {
+        Some(Whereabouts::Failed(why)) => Some(why.clone()),
+        _ => None,
+    });
+    show::Drive {
+        name: name.to_string(),
+        cartridge: entry.loaded.as_ref().map(Barcode::to_string),
+        naa: identity.naa_text(),
+        serial: identity.serial(),
+        health: if error.is_none() { Health::Ready } else { Health::Failed },
+        error,
+        luns: control.places(name),
+    }
+}
+
+fn label(barcode: &Barcode, entry: &CartridgeEntry) -> Result<Label, String> {
+    Ok(Label {
+        identity: entry.seed.0,
+        barcode: barcode.as_str().parse()?,
+        capacity: entry.size,
+        worm: false,
+    })
+}
+
+fn require_absolute(asked: &str, file: &Path) -> Result<(), ArrayError> {
+    if file.is_absolute() {
+        return Ok(());
+    }
+    let why = "the daemon does not run in your directory, so it needs an absolute path";
+    Err(ArrayError::usage(asked, why, "name the whole path"))
+}
+
+/// Writes the whole cartridge to `image`, durably; how many bytes that are.
+fn write_image(cartridge: &mut Cartridge, image: File) -> Result<u64, SimhError> {
+    let mut image = BufWriter::with_capacity(1 << 20, image);
+    simh::export(cartridge, &mut image)?;
+    image.flush()?;
+    let image = image.get_ref();
+    image.sync_all()?;
+    Ok(image.metadata()?.len())
+}
+
+fn moved(barcode: &Barcode, file: &Path, cartridge: &Cartridge, bytes: u64) -> show::Moved {
+    let end = cartridge.end();
+    show::Moved {
+        barcode: barcode.to_string(),
+        file: file.display().to_string(),
+        blocks: end.object.saturating_sub(end.files),
+        filemarks: end.files,
+        bytes,
+    }
+}
+
+fn image_failure(asked: &str, error: &SimhError) -> ArrayError {
+    match error {
+        SimhError::NotBlank => ArrayError::refused(asked, error.to_string(), "see 'cleave cartridge create'"),
+        SimhError::Io(_) => {
+            ArrayError::new(Kind::Failed, asked, error.to_string(), "look at the file and its file system")
+        }
+        SimhError::Tape(_) => {
+            ArrayError::new(Kind::Failed, asked, error.to_string(), "use another cartridge")
+        }
+        _ => ArrayError::new(Kind::Failed, asked, error.to_string(), "name a SIMH .tap file that is whole"),
+    }
+}

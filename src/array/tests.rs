@@ -1,0 +1,414 @@
+//! The array as its two doors see it: verbs of the operator, commands of an initiator.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::catalog::{Pace, StoreKind};
+use super::names::{Barcode, Iqn, Name};
+use super::request::{Load, NewCartridge, NewDrive, NewLun, NewPair, NewVolume, Resize, Unmap};
+use super::show::Health;
+use super::*;
+use crate::lu::{Ending, Outcome, Reply, ReplySink, Task};
+use crate::sam::{Attribute, Cdb, Function, FunctionResponse, Lun, Status, TaskTag};
+use crate::units::BlockSize;
+
+const HOST: &str = "iqn.2026-01.example:host";
+const OTHER: &str = "iqn.2026-01.example:other";
+
+fn open(path: &Path) -> Arc<Array> {
+    Array::open(path, &Options::default()).unwrap()
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn barcode() -> Barcode {
+    "DEMO01L8".parse().unwrap()
+}
+
+fn target() -> Iqn {
+    Iqn::or_default_authority("t").unwrap()
+}
+
+fn volume(array: &Array, text: &str, size: u64, store: StoreKind) -> Result<show::Volume, ArrayError> {
+    let block_size = BlockSize::B512;
+    array.create_volume(NewVolume { name: name(text), size, block_size, store, path: None })
+}
+
+fn map(array: &Array, object: &str, lun: u16, initiators: &[&str], read_only: bool) {
+    let initiators = initiators.iter().map(|name| name.parse().unwrap()).collect();
+    array.map_lun(NewLun { object: name(object), target: target(), lun, initiators, read_only }).unwrap();
+}
+
+fn pair(array: &Array, defer: bool) -> Result<show::Pair, ArrayError> {
+    let (primary, secondary) = (name("a"), name("b"));
+    array.create_pair(NewPair { name: Some(name("p")), primary, secondary, pace: Pace::Fast, defer })
+}
+
+/// An initiator that is logged in to the target.
+struct Host(Arc<Session>);
+
+struct Channel(Mutex<mpsc::Sender<Ending>>);
+
+impl ReplySink for Channel {
+    fn reply(&self, _: TaskTag, ending: Ending) {
+        self.0.lock().send(ending).unwrap();
+    }
+}
+
+impl Host {
+    fn login(array: &Arc<Array>, initiator: &str) -> Self {
+        let port = InitiatorPort { name: initiator.to_owned(), isid: [0x40, 0, 0, 0, 0, 1] };
+        Self(array.login(port, target().as_str(), 1).unwrap())
+    }
+
+    fn command(&self, lun: u16, cdb: &[u8], data_out: Vec<u8>) -> Outcome {
+        let (sender, endings) = mpsc::channel();
+        let sink = Arc::new(Channel(Mutex::new(sender)));
+        let tag = TaskTag(7);
+        let task = Task {
+            nexus: self.0.nexus().id,
+            tag,
+            attribute: Attribute::Simple,
+            cdb: Cdb::new(cdb).unwrap(),
+            data_out,
+            data_in: Vec::new(),
+            reply: Reply::new(sink, tag),
+        };
+        self.0.submit(Lun::from_number(lun).unwrap(), task);
+        match endings.recv_timeout(Duration::from_secs(20)).unwrap() {
+            Ending::Completed(outcome) => outcome,
+            Ending::Aborted => panic!("aborted"),
+        }
+    }
+
+    /// Sense key, additional sense code and qualifier.
+    fn sense(&self, lun: u16, cdb: &[u8]) -> (u8, u8, u8) {
+        let Outcome { status, sense, .. } = self.command(lun, cdb, Vec::new());
+        assert_eq!(status, Status::CheckCondition);
+        (sense[2] & 0x0F, sense[12], sense[13])
+    }
+
+    fn ready(&self, lun: u16) {
+        assert_eq!(self.sense(lun, &[0; 6]).0, 6, "a fresh unit reports an attention first");
+        assert_eq!(self.command(lun, &[0; 6], Vec::new()).status, Status::Good);
+    }
+
+    fn write(&self, lun: u16, lba: u8, byte: u8) -> Status {
+        self.command(lun, &[0x2A, 0, 0, 0, 0, lba, 0, 0, 1, 0], vec![byte; 512]).status
+    }
+
+    fn read(&self, lun: u16, lba: u8) -> u8 {
+        let outcome = self.command(lun, &[0x28, 0, 0, 0, 0, lba, 0, 0, 1, 0], Vec::new());
+        assert_eq!((outcome.status, outcome.data_in.len()), (Status::Good, 512));
+        assert!(outcome.data_in.iter().all(|byte| *byte == outcome.data_in[0]));
+        outcome.data_in[0]
+    }
+}
+
+#[test]
+fn what_a_host_wrote_is_there_after_a_restart() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    let made = volume(&array, "a", 1 << 20, StoreKind::File).unwrap();
+    array.create_target(&target()).unwrap();
+    map(&array, "a", 0, &[], false);
+    let host = Host::login(&array, HOST);
+    host.ready(0);
+    assert_eq!(host.write(0, 3, 0x5A), Status::Good);
+    drop(host);
+    assert!(array.shutdown(Duration::from_secs(10)));
+    drop(array);
+
+    let array = open(temporary.path());
+    let host = Host::login(&array, HOST);
+    host.ready(0);
+    assert_eq!(host.read(0, 3), 0x5A);
+    let again = array.volume(&name("a")).unwrap();
+    assert_eq!((again.naa, again.serial), (made.naa, made.serial), "an identity is for life");
+    assert!(again.allocated_bytes > 0);
+}
+
+#[test]
+fn a_map_change_reaches_a_live_session_and_is_announced() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    volume(&array, "a", 1 << 20, StoreKind::Mem).unwrap();
+    volume(&array, "b", 1 << 20, StoreKind::Mem).unwrap();
+    array.create_target(&target()).unwrap();
+    map(&array, "a", 0, &[], false);
+    let host = Host::login(&array, HOST);
+    host.ready(0);
+    assert_eq!(host.sense(5, &[0; 6]), (5, 0x25, 0), "nothing is at LUN 5");
+
+    map(&array, "b", 5, &[HOST], true);
+    assert_eq!(host.sense(0, &[0; 6]), (6, 0x3F, 0x0E));
+    assert_eq!(host.sense(5, &[0; 6]).0, 6);
+    while host.command(5, &[0; 6], Vec::new()).status != Status::Good {}
+    assert_eq!(host.sense(5, &[0x2A, 0, 0, 0, 0, 0, 0, 0, 0, 0]), (7, 0x27, 0), "it is mapped read only");
+    let stranger = Host::login(&array, OTHER);
+    assert_eq!(stranger.sense(5, &[0; 6]), (5, 0x25, 0), "it is mapped for another initiator");
+
+    array.unmap_lun(&Unmap { target: target(), lun: 5, initiator: None }).unwrap();
+    assert_eq!(host.sense(0, &[0; 6]), (6, 0x3F, 0x0E));
+    assert_eq!(host.sense(5, &[0; 6]), (5, 0x25, 0));
+    let (done, response) = mpsc::channel();
+    host.0.manage(
+        Lun::from_number(5).unwrap(),
+        Function::LogicalUnitReset,
+        Box::new(move |r| done.send(r).unwrap()),
+    );
+    assert_eq!(response.recv().unwrap(), FunctionResponse::IncorrectLun);
+}
+
+#[test]
+fn what_is_in_use_is_not_deleted() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    volume(&array, "a", 1 << 20, StoreKind::File).unwrap();
+    volume(&array, "b", 1 << 20, StoreKind::File).unwrap();
+    assert_eq!(volume(&array, "a", 1 << 20, StoreKind::File).unwrap_err().kind, Kind::Refused);
+    array.create_target(&target()).unwrap();
+    map(&array, "a", 0, &[], false);
+    pair(&array, true).unwrap();
+    let refused = |error: ArrayError, word: &str| {
+        assert_eq!(error.kind, Kind::Refused, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    };
+    refused(array.delete_volume(&name("a")).unwrap_err(), "LUN 0");
+    refused(array.delete_volume(&name("b")).unwrap_err(), "pair p");
+    refused(array.resize_volume(&name("b"), Resize { size: 2 << 20 }).unwrap_err(), "pair p");
+    refused(array.delete_target(&target()).unwrap_err(), "LUN 0");
+    refused(pair(&array, true).unwrap_err(), "exists");
+    array.delete_pair(&name("p")).unwrap();
+    array.delete_volume(&name("b")).unwrap();
+    assert!(!temporary.path().join("volumes/b").exists());
+    assert!(!temporary.path().join("pairs/p").exists());
+    assert_eq!(array.delete_volume(&name("b")).unwrap_err().kind, Kind::NotFound);
+}
+
+#[test]
+fn a_split_shows_its_instant_while_the_primary_moves_on_and_after_a_restart() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    for text in ["a", "b"] {
+        volume(&array, text, 4 << 20, StoreKind::File).unwrap();
+    }
+    array.create_target(&target()).unwrap();
+    map(&array, "a", 0, &[], false);
+    map(&array, "b", 1, &[], false);
+    let host = Host::login(&array, HOST);
+    host.ready(0);
+    host.ready(1);
+    host.write(0, 9, 1);
+    assert_eq!(pair(&array, true).unwrap().state, "smpl");
+    let split = array.split_pair(&name("p")).unwrap();
+    assert_eq!(split.pairs[0].name, "p");
+    assert!(split.hold_us <= split.elapsed_us);
+    host.write(0, 9, 2);
+    assert_eq!((host.read(0, 9), host.read(1, 9)), (2, 1));
+    let whole = array.wait_pair(&name("p"), "psus", Duration::from_secs(20)).unwrap();
+    assert_eq!((whole.dirty_bytes, whole.progress), (0, 1.0));
+    let late = array.wait_pair(&name("p"), "copy", Duration::from_millis(1)).unwrap_err();
+    assert_eq!(late.kind, Kind::TimedOut);
+    assert_eq!(array.wait_pair(&name("p"), "split", Duration::ZERO).unwrap_err().kind, Kind::Usage);
+    drop(host);
+    assert!(array.shutdown(Duration::from_secs(10)));
+    drop(array);
+
+    let array = open(temporary.path());
+    let again = array.pair(&name("p")).unwrap();
+    assert_eq!((again.state.as_str(), again.split_at), ("psus", whole.split_at));
+    let host = Host::login(&array, HOST);
+    host.ready(1);
+    assert_eq!(host.read(1, 9), 1);
+}
+
+#[test]
+fn a_resize_is_announced_and_kept() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    volume(&array, "a", 1 << 20, StoreKind::File).unwrap();
+    array.create_target(&target()).unwrap();
+    map(&array, "a", 0, &[], false);
+    let host = Host::login(&array, HOST);
+    host.ready(0);
+    array.resize_volume(&name("a"), Resize { size: 2 << 20 }).unwrap();
+    assert_eq!(host.sense(0, &[0; 6]), (6, 0x2A, 0x09));
+    let capacity = host.command(0, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], Vec::new()).data_in;
+    assert_eq!(capacity[..4], (4095u32).to_be_bytes());
+    assert_eq!(array.resize_volume(&name("a"), Resize { size: 1000 }).unwrap_err().kind, Kind::Usage);
+    drop(host);
+    drop(array);
+    assert_eq!(open(temporary.path()).volume(&name("a")).unwrap().size, 2 << 20);
+}
+
+#[test]
+fn a_torn_volume_is_served_as_failed_under_its_name_and_left_untouched() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    for text in ["a", "b"] {
+        volume(&array, text, 1 << 20, StoreKind::File).unwrap();
+    }
+    array.create_target(&target()).unwrap();
+    map(&array, "a", 0, &[], false);
+    map(&array, "b", 1, &[], false);
+    pair(&array, true).unwrap();
+    drop(array);
+    let header = temporary.path().join("volumes/b/header");
+    std::fs::write(&header, "torn").unwrap();
+
+    let array = open(temporary.path());
+    let failed = array.volume(&name("b")).unwrap();
+    assert_eq!(failed.health, Health::Failed);
+    assert!(failed.error.unwrap().contains("header"));
+    let broken = array.pair(&name("p")).unwrap();
+    assert_eq!(broken.state, "psue");
+    assert!(broken.error.unwrap().contains("volume b"));
+    assert_eq!(array.split_pair(&name("p")).unwrap_err().kind, Kind::Refused);
+    let host = Host::login(&array, HOST);
+    host.ready(0);
+    assert_eq!(host.write(0, 0, 1), Status::Good, "the primary serves on");
+    host.sense(1, &[0; 6]);
+    assert_eq!(host.sense(1, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]).0, 3);
+    assert_eq!(std::fs::read(&header).unwrap(), b"torn");
+    array.delete_pair(&name("p")).unwrap();
+    assert_eq!(array.luns().len(), 2);
+}
+
+#[test]
+fn what_a_crash_left_half_made_is_swept() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    volume(&array, "a", 1 << 20, StoreKind::File).unwrap();
+    {
+        let mut control = array.control.lock();
+        let path = temporary.path().canonicalize().unwrap().join("volumes/half");
+        std::fs::create_dir(&path).unwrap();
+        control.scrap("test", Scrap::Volume(path.display().to_string())).unwrap();
+    }
+    drop(array);
+    let array = open(temporary.path());
+    assert!(!temporary.path().join("volumes/half").exists());
+    assert!(array.control.lock().catalog.scrap.is_empty());
+    assert_eq!(array.volumes().len(), 1);
+    std::fs::create_dir(temporary.path().join("volumes/mine")).unwrap();
+    std::fs::write(temporary.path().join("volumes/mine/thesis.tex"), "x").unwrap();
+    assert_eq!(volume(&array, "mine", 1 << 20, StoreKind::File).unwrap_err().kind, Kind::Refused);
+    assert!(temporary.path().join("volumes/mine/thesis.tex").exists());
+}
+
+#[test]
+fn a_cartridge_is_in_one_place_and_survives_export_and_import() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    array.create_cartridge(&NewCartridge { barcode: barcode(), size: 64 << 20 }).unwrap();
+    array.create_drive(&NewDrive { name: name("tape0") }).unwrap();
+    array.create_target(&target()).unwrap();
+    map(&array, "tape0", 0, &[], false);
+    let load = Load { barcode: barcode() };
+    array.load_drive(&name("tape0"), &load).unwrap();
+    assert_eq!(array.load_drive(&name("tape0"), &load).unwrap_err().kind, Kind::Refused);
+    assert_eq!(array.delete_cartridge(&barcode()).unwrap_err().kind, Kind::Refused);
+    assert_eq!(
+        array.export_cartridge(&barcode(), &temporary.path().join("x.tap")).unwrap_err().kind,
+        Kind::Refused
+    );
+    assert_eq!(array.delete_drive(&name("tape0")).unwrap_err().kind, Kind::Refused);
+    let host = Host::login(&array, HOST);
+    while host.command(0, &[0; 6], Vec::new()).status != Status::Good {}
+    assert_eq!(host.command(0, &[0x0A, 0, 0, 2, 0, 0], vec![7; 512]).status, Status::Good);
+    assert_eq!(host.command(0, &[0x10, 0, 0, 0, 1, 0], Vec::new()).status, Status::Good);
+    drop(host);
+    assert!(array.shutdown(Duration::from_secs(10)));
+    drop(array);
+
+    let array = open(temporary.path());
+    assert_eq!(array.drive(&name("tape0")).unwrap().cartridge.as_deref(), Some("DEMO01L8"));
+    array.unload_drive(&name("tape0")).unwrap();
+    assert_eq!(array.unload_drive(&name("tape0")).unwrap_err().kind, Kind::Refused);
+    let image = temporary.path().join("x.tap");
+    let moved = array.export_cartridge(&barcode(), &image).unwrap();
+    assert_eq!((moved.blocks, moved.filemarks), (1, 1));
+    assert_eq!(moved.bytes, std::fs::metadata(&image).unwrap().len());
+    assert!(array.export_cartridge(&barcode(), &image).is_err(), "an existing file is not overwritten");
+    assert_eq!(
+        array.import_cartridge(&barcode(), &image).unwrap_err().kind,
+        Kind::Refused,
+        "it is not blank"
+    );
+    let fresh: Barcode = "FRESH1L8".parse().unwrap();
+    array.create_cartridge(&NewCartridge { barcode: fresh.clone(), size: 64 << 20 }).unwrap();
+    assert_eq!(array.import_cartridge(&fresh, &image).unwrap().blocks, 1);
+    assert_eq!(array.cartridge(&fresh).unwrap().objects, Some(2));
+    array.delete_cartridge(&barcode()).unwrap();
+    assert_eq!(array.cartridges().len(), 1);
+}
+
+#[test]
+fn the_demonstration_array_is_made_once_in_an_empty_directory_only() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    array.create_demo().unwrap();
+    array.create_demo().unwrap();
+    let status = array.status(Vec::new());
+    assert_eq!(status.volumes.len(), 2);
+    assert!(status.volumes.iter().all(|volume| volume.size == 1 << 30));
+    assert_eq!(status.targets[0].iqn, "iqn.2026-11.internal.cleave:demo");
+    let luns: Vec<(u16, &str)> = status.luns.iter().map(|lun| (lun.lun, lun.object.as_str())).collect();
+    assert_eq!(luns, [(0, "primary"), (1, "secondary"), (2, "tape0")]);
+    assert_eq!((status.pairs[0].name.as_str(), status.pairs[0].state.as_str()), ("demo", "smpl"));
+    assert_eq!(status.drives[0].cartridge.as_deref(), Some("DEMO01L8"));
+    assert_eq!(status.cartridges[0].size, 8 << 30);
+    drop(array);
+    open(temporary.path()).create_demo().unwrap();
+
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    volume(&array, "a", 1 << 20, StoreKind::Mem).unwrap();
+    assert_eq!(array.create_demo().unwrap_err().kind, Kind::Refused);
+}
+
+fn port(name: &str) -> InitiatorPort {
+    InitiatorPort { name: name.to_owned(), isid: [0x80, 0, 0, 0, 0, 1] }
+}
+
+#[test]
+fn a_damaged_or_newer_catalog_is_refused_and_stays_as_it_is() {
+    for (bytes, word) in [
+        (&b"{\"cleave_catalog\":9}\n{}"[..], "version 9"),
+        (b"{\"cleave_catalog\":1,\"crc32c\":\"00000000\",\"bytes\":2}\n{}", "damaged"),
+        (b"my notes\n", "not a cleave catalog"),
+    ] {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("catalog.json");
+        std::fs::write(&path, bytes).unwrap();
+        let refused = Array::open(temporary.path(), &Options::default()).unwrap_err();
+        assert!(refused.to_string().contains(word), "{refused}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn targets_outlive_the_daemon_and_login_obeys_the_map() {
+    let temporary = tempfile::tempdir().unwrap();
+    let iqn = Iqn::or_default_authority("t").unwrap();
+    let array = open(temporary.path());
+    array.create_target(&iqn).unwrap();
+    assert_eq!(array.create_target(&iqn).unwrap_err().kind, Kind::Refused);
+    drop(array);
+
+    let array = open(temporary.path());
+    assert_eq!(array.discover("iqn.2026-01.a:b"), [iqn.as_str()]);
+    let session = array.login(port("iqn.2026-01.a:b"), iqn.as_str(), 1).unwrap();
+    assert_eq!(array.session_list().len(), 1);
+    assert_eq!(array.delete_target(&iqn).unwrap_err().kind, Kind::Refused, "a session uses it");
+    drop(session);
+    assert!(array.session_list().is_empty());
+    assert_eq!(array.login(port("iqn.2026-01.a:b"), "iqn.2026-01.x", 1).unwrap_err(), LoginRefusal::NotFound);
+    array.delete_target(&iqn).unwrap();
+    assert!(array.shutdown(Duration::from_secs(10)));
+    assert_eq!(array.login(port("iqn.2026-01.a:b"), iqn.as_str(), 1).unwrap_err(), LoginRefusal::NotFound);
+}

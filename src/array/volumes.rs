@@ -1,0 +1,309 @@
+//! The verbs of `volume`, and what a volume is at run time.
+//!
+//! A volume's LU stands on a [`Switch`], so that a pair can step between the two at one instant, and step out again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::catalog::{Catalog, Scrap, Seed, StoreKind, VolumeEntry};
+use super::failed::FailedBlock;
+use super::names::Name;
+use super::request::{NewVolume, Resize};
+use super::show::{self, Health};
+use super::{Array, ArrayError, Control, Kind, access, units};
+use crate::lu::LogicalUnit;
+use crate::scsi::sense::Asc;
+use crate::units::Size;
+use crate::volume::{Block, Identity, Switch, Volume, VolumeError};
+
+/// Directory of volumes in the data directory.
+const DIRECTORY: &str = "volumes";
+
+/// A volume at run time.
+pub(super) struct VolumeUnit {
+    /// What its files hold, or why they cannot be served.
+    pub(super) volume: Result<Arc<Volume>, String>,
+    /// What hosts use: the volume itself, or its side of a pair.
+    pub(super) switch: Arc<Switch>,
+    /// The logical unit.
+    pub(super) unit: Arc<LogicalUnit>,
+}
+
+impl VolumeUnit {
+    /// The volume as a plain medium, without any pair.
+    pub(super) fn plain(&self, entry: &VolumeEntry) -> Arc<dyn Block> {
+        match &self.volume {
+            Ok(volume) => Arc::clone(volume) as Arc<dyn Block>,
+            Err(why) => Arc::new(FailedBlock::new(entry.block_size, entry.size, why)),
+        }
+    }
+}
+
+impl Array {
+    /// The volumes.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<show::Volume> {
+        let control = self.control.lock();
+        let volumes = control.catalog.volumes.iter();
+        volumes.map(|(name, entry)| self.show_volume(&control, name, entry)).collect()
+    }
+
+    /// One volume.
+    pub fn volume(&self, name: &Name) -> Result<show::Volume, ArrayError> {
+        let control = self.control.lock();
+        let entry = control.catalog.volumes.get(name);
+        let entry =
+            entry.ok_or_else(|| ArrayError::not_found(format!("show volume {name}"), "volume", name))?;
+        Ok(self.show_volume(&control, name, entry))
+    }
+
+    fn show_volume(&self, control: &Control, name: &Name, entry: &VolumeEntry) -> show::Volume {
+        let volume = control.volumes.get(name).map(|unit| &unit.volume);
+        let identity = Identity::from_seed(entry.seed.0);
+        let (health, error) = match volume {
+            Some(Err(why)) => (Health::Failed, Some(why.clone())),
+            _ => (Health::Ready, None),
+        };
+        show::Volume {
+            name: name.to_string(),
+            size: entry.size,
+            block_size: entry.block_size.bytes(),
+            store: entry.store,
+            path: (entry.store == StoreKind::File)
+                .then(|| self.volume_path(name, entry).display().to_string()),
+            allocated_bytes: volume.and_then(|volume| volume.as_ref().ok()?.allocated().ok()).unwrap_or(0),
+            naa: identity.naa_text(),
+            serial: identity.serial(),
+            health,
+            error,
+            pair: control.catalog.pair_of(name.as_str()).map(|(pair, _)| pair.to_string()),
+            luns: control.places(name),
+        }
+    }
+
+    fn volume_path(&self, name: &Name, entry: &VolumeEntry) -> PathBuf {
+        match &entry.path {
+            Some(path) => path.into(),
+            None => self.dir.path().join(DIRECTORY).join(name.as_str()),
+        }
+    }
+
+    /// Makes a volume.
+    pub fn create_volume(&self, new: NewVolume) -> Result<show::Volume, ArrayError> {
+        let NewVolume { name, size, block_size, store, path } = new;
+        let asked = format!("create volume {name}");
+        let mut control = self.control.lock();
+        if control.catalog.has_object(name.as_str()) {
+            let noun = if control.catalog.volumes.contains_key(&name) { "volume" } else { "drive" };
+            return Err(ArrayError::exists(asked, noun, &name));
+        }
+        let path = path.map(|path| external(&asked, store, &path)).transpose()?;
+        let entry = VolumeEntry { seed: self.new_seed(&asked)?, size, block_size, store, path };
+        let directory = self.volume_path(&name, &entry);
+        let volume = match store {
+            StoreKind::Mem => Volume::create_memory(entry.seed.0, block_size, size),
+            StoreKind::File => {
+                refuse_occupied(&asked, &directory)?;
+                self.dir
+                    .make_dir(DIRECTORY)
+                    .map_err(|error| ArrayError::io(asked.as_str(), DIRECTORY, &error))?;
+                let scrap = Scrap::Volume(directory.display().to_string());
+                control.scrap(&asked, scrap)?;
+                Volume::create_file(&directory, entry.seed.0, block_size, size)
+            }
+        };
+        let committed = volume.map_err(|error| failure(&asked, &error)).and_then(|volume| {
+            control.change(&asked, |catalog| {
+                catalog.scrap.remove(&Scrap::Volume(directory.display().to_string()));
+                catalog.volumes.insert(name.clone(), entry.clone());
+                Ok(volume)
+            })
+        });
+        match committed {
+            Ok(volume) => {
+                let unit = self.volume_unit(&entry, Ok(volume));
+                control.volumes.insert(name.clone(), unit);
+                Ok(self.show_volume(&control, &name, &entry))
+            }
+            Err(error) => {
+                self.sweep(&mut control);
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts the LU in front of a volume.
+    fn volume_unit(&self, entry: &VolumeEntry, volume: Result<Volume, String>) -> VolumeUnit {
+        let volume = volume.map(Arc::new);
+        let plain: Arc<dyn Block> = match &volume {
+            Ok(volume) => Arc::clone(volume) as Arc<dyn Block>,
+            Err(why) => Arc::new(FailedBlock::new(entry.block_size, entry.size, why)),
+        };
+        let switch = Arc::new(Switch::new(plain));
+        let unit = units::disk(&switch, Identity::from_seed(entry.seed.0), &self.threads);
+        VolumeUnit { volume, switch, unit }
+    }
+
+    /// Opens every volume of the catalog. A volume that does not open is served as failed, and its files stay as
+    /// they are.
+    pub(super) fn open_volumes(&self, control: &mut Control) -> Result<(), ArrayError> {
+        let entries: Vec<_> = control.catalog.volumes.iter().map(|(n, e)| (n.clone(), e.clone())).collect();
+        for (name, mut entry) in entries {
+            let volume = match entry.store {
+                StoreKind::Mem => Volume::create_memory(entry.seed.0, entry.block_size, entry.size),
+                StoreKind::File => Volume::open_file(&self.volume_path(&name, &entry)),
+            };
+            let volume = volume.map_err(|error| error.to_string()).and_then(|volume| {
+                let same = volume.identity() == Identity::from_seed(entry.seed.0);
+                let shape = volume.block_size() == entry.block_size;
+                if same && shape {
+                    Ok(volume)
+                } else {
+                    Err("its files are those of another volume".to_owned())
+                }
+            });
+            match &volume {
+                Err(why) => tracing::error!(volume = %name, %why, "the volume is served as failed"),
+                // A crash between a resize of the files and of the catalog: the files are right.
+                Ok(volume) if volume.length() != entry.size => {
+                    entry.size = volume.length();
+                    control.set_size(&format!("open volume {name}"), &name, entry.size)?;
+                }
+                Ok(_) => {}
+            }
+            let unit = self.volume_unit(&entry, volume);
+            control.volumes.insert(name, unit);
+        }
+        Ok(())
+    }
+
+    /// Changes a volume's size. Hosts are told by CAPACITY DATA HAS CHANGED.
+    pub fn resize_volume(&self, name: &Name, resize: Resize) -> Result<show::Volume, ArrayError> {
+        let asked = format!("resize volume {name} to {}", Size(resize.size));
+        let mut control = self.control.lock();
+        let entry = control.catalog.volumes.get(name).cloned();
+        let mut entry = entry.ok_or_else(|| ArrayError::not_found(asked.as_str(), "volume", name))?;
+        if let Some((pair, _)) = control.catalog.pair_of(name.as_str()) {
+            let why = format!("it is in pair {pair}, whose volumes have one size");
+            return Err(ArrayError::refused(asked, why, format!("first 'cleave pair delete {pair}'")));
+        }
+        let Some(VolumeUnit { volume, unit, .. }) = control.volumes.get(name) else {
+            return Err(ArrayError::not_found(asked, "volume", name));
+        };
+        let volume = volume.as_ref().map_err(|why| {
+            ArrayError::new(
+                Kind::Failed,
+                asked.as_str(),
+                why.as_str(),
+                "restore its files and restart the daemon",
+            )
+        })?;
+        if resize.size != entry.size {
+            volume.resize(resize.size).map_err(|error| failure(&asked, &error))?;
+            unit.attention(Asc::CAPACITY_DATA_HAS_CHANGED, None);
+            entry.size = resize.size;
+            control.set_size(&asked, name, resize.size)?;
+        }
+        Ok(self.show_volume(&control, name, &entry))
+    }
+
+    /// Deletes a volume that is neither mapped nor in a pair.
+    pub fn delete_volume(&self, name: &Name) -> Result<(), ArrayError> {
+        let asked = format!("delete volume {name}");
+        let mut control = self.control.lock();
+        let entry = control.catalog.volumes.get(name).cloned();
+        let entry = entry.ok_or_else(|| ArrayError::not_found(asked.as_str(), "volume", name))?;
+        access::refuse_if_mapped(&control.catalog, &asked, name)?;
+        if let Some((pair, _)) = control.catalog.pair_of(name.as_str()) {
+            let why = format!("it is in pair {pair}");
+            return Err(ArrayError::refused(asked, why, format!("first 'cleave pair delete {pair}'")));
+        }
+        let scrap = Scrap::Volume(self.volume_path(name, &entry).display().to_string());
+        let healthy = control.volumes.get(name).is_some_and(|unit| unit.volume.is_ok());
+        control.change(&asked, |catalog: &mut Catalog| {
+            catalog.volumes.remove(name);
+            // Files that are not what they should be are not removed either: somebody may want to look at them.
+            if entry.store == StoreKind::File && healthy {
+                catalog.scrap.insert(scrap);
+            }
+            Ok(())
+        })?;
+        control.volumes.remove(name);
+        self.sweep(&mut control);
+        Ok(())
+    }
+
+    /// An identity that no object has had.
+    pub(super) fn new_seed(&self, asked: &str) -> Result<Seed, ArrayError> {
+        let mut seed = [0; 16];
+        getrandom::fill(&mut seed).map_err(|error| {
+            ArrayError::new(
+                Kind::Failed,
+                asked,
+                format!("the system gives no randomness: {error}"),
+                "repeat later",
+            )
+        })?;
+        Ok(Seed(seed))
+    }
+}
+
+impl Control {
+    fn set_size(&mut self, asked: &str, name: &Name, size: u64) -> Result<(), ArrayError> {
+        self.change(asked, |catalog| {
+            if let Some(entry) = catalog.volumes.get_mut(name) {
+                entry.size = size;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A directory that the operator names for a volume's files.
+fn external(asked: &str, store: StoreKind, path: &Path) -> Result<String, ArrayError> {
+    if store == StoreKind::Mem {
+        return Err(ArrayError::usage(
+            asked,
+            "a volume in memory has no path",
+            "leave --path or --store mem out",
+        ));
+    }
+    match path.to_str() {
+        Some(text) if path.is_absolute() => Ok(text.to_owned()),
+        _ => Err(ArrayError::usage(
+            asked,
+            "its path is not an absolute path in UTF-8",
+            "name another directory",
+        )),
+    }
+}
+
+/// Refuses a directory that holds anything: what is scrapped later must have been made here.
+fn refuse_occupied(asked: &str, directory: &Path) -> Result<(), ArrayError> {
+    let mut entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(ArrayError::io(asked, directory.display(), &error)),
+    };
+    match entries.next() {
+        None => Ok(()),
+        Some(_) => Err(ArrayError::refused(
+            asked,
+            format!("{} is there already and not empty", directory.display()),
+            "move it away, or choose another name or --path",
+        )),
+    }
+}
+
+fn failure(asked: &str, error: &VolumeError) -> ArrayError {
+    match error {
+        VolumeError::Length { .. } => ArrayError::usage(asked, error.to_string(), "choose another size"),
+        VolumeError::Occupied { .. } => ArrayError::refused(asked, error.to_string(), "then repeat"),
+        _ => ArrayError::new(
+            Kind::Failed,
+            asked,
+            error.to_string(),
+            "look at the file system that holds the volume, then repeat",
+        ),
+    }
+}
