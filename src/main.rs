@@ -1,3 +1,7 @@
 //! `cleave`: the daemon and its control commands.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cleave::admin::main()
+}

@@ -1,0 +1,360 @@
+//! The daemon's end of the admin API: HTTP/1.1 and JSON on a UNIX socket or a TCP port.
+//!
+//! Every verb of the array may wait for a disk, so each runs on a thread for blocking work. docs/ADMIN-API.md is the
+//! list of paths; here they are once more, as code.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::types::{Done, ErrorDocument, WaitQuery};
+use crate::array::Array;
+use crate::array::error::{ArrayError, Kind};
+use crate::array::names::{Barcode, Iqn, Name};
+use crate::array::request::TapFile;
+
+/// The longest request body.
+const MAX_BODY: usize = 1 << 20;
+
+/// The longest that one wait request lasts.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// What the routes work on.
+#[derive(Debug)]
+pub(super) struct Api {
+    pub(super) array: Arc<Array>,
+    pub(super) portals: Vec<String>,
+}
+
+type Shared = State<Arc<Api>>;
+
+/// All routes.
+pub(super) fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .merge(disks())
+        .merge(tapes())
+        .merge(hosts())
+        .fallback(async || refusal(unknown("there is no such path")))
+        .method_not_allowed_fallback(async || refusal(unknown("that path does not take this method")))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(api)
+}
+
+fn disks() -> Router<Arc<Api>> {
+    Router::new()
+        .route(
+            "/v1/volumes",
+            get(async |State(api): Shared| run(api, |array| Ok(array.volumes())).await).post(
+                async |State(api): Shared, body: Bytes| {
+                    with(api, &body, |array, new| array.create_volume(new)).await
+                },
+            ),
+        )
+        .route(
+            "/v1/volumes/{name}",
+            get(async |State(api): Shared, Path(name): Path<String>| {
+                run(api, move |array| array.volume(&parse::<Name>("show a volume", &name)?)).await
+            })
+            .delete(async |State(api): Shared, Path(name): Path<String>| {
+                run(api, move |array| {
+                    array.delete_volume(&parse("delete a volume", &name)?)?;
+                    Ok(done(format!("volume {name} deleted")))
+                })
+                .await
+            }),
+        )
+        .route(
+            "/v1/volumes/{name}/resize",
+            post(async |State(api): Shared, Path(name): Path<String>, body: Bytes| {
+                with(api, &body, move |array, resize| {
+                    array.resize_volume(&parse("resize a volume", &name)?, resize)
+                })
+                .await
+            }),
+        )
+        .route(
+            "/v1/pairs",
+            get(async |State(api): Shared| run(api, |array| Ok(array.pairs())).await).post(
+                async |State(api): Shared, body: Bytes| {
+                    with(api, &body, |array, new| array.create_pair(new)).await
+                },
+            ),
+        )
+        .route(
+            "/v1/pairs/{name}",
+            get(async |State(api): Shared, Path(name): Path<String>| {
+                run(api, move |array| array.pair(&parse::<Name>("show a pair", &name)?)).await
+            })
+            .delete(async |State(api): Shared, Path(name): Path<String>| {
+                run(api, move |array| {
+                    array.delete_pair(&parse("delete a pair", &name)?)?;
+                    Ok(done(format!("pair {name} deleted")))
+                })
+                .await
+            }),
+        )
+        .route(
+            "/v1/pairs/{name}/split",
+            post(async |State(api): Shared, Path(name): Path<String>| {
+                run(api, move |array| array.split_pair(&parse("split a pair", &name)?)).await
+            }),
+        )
+        .route("/v1/pairs/{name}/wait", get(wait))
+}
+
+fn tapes() -> Router<Arc<Api>> {
+    Router::new()
+        .route(
+            "/v1/cartridges",
+            get(async |State(api): Shared| run(api, |array| Ok(array.cartridges())).await).post(
+                async |State(api): Shared, body: Bytes| {
+                    with(api, &body, |array, new| array.create_cartridge(&new)).await
+                },
+            ),
+        )
+        .route(
+            "/v1/cartridges/{barcode}",
+            get(async |State(api): Shared, Path(code): Path<String>| {
+                run(api, move |array| array.cartridge(&parse::<Barcode>("show a cartridge", &code)?)).await
+            })
+            .delete(async |State(api): Shared, Path(code): Path<String>| {
+                run(api, move |array| {
+                    array.delete_cartridge(&parse("delete a cartridge", &code)?)?;
+                    Ok(done(format!("cartridge {code} deleted")))
+                })
+                .await
+            }),
+        )
+        .route(
+            "/v1/cartridges/{barcode}/export",
+            post(async |State(api): Shared, Path(code): Path<String>, body: Bytes| {
+                with(api, &body, move |array, TapFile { file }| {
+                    array.export_cartridge(&parse("export a cartridge", &code)?, &file)
+                })
+                .await
+            }),
+        )
+        .route(
+            "/v1/cartridges/{barcode}/import",
+            post(async |State(api): Shared, Path(code): Path<String>, body: Bytes| {
+                with(api, &body, move |array, TapFile { file }| {
+                    array.import_cartridge(&parse("import a cartridge", &code)?, &file)
+                })
+                .await
+            }),
+        )
+        .merge(drives())
+}
+
+fn drives() -> Router<Arc<Api>> {
+    Router::new()
+        .route(
+            "/v1/drives",
+            get(async |State(api): Shared| run(api, |array| Ok(array.drives())).await).post(
+                async |State(api): Shared, body: Bytes| {
+                    with(api, &body, |array, new| array.create_drive(&new)).await
+                },
+            ),
+        )
+        .route(
+            "/v1/drives/{name}",
+            get(async |State(api): Shared, Path(name): Path<String>| {
+                run(api, move |array| array.drive(&parse::<Name>("show a drive", &name)?)).await
+            })
+            .delete(async |State(api): Shared, Path(name): Path<String>| {
+                run(api, move |array| {
+                    array.delete_drive(&parse("delete a drive", &name)?)?;
+                    Ok(done(format!("drive {name} deleted")))
+                })
+                .await
+            }),
+        )
+        .route(
+            "/v1/drives/{name}/load",
+            post(async |State(api): Shared, Path(name): Path<String>, body: Bytes| {
+                with(api, &body, move |array, load| array.load_drive(&parse("load a drive", &name)?, &load))
+                    .await
+            }),
+        )
+        .route(
+            "/v1/drives/{name}/unload",
+            post(async |State(api): Shared, Path(name): Path<String>| {
+                run(api, move |array| array.unload_drive(&parse("unload a drive", &name)?)).await
+            }),
+        )
+}
+
+fn hosts() -> Router<Arc<Api>> {
+    Router::new()
+        .route(
+            "/v1/targets",
+            get(async |State(api): Shared| run(api, |array| Ok(array.targets())).await).post(
+                async |State(api): Shared, body: Bytes| {
+                    with(api, &body, |array, new: crate::array::request::NewTarget| {
+                        array.create_target(&new.iqn)
+                    })
+                    .await
+                },
+            ),
+        )
+        .route(
+            "/v1/targets/{iqn}",
+            axum::routing::delete(async |State(api): Shared, Path(iqn): Path<String>| {
+                run(api, move |array| {
+                    array.delete_target(&parse::<Iqn>("delete a target", &iqn)?)?;
+                    Ok(done(format!("target {iqn} deleted")))
+                })
+                .await
+            }),
+        )
+        .route(
+            "/v1/luns",
+            get(async |State(api): Shared| run(api, |array| Ok(array.luns())).await).post(
+                async |State(api): Shared, body: Bytes| {
+                    with(api, &body, |array, new| array.map_lun(new)).await
+                },
+            ),
+        )
+        .route(
+            "/v1/luns/unmap",
+            post(async |State(api): Shared, body: Bytes| {
+                with(api, &body, |array, unmap: crate::array::request::Unmap| {
+                    array.unmap_lun(&unmap)?;
+                    Ok(done(format!("LUN {} of {} unmapped", unmap.lun, unmap.target)))
+                })
+                .await
+            }),
+        )
+        .route(
+            "/v1/sessions",
+            get(async |State(api): Shared| run(api, |array| Ok(array.session_list())).await),
+        )
+        .route(
+            "/v1/sessions/{id}",
+            axum::routing::delete(async |State(api): Shared, Path(id): Path<String>| {
+                run(api, move |array| {
+                    array.drop_session(parse("drop a session", &id)?)?;
+                    Ok(done(format!("session {id} dropped")))
+                })
+                .await
+            }),
+        )
+        .route("/v1/copies", get(async |State(api): Shared| run(api, |array| Ok(array.copies())).await))
+        .route(
+            "/v1/copies/{id}",
+            get(async |State(api): Shared, Path(id): Path<String>| {
+                run(api, move |array| array.copy(parse("show a copy", &id)?)).await
+            }),
+        )
+        .route(
+            "/v1/copies/{id}/abort",
+            post(async |State(api): Shared, Path(id): Path<String>| {
+                run(api, move |array| {
+                    array.abort_copy(parse("abort a copy", &id)?)?;
+                    Ok(done(format!("copy {id} is being aborted")))
+                })
+                .await
+            }),
+        )
+}
+
+async fn status(State(api): Shared) -> Response {
+    let portals = api.portals.clone();
+    run(api, move |array| Ok(array.status(portals))).await
+}
+
+async fn wait(
+    State(api): Shared,
+    Path(name): Path<String>,
+    query: Result<Query<WaitQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(WaitQuery { state, timeout_ms })) = query else {
+        let why = "the query needs state and timeout_ms";
+        return refusal(ArrayError::usage("wait for a pair", why, "see docs/ADMIN-API.md"));
+    };
+    let patience = Duration::from_millis(timeout_ms).min(MAX_WAIT);
+    run(api, move |array| array.wait_pair(&parse("wait for a pair", &name)?, &state, patience)).await
+}
+
+fn done(done: String) -> Done {
+    Done { done }
+}
+
+fn unknown(why: &str) -> ArrayError {
+    ArrayError::new(Kind::Usage, "use the admin API", why, "see docs/ADMIN-API.md for the paths")
+}
+
+/// A parameter in the path.
+fn parse<T: std::str::FromStr<Err: ToString>>(asked: &str, text: &str) -> Result<T, ArrayError> {
+    text.parse().map_err(|error: T::Err| {
+        ArrayError::usage(
+            asked,
+            format!("'{}': {}", text.escape_default(), error.to_string()),
+            "correct the name",
+        )
+    })
+}
+
+/// Does `verb` with what `body` says.
+async fn with<B, T>(
+    api: Arc<Api>,
+    body: &Bytes,
+    verb: impl FnOnce(&Arc<Array>, B) -> Result<T, ArrayError> + Send + 'static,
+) -> Response
+where
+    B: DeserializeOwned + Send + 'static,
+    T: Serialize + Send + 'static,
+{
+    match serde_json::from_slice::<B>(body) {
+        Ok(body) => run(api, move |array| verb(array, body)).await,
+        Err(error) => {
+            refusal(ArrayError::usage("read the request body", error.to_string(), "see docs/ADMIN-API.md"))
+        }
+    }
+}
+
+/// Does `verb` where it may block.
+async fn run<T: Serialize + Send + 'static>(
+    api: Arc<Api>,
+    verb: impl FnOnce(&Arc<Array>) -> Result<T, ArrayError> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(move || verb(&api.array)).await {
+        Ok(Ok(document)) => json(StatusCode::OK, &document),
+        Ok(Err(error)) => refusal(error),
+        Err(error) => refusal(ArrayError::new(
+            Kind::Failed,
+            "carry out the request",
+            format!("a defect in cleave ended it: {error}"),
+            "report it with the daemon's log",
+        )),
+    }
+}
+
+fn refusal(error: ArrayError) -> Response {
+    let status = match error.kind {
+        Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        Kind::Usage => StatusCode::BAD_REQUEST,
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Refused => StatusCode::CONFLICT,
+        Kind::TimedOut => StatusCode::REQUEST_TIMEOUT,
+        Kind::Unreachable => StatusCode::BAD_GATEWAY,
+    };
+    json(status, &ErrorDocument::from(error))
+}
+
+fn json(status: StatusCode, document: &impl Serialize) -> Response {
+    match serde_json::to_vec(document) {
+        Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

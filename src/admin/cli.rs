@@ -1,0 +1,513 @@
+//! The command line: what can be said, parsed into types. What it means is [`super::run`]'s business.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::address::AdminAddress;
+use crate::array::catalog::{Pace, StoreKind};
+use crate::array::names::{Barcode, Iqn, Name};
+use crate::sam::Lun;
+use crate::units::{BlockSize, Size};
+
+/// A SAN array in user space: iSCSI disks and tape, instant split pairs, and EXTENDED COPY from disk to tape.
+#[derive(Debug, Parser)]
+#[command(name = "cleave", version, max_term_width = 100, propagate_version = true)]
+pub struct Cli {
+    /// The daemon's admin API: unix:PATH or tcp:ADDRESS:PORT.
+    #[arg(long, global = true, env = "CLEAVE_ADMIN", value_name = "ADDRESS")]
+    pub admin: Option<AdminAddress>,
+    /// The daemon's data directory; its admin.sock is the admin API when --admin is absent.
+    #[arg(long, global = true, env = "CLEAVE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Print one JSON document instead of a table or sentence.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The nouns.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon.
+    Serve(Serve),
+    /// Disks.
+    #[command(subcommand)]
+    Volume(VolumeVerb),
+    /// iSCSI targets.
+    #[command(subcommand)]
+    Target(TargetVerb),
+    /// What targets show to whom.
+    #[command(subcommand)]
+    Lun(LunVerb),
+    /// Pairs: a primary and the secondary that shows its split instant.
+    #[command(subcommand)]
+    Pair(PairVerb),
+    /// Tape cartridges.
+    #[command(subcommand)]
+    Cartridge(CartridgeVerb),
+    /// Tape drives.
+    #[command(subcommand)]
+    Drive(DriveVerb),
+    /// Third-party copies (EXTENDED COPY) that run or ended lately.
+    #[command(subcommand)]
+    Copy(CopyVerb),
+    /// Sessions of initiators.
+    #[command(subcommand)]
+    Session(SessionVerb),
+    /// The whole array on one screen.
+    Status,
+    /// Print the completions for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the man pages into a directory.
+    Man {
+        /// The directory, which must exist.
+        dir: PathBuf,
+    },
+}
+
+/// Options of the daemon. What is given here goes before what --config says.
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// A portal to listen at; port 0 takes a free one. Repeatable. [default: 127.0.0.1:3260]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Vec<SocketAddr>,
+    /// A TOML file with these settings; read again at SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Make the demonstration array, in an empty data directory only, and serve it.
+    #[arg(long)]
+    pub demo: bool,
+    /// How log lines look.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Shells with completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// GNU bash.
+    Bash,
+    /// zsh.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+/// Verbs of `volume`.
+#[derive(Debug, Subcommand)]
+pub enum VolumeVerb {
+    /// Make a thin volume.
+    Create {
+        /// Its name.
+        name: Name,
+        /// Its size, as in 10GiB.
+        size: Size,
+        /// Logical block length in bytes: 512 or 4096.
+        #[arg(long, value_parser = parse_block_size, default_value = "512", value_name = "BYTES")]
+        block_size: BlockSize,
+        /// What its bytes rest in; memory is gone when the daemon ends.
+        #[arg(long, value_enum, default_value = "file")]
+        store: StoreArg,
+        /// A directory for its files, instead of one in the data directory; made, so it must not exist.
+        #[arg(long, value_name = "PATH")]
+        path: Option<PathBuf>,
+    },
+    /// List the volumes.
+    List,
+    /// Show one volume.
+    Show {
+        /// Its name.
+        name: Name,
+    },
+    /// Change the size of a volume.
+    Resize {
+        /// Its name.
+        name: Name,
+        /// The new size.
+        size: Size,
+    },
+    /// Delete a volume that is neither mapped nor in a pair.
+    Delete {
+        /// Its name.
+        name: Name,
+    },
+}
+
+/// Verbs of `target`.
+#[derive(Debug, Subcommand)]
+pub enum TargetVerb {
+    /// Make a target.
+    Create {
+        /// Its iSCSI name; a bare NAME means iqn.2026-11.internal.cleave:NAME.
+        #[arg(value_parser = Iqn::or_default_authority)]
+        iqn: Iqn,
+    },
+    /// List the targets.
+    List,
+    /// Delete a target that has no LUNs and no sessions.
+    Delete {
+        /// Its iSCSI name.
+        #[arg(value_parser = Iqn::or_default_authority)]
+        iqn: Iqn,
+    },
+}
+
+/// Verbs of `lun`.
+#[derive(Debug, Subcommand)]
+pub enum LunVerb {
+    /// Show a volume or drive as a LUN of a target.
+    Map {
+        /// The volume or drive.
+        object: Name,
+        /// The target.
+        #[arg(long, value_parser = Iqn::or_default_authority, value_name = "IQN")]
+        target: Iqn,
+        /// The LUN.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=i64::from(Lun::MAX_NUMBER)))]
+        lun: u16,
+        /// Only for this initiator. Repeatable. Goes before an entry for all.
+        #[arg(long, value_name = "IQN")]
+        initiator: Vec<Iqn>,
+        /// Refuse writes.
+        #[arg(long)]
+        read_only: bool,
+    },
+    /// Take a LUN away.
+    Unmap {
+        /// The target.
+        #[arg(long, value_parser = Iqn::or_default_authority, value_name = "IQN")]
+        target: Iqn,
+        /// The LUN.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=i64::from(Lun::MAX_NUMBER)))]
+        lun: u16,
+        /// Only from this initiator.
+        #[arg(long, value_name = "IQN")]
+        initiator: Option<Iqn>,
+    },
+    /// List what is mapped.
+    List,
+}
+
+/// Verbs of `pair`.
+#[derive(Debug, Subcommand)]
+pub enum PairVerb {
+    /// Make a pair of two volumes of one size and start its initial copy.
+    Create {
+        /// The volume that hosts write.
+        primary: Name,
+        /// The volume that is to show the split instant. Its contents are given up.
+        secondary: Name,
+        /// The pair's name. [default: PRIMARY-SECONDARY]
+        #[arg(long)]
+        name: Option<Name>,
+        /// How fast it copies in the background.
+        #[arg(long, value_enum, default_value = "medium")]
+        pace: PaceArg,
+        /// Only define the pair; a quick split needs no earlier copy.
+        #[arg(long)]
+        defer: bool,
+    },
+    /// Split a pair: from this instant the secondary shows the primary as it is now.
+    Split {
+        /// The pair.
+        name: Name,
+        /// Answer at once and copy behind. This is the default.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Delete a pair; its volumes stay, and a secondary that was not wholly copied is then not usable as an image.
+    Delete {
+        /// The pair.
+        name: Name,
+    },
+    /// List the pairs.
+    List,
+    /// Show one pair.
+    Show {
+        /// The pair.
+        name: Name,
+    },
+    /// Wait until a pair is in a state; exit code 5 if it is not in time.
+    Wait {
+        /// The pair.
+        name: Name,
+        /// The state.
+        #[arg(long, value_enum)]
+        state: StateArg,
+        /// How long at most. [default: for ever]
+        #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+        timeout: Option<std::time::Duration>,
+    },
+}
+
+/// Verbs of `cartridge`.
+#[derive(Debug, Subcommand)]
+pub enum CartridgeVerb {
+    /// Make an empty cartridge.
+    Create {
+        /// Its barcode, as in DEMO01L8.
+        barcode: Barcode,
+        /// Its capacity.
+        size: Size,
+    },
+    /// List the cartridges.
+    List,
+    /// Show one cartridge.
+    Show {
+        /// Its barcode.
+        barcode: Barcode,
+    },
+    /// Write a cartridge that is in no drive to a SIMH .tap file.
+    Export {
+        /// Its barcode.
+        barcode: Barcode,
+        /// The file, which must not exist.
+        file: PathBuf,
+    },
+    /// Fill an empty cartridge that is in no drive from a SIMH .tap file.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// The cartridge.
+        barcode: Barcode,
+    },
+    /// Delete a cartridge that is in no drive.
+    Delete {
+        /// Its barcode.
+        barcode: Barcode,
+    },
+}
+
+/// Verbs of `drive`.
+#[derive(Debug, Subcommand)]
+pub enum DriveVerb {
+    /// Make a tape drive.
+    Create {
+        /// Its name.
+        name: Name,
+    },
+    /// List the drives.
+    List,
+    /// Put a cartridge into a drive.
+    Load {
+        /// The drive.
+        name: Name,
+        /// The cartridge.
+        barcode: Barcode,
+    },
+    /// Take the cartridge out of a drive.
+    Unload {
+        /// The drive.
+        name: Name,
+    },
+    /// Delete a drive that is empty and not mapped.
+    Delete {
+        /// The drive.
+        name: Name,
+    },
+}
+
+/// Verbs of `copy`.
+#[derive(Debug, Subcommand)]
+pub enum CopyVerb {
+    /// List the copies.
+    List,
+    /// Show one copy.
+    Show {
+        /// Its number.
+        id: u64,
+    },
+    /// End a running copy.
+    Abort {
+        /// Its number.
+        id: u64,
+    },
+}
+
+/// Verbs of `session`.
+#[derive(Debug, Subcommand)]
+pub enum SessionVerb {
+    /// List the sessions.
+    List,
+    /// End a session. The initiator may log in again.
+    Drop {
+        /// Its number.
+        id: u64,
+    },
+}
+
+/// `--store`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoreArg {
+    /// Sparse files.
+    File,
+    /// Memory.
+    Mem,
+}
+
+impl From<StoreArg> for StoreKind {
+    fn from(store: StoreArg) -> Self {
+        match store {
+            StoreArg::File => Self::File,
+            StoreArg::Mem => Self::Mem,
+        }
+    }
+}
+
+/// `--pace`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PaceArg {
+    /// A fifth of the time.
+    Slow,
+    /// Half of the time.
+    Medium,
+    /// All of the time.
+    Fast,
+}
+
+impl From<PaceArg> for Pace {
+    fn from(pace: PaceArg) -> Self {
+        match pace {
+            PaceArg::Slow => Self::Slow,
+            PaceArg::Medium => Self::Medium,
+            PaceArg::Fast => Self::Fast,
+        }
+    }
+}
+
+/// `--state`: the states that a pair of this version can be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum StateArg {
+    /// No pair relation is running.
+    Smpl,
+    /// The initial copy is running.
+    Copy,
+    /// The mirror is complete.
+    Pair,
+    /// Split; the copy is still running behind.
+    PsusSp,
+    /// Split, and the secondary is whole.
+    Psus,
+    /// Suspended by an error.
+    Psue,
+}
+
+impl StateArg {
+    /// The word of the contract.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Smpl => "smpl",
+            Self::Copy => "copy",
+            Self::Pair => "pair",
+            Self::PsusSp => "psus_sp",
+            Self::Psus => "psus",
+            Self::Psue => "psue",
+        }
+    }
+}
+
+fn parse_block_size(text: &str) -> Result<BlockSize, String> {
+    let bytes: u32 = text.parse().map_err(|_| format!("'{text}' is not a block size: use 512 or 4096"))?;
+    bytes.try_into()
+}
+
+fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
+    let refuse = || format!("'{text}' is not a number of seconds");
+    let seconds: f64 = text.parse().map_err(|_| refuse())?;
+    std::time::Duration::try_from_secs_f64(seconds).map_err(|_| refuse())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("cleave").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_contracted_form_is_understood() {
+        for line in [
+            "serve --data-dir /d --listen 127.0.0.1:0 --listen [::1]:3260 --admin unix:/s --config /c --demo",
+            "serve --log-format json",
+            "volume create db 1GiB --block-size 4096 --store mem --json",
+            "volume create db 2T --path /p",
+            "volume list --json",
+            "volume show db",
+            "volume resize db 2GiB",
+            "volume delete db",
+            "target create iqn.2026-11.internal.cleave:db",
+            "target create db",
+            "target list",
+            "target delete db",
+            "lun map db --target db --lun 0 --initiator iqn.2026-01.a:1 --initiator iqn.2026-01.a:2 --read-only",
+            "lun unmap --target db --lun 0 --initiator iqn.2026-01.a:1",
+            "lun list",
+            "pair create a b --name p --pace fast --defer",
+            "pair split p --quick",
+            "pair split p",
+            "pair delete p",
+            "pair wait p --state psus --timeout 0.5",
+            "pair wait p --state psus_sp",
+            "cartridge create DEMO01L8 8GiB",
+            "cartridge export DEMO01L8 out.tap",
+            "cartridge import in.tap DEMO01L8",
+            "drive create tape0",
+            "drive load tape0 DEMO01L8",
+            "drive unload tape0",
+            "copy list",
+            "copy show 3",
+            "copy abort 3",
+            "session list",
+            "session drop 7",
+            "status --json",
+            "completions bash",
+            "man /tmp",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_a_usage_error() {
+        for line in [
+            "volume create ../x 1G",
+            "volume create db 1.5G",
+            "volume create db 1G --block-size 520",
+            "lun map db --target db --lun 16384",
+            "pair wait p --state split",
+            "pair wait p --state psus --timeout -1",
+            "cartridge create demo 1G",
+            "volume list --admin nowhere",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The daemon's settings: what the command line says, then what the `--config` file says, then the defaults.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::address::AdminAddress;
+use super::cli::LogFormat;
+use crate::array::error::ArrayError;
+
+/// The largest file that is read.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Bounds of `io_threads`.
+const IO_THREADS: std::ops::RangeInclusive<usize> = 1..=1024;
+
+/// A `--config` file: TOML, every key optional, none unknown.
+///
+/// ```toml
+/// listen = ["127.0.0.1:3260", "[::1]:3260"]   # portals
+/// admin = "unix:/run/cleave/admin.sock"       # admin API
+/// log = "info,cleave::target=debug"           # filter; read again at SIGHUP
+/// log_format = "json"                         # text or json
+/// io_threads = 32                             # threads that wait for disk I/O
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Portals.
+    #[serde(default)]
+    pub listen: Vec<SocketAddr>,
+    /// Admin API.
+    pub admin: Option<AdminAddress>,
+    /// Filter of log lines.
+    pub log: Option<String>,
+    /// Form of log lines.
+    pub log_format: Option<LogFormat>,
+    /// Most threads that wait for disk I/O.
+    pub io_threads: Option<usize>,
+}
+
+impl ConfigFile {
+    /// The settings in `path`.
+    pub fn read(path: &Path) -> Result<Self, ArrayError> {
+        let asked = format!("read the configuration {}", path.display());
+        let io = |error: std::io::Error| ArrayError::io(asked.as_str(), path.display(), &error);
+        let length = std::fs::metadata(path).map_err(io)?.len();
+        if length > MAX_BYTES {
+            let why = format!("it has {length} bytes, more than {MAX_BYTES}");
+            return Err(ArrayError::usage(asked, why, "name a TOML file with daemon settings"));
+        }
+        let text = std::fs::read_to_string(path).map_err(io)?;
+        Self::parse(&text).map_err(|why| ArrayError::usage(asked, why, "correct the file"))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self =
+            toml::from_str(text).map_err(|error| error.to_string().trim().replace('\n', " "))?;
+        match config.io_threads {
+            Some(count) if !IO_THREADS.contains(&count) => Err(format!(
+                "io_threads is {count}, not within {} to {}",
+                IO_THREADS.start(),
+                IO_THREADS.end()
+            )),
+            _ => Ok(config),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for AdminAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_typed_and_unknown_ones_refused() {
+        let config = ConfigFile::parse(
+            "listen = ['127.0.0.1:0', '[::1]:3260']\nadmin = 'unix:/s'\nlog_format = 'json'\nio_threads = 4",
+        )
+        .unwrap();
+        assert_eq!(config.listen.len(), 2);
+        assert_eq!(config.admin, Some(AdminAddress::Unix("/s".into())));
+        assert_eq!(config.log_format, Some(LogFormat::Json));
+        for bad in ["listn = []", "listen = ['x']", "admin = 'x'", "io_threads = 0", "io_threads = 1e9", "]"]
+        {
+            assert!(ConfigFile::parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(ConfigFile::parse(""), Ok(ConfigFile::default()));
+    }
+}

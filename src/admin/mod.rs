@@ -1,0 +1,16 @@
+//! The operator's door: the daemon (`cleave serve`), its HTTP/JSON API, and the control commands that speak to it.
+//!
+//! The API carries the types of [`crate::array::request`] and [`crate::array::show`]; a refusal is the
+//! [`types::ErrorDocument`]. docs/ADMIN-API.md lists the paths.
+
+pub mod address;
+mod api;
+pub mod cli;
+pub mod config;
+mod http;
+mod output;
+mod run;
+pub mod serve;
+pub mod types;
+
+pub use run::main;

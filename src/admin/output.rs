@@ -1,0 +1,295 @@
+//! How answers look: tables and lines for people, one JSON document for scripts.
+
+use std::io::{self, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::array::show::{Cartridge, Copy, Drive, Health, Lun, Pair, Place, Session, Status, Target, Volume};
+use crate::units::Size;
+
+/// Prints `document` for scripts, or what `text` makes of it for people. A reader that has gone away is no failure.
+pub(super) fn print<T: Serialize>(json: bool, document: &T, text: impl FnOnce(&T) -> String) {
+    let text = if json {
+        serde_json::to_string_pretty(document).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    } else {
+        text(document)
+    };
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush());
+}
+
+fn table<const N: usize>(heads: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(heads);
+    rows.for_each(|row| {
+        table.add_row(row);
+    });
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+fn details(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<width$}  {value}")).collect();
+    lines.join("\n")
+}
+
+fn or_dash(text: Option<&String>) -> String {
+    text.map_or_else(|| "-".to_owned(), String::clone)
+}
+
+fn places(places: &[Place]) -> String {
+    match places {
+        [] => "-".to_owned(),
+        _ => {
+            places.iter().map(|place| format!("{}/{}", place.target, place.lun)).collect::<Vec<_>>().join(" ")
+        }
+    }
+}
+
+fn health(health: Health, error: Option<&String>) -> String {
+    match (health, error) {
+        (Health::Ready, _) => "ready".to_owned(),
+        (Health::Failed, None) => "failed".to_owned(),
+        (Health::Failed, Some(error)) => format!("failed: {error}"),
+    }
+}
+
+fn percent(progress: f64) -> String {
+    format!("{:.1} %", progress * 100.0)
+}
+
+pub(super) fn volumes(volumes: &[Volume]) -> String {
+    if volumes.is_empty() {
+        return "no volumes".to_owned();
+    }
+    let rows = volumes.iter().map(|volume| {
+        [
+            volume.name.clone(),
+            Size(volume.size).to_string(),
+            Size(volume.allocated_bytes).to_string(),
+            volume.block_size.to_string(),
+            store(volume).to_owned(),
+            or_dash(volume.pair.as_ref()),
+            places(&volume.luns),
+            health(volume.health, volume.error.as_ref()),
+        ]
+    });
+    table(["VOLUME", "SIZE", "ALLOCATED", "BLOCK", "STORE", "PAIR", "LUNS", "HEALTH"], rows)
+}
+
+fn store(volume: &Volume) -> &'static str {
+    match volume.store {
+        crate::array::catalog::StoreKind::File => "file",
+        crate::array::catalog::StoreKind::Mem => "mem",
+    }
+}
+
+pub(super) fn volume(volume: &Volume) -> String {
+    details(&[
+        ("name", volume.name.clone()),
+        ("size", format!("{} ({} bytes)", Size(volume.size), volume.size)),
+        ("allocated", Size(volume.allocated_bytes).to_string()),
+        ("block size", format!("{} bytes", volume.block_size)),
+        ("store", store(volume).to_owned()),
+        ("path", or_dash(volume.path.as_ref())),
+        ("naa", volume.naa.clone()),
+        ("serial", volume.serial.clone()),
+        ("pair", or_dash(volume.pair.as_ref())),
+        ("luns", places(&volume.luns)),
+        ("health", health(volume.health, volume.error.as_ref())),
+    ])
+}
+
+pub(super) fn targets(targets: &[Target]) -> String {
+    if targets.is_empty() {
+        return "no targets".to_owned();
+    }
+    let rows = targets
+        .iter()
+        .map(|target| [target.iqn.clone(), target.luns.to_string(), target.sessions.to_string()]);
+    table(["TARGET", "LUNS", "SESSIONS"], rows)
+}
+
+pub(super) fn luns(luns: &[Lun]) -> String {
+    if luns.is_empty() {
+        return "no LUNs".to_owned();
+    }
+    let rows = luns.iter().map(|lun| {
+        [
+            lun.target.clone(),
+            lun.lun.to_string(),
+            lun.object.clone(),
+            lun.kind.clone(),
+            if lun.read_only { "read-only" } else { "read-write" }.to_owned(),
+            if lun.initiators.is_empty() { "all".to_owned() } else { lun.initiators.join(" ") },
+        ]
+    });
+    table(["TARGET", "LUN", "OBJECT", "KIND", "ACCESS", "INITIATORS"], rows)
+}
+
+/// The state as storage administrators write it.
+fn state(word: &str) -> String {
+    match word.split_once('_') {
+        Some((state, detail)) => format!("{}({})", state.to_uppercase(), detail.to_uppercase()),
+        None => word.to_uppercase(),
+    }
+}
+
+pub(super) fn pairs(pairs: &[Pair]) -> String {
+    if pairs.is_empty() {
+        return "no pairs".to_owned();
+    }
+    let rows = pairs.iter().map(|pair| {
+        [
+            pair.name.clone(),
+            pair.primary.clone(),
+            pair.secondary.clone(),
+            state(&pair.state),
+            percent(pair.progress),
+            Size(pair.dirty_bytes).to_string(),
+            pair.split_at.map_or_else(|| "-".to_owned(), |at| at.to_string()),
+        ]
+    });
+    table(["PAIR", "PRIMARY", "SECONDARY", "STATE", "COPIED", "TO COPY", "SPLIT AT"], rows)
+}
+
+pub(super) fn pair(pair: &Pair) -> String {
+    details(&[
+        ("name", pair.name.clone()),
+        ("primary", pair.primary.clone()),
+        ("secondary", pair.secondary.clone()),
+        ("state", state(&pair.state)),
+        ("pace", format!("{:?}", pair.pace).to_lowercase()),
+        (
+            "copied",
+            format!("{} of {} ({})", Size(pair.copied_bytes), Size(pair.total_bytes), percent(pair.progress)),
+        ),
+        ("to copy", Size(pair.dirty_bytes).to_string()),
+        ("split at", pair.split_at.map_or_else(|| "-".to_owned(), |at| at.to_string())),
+        ("error", or_dash(pair.error.as_ref())),
+    ])
+}
+
+pub(super) fn cartridges(cartridges: &[Cartridge]) -> String {
+    if cartridges.is_empty() {
+        return "no cartridges".to_owned();
+    }
+    let rows = cartridges.iter().map(|cartridge| {
+        [
+            cartridge.barcode.clone(),
+            Size(cartridge.size).to_string(),
+            cartridge.used_bytes.map_or_else(|| "-".to_owned(), |bytes| Size(bytes).to_string()),
+            cartridge.objects.map_or_else(|| "-".to_owned(), |objects| objects.to_string()),
+            or_dash(cartridge.drive.as_ref()),
+            health(cartridge.health, cartridge.error.as_ref()),
+        ]
+    });
+    table(["CARTRIDGE", "CAPACITY", "USED", "OBJECTS", "DRIVE", "HEALTH"], rows)
+}
+
+pub(super) fn cartridge(cartridge: &Cartridge) -> String {
+    cartridges(std::slice::from_ref(cartridge))
+}
+
+pub(super) fn drives(drives: &[Drive]) -> String {
+    if drives.is_empty() {
+        return "no drives".to_owned();
+    }
+    let rows = drives.iter().map(|drive| {
+        [
+            drive.name.clone(),
+            or_dash(drive.cartridge.as_ref()),
+            drive.serial.clone(),
+            places(&drive.luns),
+            health(drive.health, drive.error.as_ref()),
+        ]
+    });
+    table(["DRIVE", "CARTRIDGE", "SERIAL", "LUNS", "HEALTH"], rows)
+}
+
+pub(super) fn copies(copies: &[Copy]) -> String {
+    if copies.is_empty() {
+        return "no copies".to_owned();
+    }
+    let rows = copies.iter().map(|copy| {
+        [
+            copy.id.to_string(),
+            copy.session.to_string(),
+            format!("{} → {}", copy.sources.join(" "), copy.destinations.join(" ")),
+            copy.state.clone(),
+            format!("{}/{}", copy.segments_processed, copy.segments),
+            format!("{} of {}", Size(copy.bytes_done), Size(copy.bytes_total)),
+            copy.error.clone().unwrap_or_default(),
+        ]
+    });
+    table(["COPY", "SESSION", "WHAT", "STATE", "SEGMENTS", "MOVED", "ERROR"], rows)
+}
+
+pub(super) fn copy(copy: &Copy) -> String {
+    copies(std::slice::from_ref(copy))
+}
+
+pub(super) fn sessions(sessions: &[Session]) -> String {
+    if sessions.is_empty() {
+        return "no sessions".to_owned();
+    }
+    let rows = sessions.iter().map(|session| {
+        [
+            session.id.to_string(),
+            session.initiator.clone(),
+            or_dash(session.peer.as_ref()),
+            session.target.clone(),
+            session.luns.to_string(),
+            session.commands.to_string(),
+            session.since.to_string(),
+        ]
+    });
+    table(["SESSION", "INITIATOR", "FROM", "TARGET", "LUNS", "COMMANDS", "SINCE"], rows)
+}
+
+pub(super) fn status(status: &Status) -> String {
+    let head = format!(
+        "cleave {} serving {} at {} since {}",
+        status.version,
+        status.data_dir,
+        if status.portals.is_empty() { "no portal".to_owned() } else { status.portals.join(" ") },
+        status.started_at,
+    );
+    let parts = [
+        head,
+        volumes(&status.volumes),
+        targets(&status.targets),
+        pairs(&status.pairs),
+        drives(&status.drives),
+        cartridges(&status.cartridges),
+        sessions(&status.sessions),
+        copies(&status.copies),
+    ];
+    parts.join("\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_shown_as_administrators_write_them() {
+        assert_eq!(state("psus_sp"), "PSUS(SP)");
+        assert_eq!(state("smpl"), "SMPL");
+        assert_eq!(state("copy_sp"), "COPY(SP)");
+    }
+
+    #[test]
+    fn a_table_has_one_line_a_row_and_no_trailing_blanks() {
+        let target = Target { iqn: "iqn.2026-11.a:t".to_owned(), relative_id: 1, luns: 3, sessions: 0 };
+        let text = targets(&[target]);
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.lines().all(|line| line == line.trim_end()), "{text:?}");
+        assert!(text.contains("iqn.2026-11.a:t"));
+    }
+}

@@ -1,0 +1,319 @@
+//! What the control commands do: ask the daemon, print its answer, end with the contracted exit code.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{CommandFactory, Parser};
+
+use super::address::AdminAddress;
+use super::cli::{
+    CartridgeVerb, Cli, Command, CopyVerb, DriveVerb, LunVerb, PairVerb, SessionVerb, Shell, TargetVerb,
+    VolumeVerb,
+};
+use super::http::Daemon;
+use super::types::Done;
+use super::{output, serve};
+use crate::array::error::{ArrayError, Kind};
+use crate::array::request::{
+    Load, NewCartridge, NewDrive, NewLun, NewPair, NewTarget, NewVolume, Resize, TapFile, Unmap,
+};
+use crate::array::show::{self, Moved};
+
+/// How long one wait request may last, so that the daemon never waits for a client that has gone.
+const WAIT_SLICE: Duration = Duration::from_secs(10);
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "cleave: {error}");
+            ExitCode::from(error.kind as u8)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), ArrayError> {
+    let Cli { admin, data_dir, json, command } = cli;
+    match command {
+        Command::Serve(options) => return serve::run(admin, data_dir, options),
+        Command::Completions { shell } => return completions(shell),
+        Command::Man { dir } => return man(&dir),
+        _ => {}
+    }
+    let address = AdminAddress::find(admin.as_ref(), data_dir.as_deref());
+    let daemon = Daemon::new(address).map_err(|error| ArrayError::io("start", "the runtime", &error))?;
+    let client = Client { daemon, json };
+    match command {
+        Command::Volume(verb) => client.volume(verb),
+        Command::Target(verb) => client.target(verb),
+        Command::Lun(verb) => client.lun(verb),
+        Command::Pair(verb) => client.pair(verb),
+        Command::Cartridge(verb) => client.cartridge(verb),
+        Command::Drive(verb) => client.drive(verb),
+        Command::Copy(verb) => client.copy(verb),
+        Command::Session(verb) => client.session(verb),
+        _ => {
+            let status: show::Status = client.daemon.fetch("/v1/status")?;
+            output::print(json, &status, output::status);
+            Ok(())
+        }
+    }
+}
+
+/// A control command under way.
+struct Client {
+    daemon: Daemon,
+    json: bool,
+}
+
+impl Client {
+    fn print<T: serde::Serialize>(
+        &self,
+        document: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), ArrayError> {
+        output::print(self.json, document, text);
+        Ok(())
+    }
+
+    fn done(&self, done: &Done) -> Result<(), ArrayError> {
+        self.print(done, |done| done.done.clone())
+    }
+
+    fn volume(&self, verb: VolumeVerb) -> Result<(), ArrayError> {
+        match verb {
+            VolumeVerb::Create { name, size, block_size, store, path } => {
+                let path = path.map(|path| absolute(&path)).transpose()?;
+                let new = NewVolume { name, size: size.0, block_size, store: store.into(), path };
+                let volume: show::Volume = self.daemon.post("/v1/volumes", &new)?;
+                self.print(&volume, output::volume)
+            }
+            VolumeVerb::List => {
+                let volumes: Vec<show::Volume> = self.daemon.fetch("/v1/volumes")?;
+                self.print(&volumes, |volumes| output::volumes(volumes))
+            }
+            VolumeVerb::Show { name } => {
+                let volume: show::Volume = self.daemon.fetch(&format!("/v1/volumes/{name}"))?;
+                self.print(&volume, output::volume)
+            }
+            VolumeVerb::Resize { name, size } => {
+                let resize = Resize { size: size.0 };
+                let volume: show::Volume =
+                    self.daemon.post(&format!("/v1/volumes/{name}/resize"), &resize)?;
+                self.print(&volume, output::volume)
+            }
+            VolumeVerb::Delete { name } => self.done(&self.daemon.delete(&format!("/v1/volumes/{name}"))?),
+        }
+    }
+
+    fn target(&self, verb: TargetVerb) -> Result<(), ArrayError> {
+        match verb {
+            TargetVerb::Create { iqn } => {
+                let target: show::Target = self.daemon.post("/v1/targets", &NewTarget { iqn })?;
+                self.print(&target, |target| format!("target {} created", target.iqn))
+            }
+            TargetVerb::List => {
+                let targets: Vec<show::Target> = self.daemon.fetch("/v1/targets")?;
+                self.print(&targets, |targets| output::targets(targets))
+            }
+            TargetVerb::Delete { iqn } => self.done(&self.daemon.delete(&format!("/v1/targets/{iqn}"))?),
+        }
+    }
+
+    fn lun(&self, verb: LunVerb) -> Result<(), ArrayError> {
+        match verb {
+            LunVerb::Map { object, target, lun, initiator, read_only } => {
+                let new =
+                    NewLun { object, target, lun, initiators: initiator.into_iter().collect(), read_only };
+                let lun: show::Lun = self.daemon.post("/v1/luns", &new)?;
+                self.print(&lun, |lun| {
+                    format!("{} {} is LUN {} of {}", lun.kind, lun.object, lun.lun, lun.target)
+                })
+            }
+            LunVerb::Unmap { target, lun, initiator } => {
+                self.done(&self.daemon.post("/v1/luns/unmap", &Unmap { target, lun, initiator })?)
+            }
+            LunVerb::List => {
+                let luns: Vec<show::Lun> = self.daemon.fetch("/v1/luns")?;
+                self.print(&luns, |luns| output::luns(luns))
+            }
+        }
+    }
+
+    fn pair(&self, verb: PairVerb) -> Result<(), ArrayError> {
+        match verb {
+            PairVerb::Create { primary, secondary, name, pace, defer } => {
+                let new = NewPair { name, primary, secondary, pace: pace.into(), defer };
+                let pair: show::Pair = self.daemon.post("/v1/pairs", &new)?;
+                self.print(&pair, output::pair)
+            }
+            PairVerb::Split { name, quick: _ } => {
+                let split: show::Split = self.daemon.post(&format!("/v1/pairs/{name}/split"), &())?;
+                self.print(&split, |split| {
+                    let names: Vec<&str> = split.pairs.iter().map(|pair| pair.name.as_str()).collect();
+                    let (elapsed, hold) = (split.elapsed_us, split.hold_us);
+                    format!(
+                        "{} split in {elapsed} µs; no host write was held longer than {hold} µs",
+                        names.join(" ")
+                    )
+                })
+            }
+            PairVerb::Delete { name } => self.done(&self.daemon.delete(&format!("/v1/pairs/{name}"))?),
+            PairVerb::List => {
+                let pairs: Vec<show::Pair> = self.daemon.fetch("/v1/pairs")?;
+                self.print(&pairs, |pairs| output::pairs(pairs))
+            }
+            PairVerb::Show { name } => {
+                let pair: show::Pair = self.daemon.fetch(&format!("/v1/pairs/{name}"))?;
+                self.print(&pair, output::pair)
+            }
+            PairVerb::Wait { name, state, timeout } => {
+                let pair = self.wait(name.as_str(), state.word(), timeout)?;
+                self.print(&pair, output::pair)
+            }
+        }
+    }
+
+    fn wait(&self, name: &str, state: &str, timeout: Option<Duration>) -> Result<show::Pair, ArrayError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let slice = left.map_or(WAIT_SLICE, |left| left.min(WAIT_SLICE));
+            let path = format!("/v1/pairs/{name}/wait?state={state}&timeout_ms={}", slice.as_millis());
+            match self.daemon.fetch(&path) {
+                Err(error) if error.kind == Kind::TimedOut && left.is_none_or(|left| left > slice) => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    fn cartridge(&self, verb: CartridgeVerb) -> Result<(), ArrayError> {
+        match verb {
+            CartridgeVerb::Create { barcode, size } => {
+                let new = NewCartridge { barcode, size: size.0 };
+                let cartridge: show::Cartridge = self.daemon.post("/v1/cartridges", &new)?;
+                self.print(&cartridge, output::cartridge)
+            }
+            CartridgeVerb::List => {
+                let cartridges: Vec<show::Cartridge> = self.daemon.fetch("/v1/cartridges")?;
+                self.print(&cartridges, |cartridges| output::cartridges(cartridges))
+            }
+            CartridgeVerb::Show { barcode } => {
+                let cartridge: show::Cartridge = self.daemon.fetch(&format!("/v1/cartridges/{barcode}"))?;
+                self.print(&cartridge, output::cartridge)
+            }
+            CartridgeVerb::Export { barcode, file } => {
+                let body = TapFile { file: absolute(&file)? };
+                let moved = self.patiently(&format!("exporting {barcode}"), || {
+                    self.daemon.post(&format!("/v1/cartridges/{barcode}/export"), &body)
+                })?;
+                self.print(&moved, |moved| said("exported", moved))
+            }
+            CartridgeVerb::Import { file, barcode } => {
+                let body = TapFile { file: absolute(&file)? };
+                let moved = self.patiently(&format!("importing {barcode}"), || {
+                    self.daemon.post(&format!("/v1/cartridges/{barcode}/import"), &body)
+                })?;
+                self.print(&moved, |moved| said("imported", moved))
+            }
+            CartridgeVerb::Delete { barcode } => {
+                self.done(&self.daemon.delete(&format!("/v1/cartridges/{barcode}"))?)
+            }
+        }
+    }
+
+    /// Shows a person that something lasts while it lasts.
+    fn patiently(
+        &self,
+        what: &str,
+        work: impl FnOnce() -> Result<Moved, ArrayError>,
+    ) -> Result<Moved, ArrayError> {
+        let spinner = indicatif::ProgressBar::new_spinner().with_message(what.to_owned());
+        spinner.enable_steady_tick(Duration::from_millis(200));
+        let moved = work();
+        spinner.finish_and_clear();
+        moved
+    }
+
+    fn drive(&self, verb: DriveVerb) -> Result<(), ArrayError> {
+        let drive: show::Drive = match verb {
+            DriveVerb::Create { name } => self.daemon.post("/v1/drives", &NewDrive { name })?,
+            DriveVerb::List => {
+                let drives: Vec<show::Drive> = self.daemon.fetch("/v1/drives")?;
+                return self.print(&drives, |drives| output::drives(drives));
+            }
+            DriveVerb::Load { name, barcode } => {
+                self.daemon.post(&format!("/v1/drives/{name}/load"), &Load { barcode })?
+            }
+            DriveVerb::Unload { name } => self.daemon.post(&format!("/v1/drives/{name}/unload"), &())?,
+            DriveVerb::Delete { name } => {
+                return self.done(&self.daemon.delete(&format!("/v1/drives/{name}"))?);
+            }
+        };
+        self.print(&drive, |drive| output::drives(std::slice::from_ref(drive)))
+    }
+
+    fn copy(&self, verb: CopyVerb) -> Result<(), ArrayError> {
+        match verb {
+            CopyVerb::List => {
+                let copies: Vec<show::Copy> = self.daemon.fetch("/v1/copies")?;
+                self.print(&copies, |copies| output::copies(copies))
+            }
+            CopyVerb::Show { id } => {
+                let copy: show::Copy = self.daemon.fetch(&format!("/v1/copies/{id}"))?;
+                self.print(&copy, output::copy)
+            }
+            CopyVerb::Abort { id } => self.done(&self.daemon.post(&format!("/v1/copies/{id}/abort"), &())?),
+        }
+    }
+
+    fn session(&self, verb: SessionVerb) -> Result<(), ArrayError> {
+        match verb {
+            SessionVerb::List => {
+                let sessions: Vec<show::Session> = self.daemon.fetch("/v1/sessions")?;
+                self.print(&sessions, |sessions| output::sessions(sessions))
+            }
+            SessionVerb::Drop { id } => self.done(&self.daemon.delete(&format!("/v1/sessions/{id}"))?),
+        }
+    }
+}
+
+fn said(verb: &str, moved: &Moved) -> String {
+    format!(
+        "{verb} {}: {} blocks, {} filemarks, {} ({})",
+        moved.barcode,
+        moved.blocks,
+        moved.filemarks,
+        crate::units::Size(moved.bytes),
+        moved.file
+    )
+}
+
+/// The daemon may run in another directory, so it is told absolute paths.
+fn absolute(path: &Path) -> Result<PathBuf, ArrayError> {
+    std::path::absolute(path).map_err(|error| {
+        ArrayError::io(format!("use the path {}", path.display()), "it has no absolute form", &error)
+    })
+}
+
+fn completions(shell: Shell) -> Result<(), ArrayError> {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "cleave", &mut script);
+    std::io::stdout()
+        .write_all(&script)
+        .map_err(|error| ArrayError::io("print completions", "standard output", &error))
+}
+
+fn man(dir: &Path) -> Result<(), ArrayError> {
+    clap_mangen::generate_to(Cli::command(), dir)
+        .map_err(|error| ArrayError::io("write man pages", dir.display(), &error))
+}

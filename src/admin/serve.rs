@@ -1,0 +1,246 @@
+//! `cleave serve`: the daemon's life, from the data directory's lock to the last flush.
+//!
+//! Order at the start: settings, log, data directory (a second daemon ends here), portals, admin socket, and only then
+//! the lines on stdout that say that it serves. Order at the end: no new connection, sessions end, commands finish,
+//! flush, all within [`SHUTDOWN`].
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+use super::address::{AdminAddress, DEFAULT_DATA_DIR};
+use super::api::{self, Api};
+use super::cli::{LogFormat, Serve};
+use super::config::ConfigFile;
+use crate::array::error::ArrayError;
+use crate::array::{Array, Options};
+
+/// How long the end may take.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// The portal when nothing names one.
+const DEFAULT_PORTAL: &str = "127.0.0.1:3260";
+
+/// What the log shows when nothing says otherwise.
+const DEFAULT_LOG: &str = "info";
+
+type LogHandle = reload::Handle<EnvFilter, Registry>;
+
+/// Runs the daemon until it is told to stop.
+pub fn run(admin: Option<AdminAddress>, data_dir: Option<PathBuf>, options: Serve) -> Result<(), ArrayError> {
+    let config = options.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
+    let log = start_log(options.log_format.or(config.log_format).unwrap_or_default(), config.log.as_deref())?;
+    let data_dir = data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+    let array = Array::open(
+        &data_dir,
+        &Options { io_threads: config.io_threads.unwrap_or(Options::default().io_threads) },
+    )?;
+    if options.demo {
+        array.create_demo()?;
+    }
+    let admin = admin.or(config.admin.clone()).unwrap_or_else(|| AdminAddress::in_data_dir(array.data_dir()));
+    let mut listen = if options.listen.is_empty() { config.listen.clone() } else { options.listen };
+    if listen.is_empty() {
+        listen.extend(DEFAULT_PORTAL.parse::<SocketAddr>());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ArrayError::io("start the daemon", "the runtime", &error))?;
+    let daemon = Daemon { array, admin, config: options.config, loaded: config, log };
+    let served = runtime.block_on(daemon.serve(&listen));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+struct Daemon {
+    array: Arc<Array>,
+    admin: AdminAddress,
+    config: Option<PathBuf>,
+    loaded: ConfigFile,
+    log: LogHandle,
+}
+
+impl Daemon {
+    async fn serve(mut self, listen: &[SocketAddr]) -> Result<(), ArrayError> {
+        let signals =
+            |kind| signal(kind).map_err(|error| ArrayError::io("start the daemon", "signals", &error));
+        let mut terminate = signals(SignalKind::terminate())?;
+        let mut interrupt = signals(SignalKind::interrupt())?;
+        let mut hangup = signals(SignalKind::hangup())?;
+
+        let mut portals = Vec::new();
+        for address in listen {
+            portals.push(bind(*address).await?);
+        }
+        let addresses: Vec<String> =
+            portals.iter().filter_map(|(_, address)| Some(address.to_string())).collect();
+        let (stop, stopped) = watch::channel(false);
+        let api = Arc::new(Api { array: Arc::clone(&self.array), portals: addresses.clone() });
+        self.serve_admin(api, stopped.clone()).await?;
+
+        announce(&addresses);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => self.reload(),
+            }
+        }
+        tracing::info!("stopping");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        let _ = stop.send(true);
+        let array = Arc::clone(&self.array);
+        let flushed = tokio::task::spawn_blocking(move || array.shutdown(SHUTDOWN)).await.unwrap_or(false);
+        if let AdminAddress::Unix(path) = &self.admin {
+            let _ = std::fs::remove_file(path);
+        }
+        if flushed {
+            Ok(())
+        } else {
+            Err(ArrayError::new(
+                crate::array::error::Kind::Failed,
+                "stop cleanly",
+                "not everything ended and was flushed in time",
+                "look at the log; what had been flushed for a host is safe",
+            ))
+        }
+    }
+
+    /// Starts the admin API.
+    async fn serve_admin(&self, api: Arc<Api>, stopped: watch::Receiver<bool>) -> Result<(), ArrayError> {
+        let asked = format!("listen for control commands at {}", self.admin);
+        let failed = |error: io::Error| ArrayError::io(asked.as_str(), &self.admin, &error);
+        let routes = api::router(api);
+        let ended = async move {
+            let mut stopped = stopped;
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        match &self.admin {
+            AdminAddress::Unix(path) => {
+                let listener = bind_socket(path).await.map_err(failed)?;
+                tokio::spawn(
+                    async move { axum::serve(listener, routes).with_graceful_shutdown(ended).await },
+                );
+            }
+            AdminAddress::Tcp(address) => {
+                if !address.ip().is_loopback() {
+                    tracing::warn!(%address, "the admin API has no authentication: whoever reaches this port controls the array");
+                }
+                let listener = TcpListener::bind(address).await.map_err(failed)?;
+                if let Ok(address) = listener.local_addr() {
+                    say(&format!("cleave: admin tcp:{address}"));
+                }
+                tokio::spawn(
+                    async move { axum::serve(listener, routes).with_graceful_shutdown(ended).await },
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// SIGHUP: reads the configuration again. The log's filter changes at once; the rest needs a restart, and is said.
+    fn reload(&mut self) {
+        let Some(path) = &self.config else {
+            tracing::info!("there is no --config to read again");
+            return;
+        };
+        let new = match ConfigFile::read(path) {
+            Ok(new) => new,
+            Err(error) => return tracing::error!(%error, "the configuration stays as it was"),
+        };
+        if let Err(error) = log_filter(new.log.as_deref()).map(|filter| self.log.reload(filter)) {
+            tracing::error!(%error, "the log filter stays as it was");
+        }
+        if (ConfigFile { log: None, ..new.clone() }) != (ConfigFile { log: None, ..self.loaded.clone() }) {
+            tracing::warn!("only 'log' changes while the daemon runs: restart it for the other settings");
+        }
+        self.loaded = new;
+        tracing::info!(path = %path.display(), "configuration read again");
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ArrayError> {
+    let failed = |error: io::Error| {
+        let remedy = "choose another --listen address (port 0 takes a free port), or stop what uses this one";
+        let asked = format!("listen for initiators at {address}");
+        ArrayError::new(crate::array::error::Kind::Failed, asked, error.to_string(), remedy)
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// A socket that only this user can use. What a killed daemon left there is replaced, a living one's socket is not.
+async fn bind_socket(path: &Path) -> io::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers there"));
+    }
+    if let Ok(meta) = std::fs::symlink_metadata(path) {
+        if !std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
+        }
+        std::fs::remove_file(path)?;
+    }
+    // Between bind and chmod the umask decides, so the socket comes into its place by rename, already closed to others.
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(".new");
+    let staged = PathBuf::from(staged);
+    match std::fs::remove_file(&staged) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&staged)?;
+    std::fs::set_permissions(&staged, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&staged, path)?;
+    Ok(listener)
+}
+
+/// Says that the daemon serves.
+fn announce(portals: &[String]) {
+    portals.iter().for_each(|portal| say(&format!("cleave: portal {portal}")));
+    say("cleave: ready");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// The filter that the environment asks for, else `configured`, else [`DEFAULT_LOG`].
+fn log_filter(configured: Option<&str>) -> Result<EnvFilter, ArrayError> {
+    let from_environment = ["CLEAVE_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
+    let text = from_environment.as_deref().or(configured).unwrap_or(DEFAULT_LOG);
+    EnvFilter::try_new(text).map_err(|error| {
+        ArrayError::usage(
+            format!("filter the log by '{text}'"),
+            error.to_string(),
+            "write it as 'info,cleave::target=debug'",
+        )
+    })
+}
+
+fn start_log(format: LogFormat, configured: Option<&str>) -> Result<LogHandle, ArrayError> {
+    let (filter, handle) = reload::Layer::new(log_filter(configured)?);
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match format {
+        LogFormat::Text => registry.with(lines.with_ansi(false)).try_init(),
+        LogFormat::Json => registry.with(lines.json()).try_init(),
+    };
+    started.map_err(|error| {
+        ArrayError::usage("start the log", error.to_string(), "start one daemon a process")
+    })?;
+    Ok(handle)
+}

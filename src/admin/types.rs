@@ -1,0 +1,74 @@
+//! The documents that only the admin API has: refusals, and queries that are not an object.
+
+use serde::{Deserialize, Serialize};
+
+use crate::array::error::{ArrayError, Kind};
+
+/// What the API answers instead of a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDocument {
+    /// The refusal.
+    pub error: ErrorBody,
+}
+
+/// A refusal in three parts and a code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What was asked.
+    pub asked: String,
+    /// Why not.
+    pub why: String,
+    /// What to do.
+    #[serde(rename = "do")]
+    pub remedy: String,
+    /// `failed`, `usage`, `not_found`, `refused`, `timed_out` or `unreachable`.
+    pub code: Kind,
+}
+
+impl From<ArrayError> for ErrorDocument {
+    fn from(error: ArrayError) -> Self {
+        let ArrayError { asked, why, remedy, kind } = error;
+        Self { error: ErrorBody { asked, why, remedy, code: kind } }
+    }
+}
+
+impl From<ErrorDocument> for ArrayError {
+    fn from(document: ErrorDocument) -> Self {
+        let ErrorBody { asked, why, remedy, code } = document.error;
+        Self { asked, why, remedy, kind: code }
+    }
+}
+
+/// What a verb did that leaves nothing to show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// A sentence, as "volume db deleted".
+    pub done: String,
+}
+
+/// Query of `GET /v1/pairs/NAME/wait`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitQuery {
+    /// State to wait for, as the contract spells it.
+    pub state: String,
+    /// How long at most.
+    pub timeout_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_has_the_documented_fields() {
+        let refusal = ArrayError::refused("delete volume db", "it is mapped", "unmap it");
+        let document = serde_json::to_value(ErrorDocument::from(refusal.clone())).unwrap();
+        let expected = serde_json::json!({
+            "error": {"asked": "delete volume db", "why": "it is mapped", "do": "unmap it", "code": "refused"}
+        });
+        assert_eq!(document, expected);
+        let back: ErrorDocument = serde_json::from_value(document).unwrap();
+        assert_eq!(ArrayError::from(back), refusal);
+    }
+}

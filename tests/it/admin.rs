@@ -1,0 +1,228 @@
+//! The control commands against a running daemon: verbs, refusals, exit codes, JSON.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::daemon::{CLEAVE, Daemon, control};
+
+const DEMO: &str = "iqn.2026-11.internal.cleave:demo";
+
+fn fresh(options: &[&str]) -> (TempDir, Daemon) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let daemon = Daemon::start(directory.path(), options);
+    (directory, daemon)
+}
+
+fn keys(document: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = document.as_object().expect("an object").keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn the_demonstration_array_is_whole_and_serves_again() {
+    let (directory, daemon) = fresh(&["--demo"]);
+    assert_ne!(daemon.portal().port(), 0);
+    let status = daemon.json(&["status"]);
+    assert_eq!(status["portals"], json!([daemon.portal().to_string()]));
+    let names = |list: &Value, field: &str| -> Vec<String> {
+        let items = list.as_array().expect("a list").iter();
+        items.map(|item| item[field].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(names(&status["volumes"], "name"), ["primary", "secondary"]);
+    assert_eq!(names(&status["targets"], "iqn"), [DEMO]);
+    assert_eq!(names(&status["luns"], "object"), ["primary", "secondary", "tape0"]);
+    assert_eq!(status["drives"][0]["cartridge"], "DEMO01L8");
+    let pair = daemon.json(&["pair", "show", "demo"]);
+    assert_eq!(pair["state"], "smpl");
+    let naa = daemon.json(&["volume", "show", "primary"])["naa"].clone();
+    assert_eq!(daemon.stop(), Some(0));
+
+    let daemon = Daemon::start(directory.path(), &["--demo"]);
+    assert_eq!(daemon.json(&["volume", "show", "primary"])["naa"], naa);
+    let screen = daemon.text(&["status"]);
+    for word in ["primary", "secondary", "tape0", "DEMO01L8", "SMPL", DEMO] {
+        assert!(screen.contains(word), "{word} is not on the screen:\n{screen}");
+    }
+}
+
+#[test]
+fn documents_have_the_contracted_fields() {
+    let (_directory, daemon) = fresh(&["--demo"]);
+    let volume = daemon.json(&["volume", "show", "primary"]);
+    let expected = [
+        "allocated_bytes",
+        "block_size",
+        "error",
+        "health",
+        "luns",
+        "naa",
+        "name",
+        "pair",
+        "path",
+        "serial",
+        "size",
+        "store",
+    ];
+    assert_eq!(keys(&volume), expected);
+    assert_eq!(
+        (&volume["size"], &volume["block_size"], &volume["store"]),
+        (&json!(1 << 30), &json!(512), &json!("file"))
+    );
+    let pair = daemon.json(&["pair", "show", "demo"]);
+    let expected = [
+        "copied_bytes",
+        "dirty_bytes",
+        "error",
+        "group",
+        "name",
+        "pace",
+        "primary",
+        "progress",
+        "secondary",
+        "split_at",
+        "state",
+        "total_bytes",
+    ];
+    assert_eq!(keys(&pair), expected);
+    let split = daemon.json(&["pair", "split", "demo", "--quick"]);
+    assert_eq!(keys(&split), ["elapsed_us", "hold_us", "pairs"]);
+    assert!(split["pairs"][0]["split_at"].as_str().expect("a time").ends_with('Z'));
+    let whole = daemon.json(&["pair", "wait", "demo", "--state", "psus", "--timeout", "20"]);
+    assert_eq!((&whole["state"], &whole["progress"]), (&json!("psus"), &json!(1.0)));
+    for list in ["volume", "target", "lun", "pair", "cartridge", "drive", "copy", "session"] {
+        assert!(daemon.json(&[list, "list"]).is_array(), "{list} list");
+    }
+}
+
+#[test]
+fn refusals_are_sentences_with_the_contracted_exit_codes() {
+    let (directory, daemon) = fresh(&[]);
+    daemon.text(&["volume", "create", "db", "10MiB"]);
+    daemon.text(&["volume", "create", "copy", "10MiB", "--store", "mem"]);
+    daemon.text(&["target", "create", "t"]);
+    daemon.text(&["lun", "map", "db", "--target", "t", "--lun", "0"]);
+    daemon.text(&["pair", "create", "db", "copy", "--name", "p", "--defer"]);
+
+    assert!(daemon.refusal(4, &["volume", "create", "db", "10MiB"]).contains("exists"));
+    assert!(daemon.refusal(4, &["volume", "delete", "db"]).contains("LUN 0"));
+    assert!(daemon.refusal(4, &["volume", "delete", "copy"]).contains("pair p"));
+    assert!(daemon.refusal(4, &["target", "delete", "t"]).contains("unmap"));
+    assert!(daemon.refusal(4, &["lun", "map", "copy", "--target", "t", "--lun", "0"]).contains("already"));
+    assert!(daemon.refusal(3, &["volume", "show", "nothing"]).contains("volume list"));
+    assert!(daemon.refusal(3, &["copy", "show", "9"]).contains("no copy 9"));
+    assert!(daemon.refusal(3, &["session", "drop", "9"]).contains("no session 9"));
+    assert!(daemon.refusal(3, &["cartridge", "show", "NONE01"]).contains("NONE01"));
+    assert!(
+        daemon.refusal(5, &["pair", "wait", "p", "--state", "psus", "--timeout", "0.1"]).contains("SMPL")
+    );
+    assert!(daemon.refusal(2, &["volume", "create", "odd", "1000"]).contains("512"));
+    assert_eq!(daemon.command(&["volume", "create", "x", "much"]).status.code(), Some(2));
+    assert_eq!(daemon.command(&["volume", "frobnicate"]).status.code(), Some(2));
+    assert_eq!(daemon.stop(), Some(0));
+    let unreachable = control(directory.path(), &["status"]);
+    assert_eq!(unreachable.status.code(), Some(6));
+    assert!(String::from_utf8_lossy(&unreachable.stderr).contains("cleave serve"));
+}
+
+#[test]
+fn objects_outlive_a_killed_daemon() {
+    let (directory, daemon) = fresh(&[]);
+    daemon.text(&["volume", "create", "db", "1TiB", "--block-size", "4096"]);
+    daemon.text(&["cartridge", "create", "TAPE01L8", "1GiB"]);
+    daemon.text(&["drive", "create", "tape0"]);
+    daemon.text(&["drive", "load", "tape0", "TAPE01L8"]);
+    let volume = daemon.json(&["volume", "show", "db"]);
+    daemon.kill();
+
+    let daemon = Daemon::start(directory.path(), &[]);
+    assert_eq!(daemon.json(&["volume", "show", "db"])["serial"], volume["serial"]);
+    assert_eq!(daemon.json(&["drive", "list"])[0]["cartridge"], "TAPE01L8");
+    daemon.text(&["volume", "resize", "db", "2TiB"]);
+    assert_eq!(daemon.json(&["volume", "show", "db"])["size"], json!(2u64 << 40));
+    daemon.text(&["drive", "unload", "tape0"]);
+    let image = directory.path().join("out.tap");
+    let image = image.to_str().expect("UTF-8");
+    assert_eq!(daemon.json(&["cartridge", "export", "TAPE01L8", image])["blocks"], 0);
+    daemon.text(&["cartridge", "create", "TAPE02L8", "1GiB"]);
+    daemon.text(&["cartridge", "import", image, "TAPE02L8"]);
+    daemon.text(&["cartridge", "delete", "TAPE01L8"]);
+    daemon.text(&["volume", "delete", "db"]);
+    assert!(!directory.path().join("volumes/db").exists());
+}
+
+#[test]
+fn one_daemon_owns_a_data_directory_and_its_socket_is_private() {
+    let (directory, daemon) = fresh(&[]);
+    let second = Daemon::try_start(directory.path(), &[]).err().expect("a second daemon is refused");
+    assert!(second.contains("another cleave daemon"), "{second}");
+    let mode =
+        std::fs::metadata(directory.path().join("admin.sock")).expect("the socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(daemon.text(&["volume", "list"]).trim(), "no volumes");
+}
+
+#[test]
+fn foreign_and_damaged_directories_are_refused_by_name_and_untouched() {
+    let foreign = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(foreign.path().join("thesis.tex"), "mine").expect("a file");
+    let refusal = Daemon::try_start(foreign.path(), &[]).err().expect("refused");
+    assert!(refusal.contains("thesis.tex"), "{refusal}");
+
+    let (directory, daemon) = fresh(&[]);
+    daemon.text(&["volume", "create", "db", "1MiB"]);
+    assert_eq!(daemon.stop(), Some(0));
+    let catalog = directory.path().join("catalog.json");
+    let mut bytes = std::fs::read(&catalog).expect("a catalog");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&catalog, &bytes).expect("written");
+    let refusal = Daemon::try_start(directory.path(), &[]).err().expect("refused");
+    assert!(refusal.contains("catalog.json") && refusal.contains("damaged"), "{refusal}");
+    assert_eq!(std::fs::read(&catalog).expect("a catalog"), bytes);
+}
+
+#[test]
+fn the_admin_api_over_tcp_answers_json_to_anything() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let config = directory.path().join("settings.toml");
+    std::fs::write(&config, "log = 'error'\nlog_format = 'json'\n").expect("written");
+    let data = directory.path().join("data");
+    let daemon = Daemon::start(&data, &["--config", config.to_str().expect("UTF-8")]);
+    daemon.signal("HUP");
+    let raw = |request: &str| http(&data, request);
+    let answer = raw("GET /v1/nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("\"code\":\"usage\""), "{answer}");
+    let answer =
+        raw("POST /v1/volumes HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}");
+    assert!(answer.contains("missing field `name`") && answer.contains("\"do\":"), "{answer}");
+    let answer = raw("GET /v1/volumes/..%2Fx HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert_eq!(daemon.json(&["volume", "list"]), json!([]));
+}
+
+fn http(data_dir: &Path, request: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream =
+        std::os::unix::net::UnixStream::connect(data_dir.join("admin.sock")).expect("the socket");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
+}
+
+#[test]
+fn completions_and_manual_pages_name_the_verbs() {
+    let script = Command::new(CLEAVE).args(["completions", "bash"]).output().expect("runs");
+    assert!(String::from_utf8_lossy(&script.stdout).contains("cartridge"));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let status = Command::new(CLEAVE).arg("man").arg(directory.path()).status().expect("runs");
+    assert!(status.success());
+    let page = std::fs::read_to_string(directory.path().join("cleave-pair-split.1")).expect("a page");
+    assert!(page.contains("split"));
+}

@@ -1,0 +1,157 @@
+//! A daemon of our own for a test: started on a data directory, killed or stopped, started again.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything that a daemon has to do may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program under test.
+pub const CLEAVE: &str = env!("CARGO_BIN_EXE_cleave");
+
+/// A running daemon. Dropping it kills it.
+pub struct Daemon {
+    child: Child,
+    data_dir: PathBuf,
+    portals: Vec<SocketAddr>,
+    lines: Receiver<String>,
+}
+
+impl Daemon {
+    /// A daemon on `data_dir` with one portal at a free port, ready to serve.
+    pub fn start(data_dir: &Path, options: &[&str]) -> Self {
+        Self::try_start(data_dir, options).unwrap_or_else(|error| panic!("the daemon ended: {error}"))
+    }
+
+    /// As [`Daemon::start`]; if the daemon ends before it is ready, what it wrote to stderr.
+    pub fn try_start(data_dir: &Path, options: &[&str]) -> Result<Self, String> {
+        let mut child = Command::new(CLEAVE)
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data_dir)
+            .args(options)
+            .env_remove("CLEAVE_ADMIN")
+            .env_remove("CLEAVE_DATA_DIR")
+            .env_remove("RUST_LOG")
+            .env("CLEAVE_LOG", "warn")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let lines = read_lines(child.stdout.take().expect("stdout is a pipe"));
+        let errors = read_lines(child.stderr.take().expect("stderr is a pipe"));
+        let mut portals = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match lines.recv_timeout(left) {
+                Ok(line) if line == "cleave: ready" => break,
+                Ok(line) => {
+                    let address = line.strip_prefix("cleave: portal ");
+                    portals.extend(address.map(|text| text.parse::<SocketAddr>().expect("an address")));
+                }
+                Err(_) => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(errors.iter().collect::<Vec<_>>().join("\n"));
+                }
+            }
+        }
+        Ok(Self { child, data_dir: data_dir.to_owned(), portals, lines })
+    }
+
+    /// Where initiators connect.
+    pub fn portal(&self) -> SocketAddr {
+        self.portals[0]
+    }
+
+    /// The URL of a LUN, as libiscsi writes it.
+    pub fn url(&self, iqn: &str, lun: u16) -> String {
+        format!("iscsi://{}/{iqn}/{lun}", self.portal())
+    }
+
+    /// A control command for this daemon.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        control(&self.data_dir, arguments)
+    }
+
+    /// A control command that has to succeed; what it printed.
+    pub fn text(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "cleave {}: {error}", arguments.join(" "));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// A control command with `--json` that has to succeed; its document.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.text(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// A control command that has to be refused with exit code `code`; the sentence.
+    pub fn refusal(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        let sentence = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "cleave {}: {sentence}", arguments.join(" "));
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+        sentence
+    }
+
+    /// Kills it without warning (SIGKILL) and waits until it is gone.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Sends a signal by number.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Asks it to stop (SIGTERM) and waits; its exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        self.signal("TERM");
+        let deadline = Instant::now() + PATIENCE;
+        // Its stdout closes when it ends.
+        while self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
+        assert!(Instant::now() < deadline, "it did not stop");
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A control command for whatever daemon serves `data_dir`.
+pub fn control(data_dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(CLEAVE)
+        .args(arguments)
+        .env_remove("CLEAVE_ADMIN")
+        .env("CLEAVE_DATA_DIR", data_dir)
+        .output()
+        .expect("the program starts")
+}
+
+fn read_lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                // Nobody reads any more, but the daemon must not block on a full pipe.
+                continue;
+            }
+        }
+    });
+    lines
+}

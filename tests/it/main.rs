@@ -1,0 +1,4 @@
+//! Tests of the running program: the daemon and its control commands, each on a data directory of its own.
+
+mod admin;
+mod daemon;
