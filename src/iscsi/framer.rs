@@ -118,7 +118,7 @@ impl Framer {
         self.receive = LARGE_RECEIVE;
     }
 
-    /// Room to receive into; never empty. Say with [`Framer::filled`] how much of it was used.
+    /// Room to receive into; not empty once [`Framer::next`] has said `None`. Say with [`Framer::filled`] how much of it was used.
     pub fn space(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);

@@ -6,7 +6,12 @@
 
 pub mod bhs;
 pub mod client;
+pub mod connection;
 pub mod framer;
 pub mod keys;
+pub mod login;
+pub mod output;
 pub mod pdu;
+pub mod sequence;
 pub mod text;
+pub mod transfer;

@@ -1,0 +1,322 @@
+//! The full feature phase: what each PDU leads to (RFC 7143 4.2, 7, 11), at ErrorRecoveryLevel 0.
+
+use std::time::Instant;
+
+use super::manage::Managing;
+use super::tasks::{Hold, Tasks};
+use super::text::Exchange;
+use super::{Closed, Effects, Event, PING_AFTER, PING_TIMEOUT, UNSOLICITED_LIMIT, WINDOW};
+use crate::iscsi::bhs::{Bhs, NO_TAG};
+use crate::iscsi::framer::Frame;
+use crate::iscsi::keys::Terms;
+use crate::iscsi::login::Agreement;
+use crate::iscsi::output::Output;
+use crate::iscsi::pdu::end::{
+    LogoutReason, LogoutRequest, LogoutResponse, LogoutResponseCode, Reject, RejectReason,
+};
+use crate::iscsi::pdu::nop::{NopIn, NopOut};
+use crate::iscsi::pdu::{Malformed, Numbers, Request};
+use crate::iscsi::sequence::{Turn, Window};
+use crate::sam::Lun;
+
+/// Most bytes of requests other than commands that are held because they came early.
+const EARLY_LIMIT: usize = 256 * 1024;
+
+/// The tag of the one ping that can be open.
+const PING_TAG: u32 = 0;
+
+/// A request that came before its turn.
+#[derive(Debug)]
+pub(super) enum Early {
+    /// A command; it is in the task table already.
+    Command(u32),
+    /// Any other, as it came.
+    Other { bhs: Bhs, data: Vec<u8> },
+}
+
+/// A session in its full feature phase; at ErrorRecoveryLevel 0 its one connection too.
+#[derive(Debug)]
+pub(super) struct FullFeature {
+    pub(super) terms: Terms,
+    pub(super) discovery: bool,
+    cid: u16,
+    stat_sn: u32,
+    pub(super) window: Window<Early>,
+    early_bytes: usize,
+    pub(super) tasks: Tasks,
+    pub(super) managing: Managing,
+    pub(super) exchange: Option<Exchange>,
+    /// The tag of the logout that is being carried out.
+    logout: Option<u32>,
+    heard: Instant,
+    pinged: Option<Instant>,
+    /// Whether the initiator was last told that the window is closed.
+    told_closed: bool,
+}
+
+impl FullFeature {
+    pub(super) fn new(agreement: &Agreement, now: Instant) -> Self {
+        let mut full = Self {
+            terms: agreement.terms,
+            discovery: agreement.discovery,
+            cid: agreement.cid,
+            stat_sn: agreement.stat_sn,
+            window: Window::new(agreement.cmd_sn),
+            early_bytes: 0,
+            tasks: Tasks::default(),
+            managing: Managing::default(),
+            exchange: None,
+            logout: None,
+            heard: now,
+            pinged: None,
+            told_closed: false,
+        };
+        // The login response promised one command; the first response of this phase tells the rest.
+        full.open_window();
+        full
+    }
+
+    pub(super) fn leaving(&self) -> bool {
+        self.logout.is_some()
+    }
+
+    pub(super) fn commands(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Handles one PDU.
+    pub(super) fn receive(
+        &mut self,
+        frame: &Frame<'_>,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> Result<(), Closed> {
+        self.heard = now;
+        self.pinged = None;
+        let request = match Request::parse(&frame.bhs, frame.ahs) {
+            Ok(request) => request,
+            Err(malformed) => {
+                let reason = match malformed {
+                    Malformed::Opcode(_) => RejectReason::COMMAND_NOT_SUPPORTED,
+                    Malformed::Field(_) => RejectReason::INVALID_PDU_FIELD,
+                };
+                // It counts as received, or every later command would wait for it.
+                if !frame.bhs.immediate() && numbered(&frame.bhs) {
+                    self.window.void(frame.bhs.u32(24));
+                }
+                self.reject(reason, &frame.bhs, &mut effects.output);
+                self.take_turns(effects)?;
+                return Ok(());
+            }
+        };
+        if !frame.data_intact {
+            self.reject(RejectReason::DATA_DIGEST_ERROR, &frame.bhs, &mut effects.output);
+            return match request {
+                Request::DataOut(pdu) => self.data_out(&pdu, frame, effects),
+                // A hole in the CmdSN order is never going to be filled at this level.
+                _ => Err(Closed::Protocol("a data digest that is wrong")),
+            };
+        }
+        let turn = match sequence_number(&request) {
+            Some(number) => self.window.receive(number),
+            None => Turn::Now,
+        };
+        match turn {
+            Turn::Ignore => return Ok(()),
+            Turn::Early => self.hold(request, frame, effects)?,
+            Turn::Now => self.dispatch(request, frame, effects)?,
+        }
+        self.take_turns(effects)
+    }
+
+    /// Does what a request asks for whose turn it is.
+    fn dispatch(&mut self, request: Request, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), Closed> {
+        match request {
+            Request::Command(_) | Request::Task(_) | Request::DataOut(_) if self.discovery => {
+                self.reject(RejectReason::PROTOCOL_ERROR, &frame.bhs, &mut effects.output);
+            }
+            Request::Command(command) => self.command(&command, frame, Hold::Turn, effects),
+            Request::DataOut(pdu) => return self.data_out(&pdu, frame, effects),
+            Request::Task(request) => self.manage(&request, &frame.bhs, effects),
+            Request::NopOut(nop) => self.nop(&nop, frame.data, &mut effects.output),
+            Request::Text(request) => self.text(&request, frame, effects),
+            Request::Logout(request) => self.log_out(&request, effects),
+            // SNACK is for ErrorRecoveryLevel 1 and above.
+            Request::Snack(_) => self.reject(RejectReason::PROTOCOL_ERROR, &frame.bhs, &mut effects.output),
+            Request::Login(_) => return Err(Closed::Protocol("a login in the full feature phase")),
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, request: Request, frame: &Frame<'_>, effects: &mut Effects) -> Result<(), Closed> {
+        match request {
+            Request::Command(command) if !self.discovery => {
+                self.window.hold(command.cmd_sn, Early::Command(command.tag));
+                self.command(&command, frame, Hold::Early, effects);
+            }
+            _ if self.early_bytes + frame.data.len() > EARLY_LIMIT => {
+                return Err(Closed::Protocol("too much text ahead of its turn"));
+            }
+            _ => {
+                self.early_bytes += frame.data.len();
+                let early = Early::Other { bhs: frame.bhs, data: frame.data.to_vec() };
+                self.window.hold(frame.bhs.u32(24), early);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with what was held and whose turn has come.
+    fn take_turns(&mut self, effects: &mut Effects) -> Result<(), Closed> {
+        while let Some(early) = self.window.next() {
+            match early {
+                Early::Command(tag) => self.turn_of(tag, effects),
+                Early::Other { bhs, data } => {
+                    self.early_bytes -= data.len();
+                    if let Ok(request) = Request::parse(&bhs, &[]) {
+                        self.dispatch(
+                            request,
+                            &Frame { bhs, ahs: &[], data: &data, data_intact: true },
+                            effects,
+                        )?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a step clean: everything received is handled, and an initiator that was told to wait hears if it may go on.
+    pub(super) fn settle(&mut self, effects: &mut Effects) {
+        self.open_window();
+        if self.told_closed && !self.window.closed() {
+            self.nop_in(NO_TAG, NO_TAG, &[], &mut effects.output);
+        }
+    }
+
+    /// Promises as many commands as there is room for, counting the unsolicited data that each may bring.
+    fn open_window(&mut self) {
+        let commands = WINDOW.saturating_sub(self.tasks.numbered());
+        let each =
+            if self.terms.immediate_data || !self.terms.initial_r2t { self.terms.first_burst } else { 0 };
+        let room = UNSOLICITED_LIMIT.saturating_sub(self.tasks.unsolicited());
+        let loads = room.checked_div(u64::from(each)).unwrap_or(u64::from(WINDOW));
+        self.window.open(commands.min(u32::try_from(loads).unwrap_or(WINDOW)));
+    }
+
+    /// The numbers of a PDU that consumes a StatSN.
+    pub(super) fn status_numbers(&mut self) -> Numbers {
+        let numbers = self.numbers();
+        self.stat_sn = self.stat_sn.wrapping_add(1);
+        numbers
+    }
+
+    /// The numbers of a PDU that consumes none.
+    pub(super) fn numbers(&mut self) -> Numbers {
+        self.open_window();
+        self.told_closed = self.window.closed();
+        Numbers { stat_sn: self.stat_sn, exp_cmd_sn: self.window.expected(), max_cmd_sn: self.window.max() }
+    }
+
+    pub(super) fn reject(&mut self, reason: RejectReason, bad: &Bhs, output: &mut Output) {
+        let reject = Reject { reason, numbers: self.status_numbers(), data_sn: 0 };
+        let mut bhs = Bhs([0; Bhs::LENGTH]);
+        reject.emit(Bhs::LENGTH as u32, &mut bhs);
+        output.push(&bhs, &[&bad.0]);
+    }
+
+    fn nop(&mut self, nop: &NopOut, data: &[u8], output: &mut Output) {
+        if nop.tag != NO_TAG {
+            let echoed = &data[..data.len().min(self.terms.max_send as usize)];
+            self.nop_in(nop.tag, NO_TAG, echoed, output);
+        }
+    }
+
+    fn nop_in(&mut self, tag: u32, transfer_tag: u32, data: &[u8], output: &mut Output) {
+        let numbers = if tag == NO_TAG { self.numbers() } else { self.status_numbers() };
+        let mut bhs = Bhs([0; Bhs::LENGTH]);
+        NopIn { lun: Lun::from_bytes([0; 8]), tag, transfer_tag, numbers }.emit(data.len() as u32, &mut bhs);
+        output.push(&bhs, &[data]);
+    }
+
+    fn log_out(&mut self, request: &LogoutRequest, effects: &mut Effects) {
+        let response = match request.reason {
+            LogoutReason::CloseSession => None,
+            LogoutReason::CloseConnection if request.cid == self.cid => None,
+            LogoutReason::CloseConnection => Some(LogoutResponseCode::CID_NOT_FOUND),
+            LogoutReason::RemoveForRecovery => Some(LogoutResponseCode::RECOVERY_NOT_SUPPORTED),
+        };
+        match response {
+            Some(response) => self.logout_response(request.tag, response, &mut effects.output),
+            None => {
+                self.logout = Some(request.tag);
+                effects.events.push_back(Event::Logout);
+            }
+        }
+    }
+
+    pub(super) fn logged_out(&mut self, output: &mut Output) {
+        if let Some(tag) = self.logout {
+            self.logout_response(tag, LogoutResponseCode::CLOSED, output);
+        }
+    }
+
+    fn logout_response(&mut self, tag: u32, response: LogoutResponseCode, output: &mut Output) {
+        let pdu = LogoutResponse {
+            response,
+            tag,
+            numbers: self.status_numbers(),
+            time_to_wait: self.terms.time_to_wait,
+            time_to_retain: self.terms.time_to_retain,
+        };
+        let mut bhs = Bhs([0; Bhs::LENGTH]);
+        pdu.emit(&mut bhs);
+        output.push(&bhs, &[]);
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        match self.pinged {
+            Some(pinged) => pinged + PING_TIMEOUT,
+            None => self.heard + PING_AFTER,
+        }
+    }
+
+    /// Pings an initiator that has been silent; true when it has not answered in time.
+    pub(super) fn expire(&mut self, now: Instant, output: &mut Output) -> bool {
+        if now < self.deadline() || self.leaving() {
+            return false;
+        }
+        if self.pinged.is_some() {
+            return true;
+        }
+        self.pinged = Some(now);
+        self.nop_in(NO_TAG, PING_TAG, &[], output);
+        false
+    }
+}
+
+/// Whether a PDU with this opcode carries a CmdSN.
+fn numbered(bhs: &Bhs) -> bool {
+    use crate::iscsi::bhs::Opcode;
+    matches!(
+        bhs.opcode(),
+        Opcode::NOP_OUT
+            | Opcode::SCSI_COMMAND
+            | Opcode::TASK_MANAGEMENT_REQUEST
+            | Opcode::TEXT_REQUEST
+            | Opcode::LOGOUT_REQUEST
+    )
+}
+
+/// The CmdSN of a request that has a turn.
+fn sequence_number(request: &Request) -> Option<u32> {
+    match request {
+        Request::Command(pdu) => (!pdu.immediate).then_some(pdu.cmd_sn),
+        Request::Task(pdu) => (!pdu.immediate).then_some(pdu.cmd_sn),
+        // A NOP-Out that wants no answer is immediate by definition (11.18.1).
+        Request::NopOut(pdu) => (!pdu.immediate && pdu.tag != NO_TAG).then_some(pdu.cmd_sn),
+        Request::Text(pdu) => (!pdu.immediate).then_some(pdu.cmd_sn),
+        Request::Logout(pdu) => (!pdu.immediate).then_some(pdu.cmd_sn),
+        Request::DataOut(_) | Request::Snack(_) | Request::Login(_) => None,
+    }
+}

@@ -1,0 +1,266 @@
+//! Conversations with a connection in memory: an initiator that says exactly what a test wants, and a clock that is a
+//! variable.
+
+mod bounds;
+mod data;
+mod login;
+mod manage;
+mod numbers;
+
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::iscsi::bhs::{Bhs, NO_TAG};
+use crate::iscsi::framer::{Digests, Framer, digest};
+use crate::iscsi::keys::Terms;
+use crate::iscsi::pdu::Response;
+use crate::iscsi::pdu::command::ScsiCommand;
+use crate::iscsi::pdu::data::DataOut;
+use crate::iscsi::pdu::login::Stage;
+use crate::iscsi::pdu::task::{TaskFunction, TaskRequest};
+use crate::iscsi::text::put_pair;
+use crate::wire::pad4;
+
+pub(super) const OFFER: Offer = Offer {
+    terms: Terms {
+        digests: Digests { header: true, data: true },
+        initial_r2t: false,
+        max_receive: 65_536,
+        max_burst: 131_072,
+        first_burst: 65_536,
+        max_outstanding_r2t: 4,
+        time_to_retain: 0,
+        ..Terms::DEFAULT
+    },
+    portal_group: 1,
+};
+
+const ISID: [u8; 6] = [0x80, 1, 2, 3, 4, 5];
+const NAMES: &[(&str, &str)] =
+    &[("InitiatorName", "iqn.2026-11.test:Host"), ("TargetName", "iqn.2026-11.test:t")];
+
+/// A PDU that the target sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Got {
+    pub(super) pdu: Response,
+    pub(super) data: Vec<u8>,
+}
+
+/// The initiator's end.
+pub(super) struct Peer {
+    pub(super) connection: Connection,
+    pub(super) now: Instant,
+    framer: Framer,
+    digests: Digests,
+    pub(super) cmd_sn: u32,
+}
+
+impl Peer {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        let connection = Connection::new(OFFER, now);
+        Self { connection, now, framer: Framer::new(), digests: Digests::default(), cmd_sn: 100 }
+    }
+
+    /// In the full feature phase of a normal session that negotiated `keys` in one request.
+    pub(super) fn logged_in(keys: &[(&str, &str)]) -> Self {
+        let mut peer = Self::new();
+        let keys = [NAMES, keys].concat();
+        peer.login(Stage::Operational, Some(Stage::FullFeature), false, &keys);
+        assert!(matches!(peer.poll(), Some(Event::Login(_))));
+        peer.connection.accept(7, peer.now);
+        let response = peer.take();
+        assert!(matches!(&response[..], [Got { pdu: Response::Login(_), .. }]), "{response:?}");
+        let used = |key: &str| keys.contains(&(key, "CRC32C"));
+        peer.digests = Digests { header: used("HeaderDigest"), data: used("DataDigest") };
+        peer.framer.negotiated(1 << 20, peer.digests);
+        peer
+    }
+
+    pub(super) fn send_bytes(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let space = self.connection.space();
+            let count = space.len().min(bytes.len());
+            space[..count].copy_from_slice(&bytes[..count]);
+            self.connection.filled(count);
+            bytes = &bytes[count..];
+        }
+    }
+
+    pub(super) fn wire(&self, bhs: &Bhs, ahs: &[u8], data: &[u8]) -> Vec<u8> {
+        let mut bytes = [&bhs.0[..], ahs].concat();
+        if self.digests.header {
+            bytes.extend(digest(&[&bytes]));
+        }
+        let start = bytes.len();
+        bytes.extend(data);
+        bytes.resize(start + pad4(data.len()), 0);
+        if self.digests.data && !data.is_empty() {
+            bytes.extend(digest(&[&bytes[start..]]));
+        }
+        bytes
+    }
+
+    pub(super) fn send(&mut self, bhs: &Bhs, data: &[u8]) {
+        let bytes = self.wire(bhs, &[], data);
+        self.send_bytes(&bytes);
+    }
+
+    pub(super) fn poll(&mut self) -> Option<Event> {
+        self.connection.poll(self.now)
+    }
+
+    /// Polls for a command.
+    pub(super) fn command(&mut self) -> Command {
+        match self.poll() {
+            Some(Event::Command(command)) => command,
+            other => panic!("a command expected, not {other:?}, {:?}", self.take()),
+        }
+    }
+
+    /// Nothing happens; returns what was sent meanwhile.
+    pub(super) fn quiet(&mut self) -> Vec<Got> {
+        assert_eq!(self.poll(), None);
+        self.take()
+    }
+
+    /// Everything that waits to be sent.
+    pub(super) fn take(&mut self) -> Vec<Got> {
+        let mut got = Vec::new();
+        while self.connection.queued() > 0 {
+            let mut slices = [IoSlice::new(&[]); 8];
+            let used = self.connection.slices(&mut slices);
+            let bytes: Vec<u8> = slices[..used].iter().flat_map(|slice| slice.iter().copied()).collect();
+            self.connection.sent(bytes.len());
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let space = self.framer.space();
+                let count = space.len().min(rest.len());
+                space[..count].copy_from_slice(&rest[..count]);
+                self.framer.filled(count);
+                rest = &rest[count..];
+            }
+            while let Some(frame) = self.framer.next().unwrap() {
+                assert!(frame.data_intact);
+                got.push(Got { pdu: Response::parse(&frame.bhs).unwrap(), data: frame.data.to_vec() });
+            }
+        }
+        got
+    }
+
+    pub(super) fn one(&mut self) -> Got {
+        let mut got = self.take();
+        assert_eq!(got.len(), 1, "{got:?}");
+        got.remove(0)
+    }
+
+    pub(super) fn login(
+        &mut self,
+        stage: Stage,
+        transit: Option<Stage>,
+        continues: bool,
+        keys: &[(&str, &str)],
+    ) {
+        let mut text = Vec::new();
+        keys.iter().for_each(|(key, value)| put_pair(&mut text, key, value));
+        self.login_text(stage, transit, continues, &text);
+    }
+
+    pub(super) fn login_text(&mut self, stage: Stage, transit: Option<Stage>, continues: bool, text: &[u8]) {
+        let request = LoginRequest {
+            transit,
+            continues,
+            stage,
+            version_max: 0,
+            version_min: 0,
+            isid: ISID,
+            tsih: 0,
+            tag: 1,
+            cid: 0,
+            cmd_sn: self.cmd_sn,
+            exp_stat_sn: 0,
+        };
+        let mut bhs = Bhs([0; 48]);
+        request.emit(text.len() as u32, &mut bhs);
+        self.send(&bhs, text);
+    }
+
+    /// Sends a command with the next CmdSN; `data` is immediate.
+    pub(super) fn scsi(&mut self, command: &ScsiCommand, data: &[u8]) {
+        let command = ScsiCommand { cmd_sn: self.cmd_sn, ..command.clone() };
+        self.cmd_sn = self.cmd_sn.wrapping_add(u32::from(!command.immediate));
+        self.scsi_as_is(&command, data);
+    }
+
+    pub(super) fn scsi_as_is(&mut self, command: &ScsiCommand, data: &[u8]) {
+        let (mut bhs, mut ahs) = (Bhs([0; 48]), Vec::new());
+        command.emit(data.len() as u32, &mut bhs, &mut ahs);
+        let bytes = self.wire(&bhs, &ahs, data);
+        self.send_bytes(&bytes);
+    }
+
+    pub(super) fn data_out(&mut self, pdu: &DataOut, data: &[u8]) {
+        let mut bhs = Bhs([0; 48]);
+        pdu.emit(data.len() as u32, &mut bhs);
+        self.send(&bhs, data);
+    }
+
+    /// Sends an immediate task management function.
+    pub(super) fn task(&mut self, function: TaskFunction, tag: u32, referenced_tag: u32, ref_cmd_sn: u32) {
+        let request = TaskRequest {
+            immediate: true,
+            function,
+            lun: Lun::from_number(0).unwrap(),
+            tag,
+            referenced_tag,
+            cmd_sn: self.cmd_sn,
+            exp_stat_sn: 0,
+            ref_cmd_sn,
+            exp_data_sn: 0,
+        };
+        let mut bhs = Bhs([0; 48]);
+        request.emit(&mut bhs);
+        self.send(&bhs, &[]);
+    }
+}
+
+pub(super) fn command(tag: u32, expected_length: u32) -> ScsiCommand {
+    ScsiCommand {
+        immediate: false,
+        is_final: true,
+        read: false,
+        write: false,
+        attribute: Attribute::Simple,
+        lun: Lun::from_number(0).unwrap(),
+        tag,
+        expected_length,
+        cmd_sn: 0,
+        exp_stat_sn: 0,
+        cdb: Cdb::new(&[0x5A; 16]).unwrap(),
+        bidirectional_read: None,
+    }
+}
+
+pub(super) fn read(tag: u32, expected_length: u32) -> ScsiCommand {
+    ScsiCommand { read: true, ..command(tag, expected_length) }
+}
+
+pub(super) fn write(tag: u32, expected_length: u32) -> ScsiCommand {
+    ScsiCommand { write: true, ..command(tag, expected_length) }
+}
+
+pub(super) fn data(tag: u32, transfer_tag: u32, data_sn: u32, buffer_offset: u32, is_final: bool) -> DataOut {
+    let lun = Lun::from_number(0).unwrap();
+    DataOut { is_final, lun, tag, transfer_tag, exp_stat_sn: 0, data_sn, buffer_offset }
+}
+
+pub(super) fn good() -> Answer {
+    Answer {
+        status: Status::Good,
+        sense: Vec::new(),
+        data_in: Vec::new(),
+        wanted_out: 0,
+        data_out: Vec::new(),
+    }
+}

@@ -1,0 +1,34 @@
+//! LoginOperationalNegotiation (RFC 7143 6.3.3).
+
+use super::Session;
+use crate::iscsi::keys::Key;
+use crate::iscsi::pdu::login::LoginStatus;
+use crate::iscsi::text::put_pair;
+
+/// The stage. Only security hands it out.
+#[derive(Debug, Default)]
+pub(super) struct Operational {
+    declared: bool,
+}
+
+impl Operational {
+    /// Reads one key and appends its answer.
+    pub(super) fn receive(
+        &mut self,
+        session: &mut Session,
+        key: Key,
+        value: &str,
+        answers: &mut Vec<u8>,
+    ) -> Result<(), LoginStatus> {
+        session.receive(key, value, answers)
+    }
+
+    /// Declares, once, what this side takes; until then, and without this stage, 8192 bytes hold.
+    pub(super) fn declare(&mut self, session: &mut Session, answers: &mut Vec<u8>) {
+        if !self.declared {
+            self.declared = true;
+            session.terms.max_receive = session.offer.terms.max_receive;
+            put_pair(answers, Key::MaxRecvDataSegmentLength.name(), &session.terms.max_receive.to_string());
+        }
+    }
+}

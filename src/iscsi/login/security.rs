@@ -1,0 +1,53 @@
+//! SecurityNegotiation (RFC 7143 6.3.2, 12). AuthMethod None is the only method; another one is another state here,
+//! between the choice and [`Security::finish`].
+
+use super::Session;
+use super::operational::Operational;
+use crate::iscsi::keys::Key;
+use crate::iscsi::pdu::login::LoginStatus;
+use crate::iscsi::text::put_pair;
+
+/// How the initiator proves who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    None,
+}
+
+/// The stage.
+#[derive(Debug, Default)]
+pub(super) struct Security {
+    method: Option<Method>,
+}
+
+impl Security {
+    /// Reads one key and appends its answer.
+    pub(super) fn receive(
+        &mut self,
+        session: &mut Session,
+        key: Key,
+        value: &str,
+        answers: &mut Vec<u8>,
+    ) -> Result<(), LoginStatus> {
+        if key != Key::AuthMethod {
+            return session.receive(key, value, answers);
+        }
+        if !value.split(',').any(|word| word == "None") {
+            return Err(LoginStatus::AUTHENTICATION_FAILURE);
+        }
+        self.method = Some(Method::None);
+        put_pair(answers, Key::AuthMethod.name(), "None");
+        Ok(())
+    }
+
+    /// Leaves the stage, if the initiator has done what the method asks for. Not naming a method means None.
+    pub(super) fn finish(self) -> Result<Operational, LoginStatus> {
+        match self.method {
+            None | Some(Method::None) => Ok(Operational::default()),
+        }
+    }
+
+    /// Leaves the stage out.
+    pub(super) fn skip(self) -> Result<Operational, LoginStatus> {
+        self.finish()
+    }
+}

@@ -1,0 +1,224 @@
+//! Sequence numbers: serial arithmetic modulo 2^32 (RFC 1982) and the command window (RFC 7143 4.2.2.1).
+//!
+//! Invariants of [`Window`]: ExpCmdSN only advances, over numbers that have been received without a gap; MaxCmdSN never
+//! decreases; a number is taken at most once; what is taken early is held until its turn.
+
+use std::collections::VecDeque;
+
+/// How far `later` lies behind `earlier`, if it does not lie before it.
+#[must_use]
+pub fn distance(earlier: u32, later: u32) -> Option<u32> {
+    let distance = later.wrapping_sub(earlier);
+    (distance < 1 << 31).then_some(distance)
+}
+
+/// Whether `a` comes before `b`.
+#[must_use]
+pub fn before(a: u32, b: u32) -> bool {
+    a != b && distance(a, b).is_some()
+}
+
+/// A place in the window: not received, received and to be skipped, or received early.
+#[derive(Debug)]
+enum Place<T> {
+    Missing,
+    Void,
+    Held(T),
+}
+
+/// The command window of a session, with what came early.
+#[derive(Debug)]
+pub struct Window<T> {
+    expected: u32,
+    max: u32,
+    places: VecDeque<Place<T>>,
+}
+
+/// What to do with a numbered command.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It is its turn; ExpCmdSN has advanced over it.
+    Now,
+    /// Earlier ones are missing: give it to [`Window::hold`] or forget it.
+    Early,
+    /// Outside the window or received before: to be ignored silently.
+    Ignore,
+}
+
+impl<T> Window<T> {
+    /// A closed window in front of `first`.
+    #[must_use]
+    pub fn new(first: u32) -> Self {
+        Self { expected: first, max: first.wrapping_sub(1), places: VecDeque::new() }
+    }
+
+    /// ExpCmdSN.
+    #[must_use]
+    pub fn expected(&self) -> u32 {
+        self.expected
+    }
+
+    /// MaxCmdSN.
+    #[must_use]
+    pub fn max(&self) -> u32 {
+        self.max
+    }
+
+    /// Whether no command is being taken.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.max.wrapping_add(1) == self.expected
+    }
+
+    /// Opens the window so that `room` commands may come, unless more were promised already.
+    pub fn open(&mut self, room: u32) {
+        let max = self.expected.wrapping_add(room).wrapping_sub(1);
+        if before(self.max, max) {
+            self.max = max;
+        }
+    }
+
+    /// Judges a number that came.
+    pub fn receive(&mut self, number: u32) -> Turn {
+        match self.place(number) {
+            Some(0) if self.places.is_empty() => {
+                self.expected = self.expected.wrapping_add(1);
+                Turn::Now
+            }
+            Some(0) => match self.places.front() {
+                Some(Place::Missing) => {
+                    self.advance();
+                    Turn::Now
+                }
+                _ => Turn::Ignore,
+            },
+            Some(at) => match self.places.get(at) {
+                None | Some(Place::Missing) => Turn::Early,
+                Some(_) => Turn::Ignore,
+            },
+            None => Turn::Ignore,
+        }
+    }
+
+    /// Keeps `item` until the turn of `number`, which [`Window::receive`] called early.
+    pub fn hold(&mut self, number: u32, item: T) {
+        self.fill(number, Place::Held(item));
+    }
+
+    /// Counts `number` as received and to be skipped; false if it is outside the window. A held item is dropped.
+    pub fn void(&mut self, number: u32) -> bool {
+        let inside = self.place(number).is_some();
+        if inside {
+            self.fill(number, Place::Void);
+        }
+        inside
+    }
+
+    /// The next held item whose turn has come.
+    pub fn next(&mut self) -> Option<T> {
+        loop {
+            match self.places.front()? {
+                Place::Missing => return None,
+                Place::Void => drop(self.advance()),
+                Place::Held(_) => {
+                    if let Some(Place::Held(item)) = self.advance() {
+                        return Some(item);
+                    }
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self) -> Option<Place<T>> {
+        self.expected = self.expected.wrapping_add(1);
+        self.places.pop_front()
+    }
+
+    /// The index of `number` if it is inside the window.
+    fn place(&self, number: u32) -> Option<usize> {
+        distance(self.expected, number).filter(|_| distance(number, self.max).is_some()).map(|at| at as usize)
+    }
+
+    fn fill(&mut self, number: u32, place: Place<T>) {
+        if let Some(at) = self.place(number) {
+            while self.places.len() <= at {
+                self.places.push_back(Place::Missing);
+            }
+            self.places[at] = place;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn serial_order_wraps() {
+        assert!(before(u32::MAX, 0) && !before(0, u32::MAX) && !before(5, 5));
+        assert_eq!(distance(u32::MAX, 4), Some(5));
+        assert_eq!(distance(4, u32::MAX), None);
+    }
+
+    #[test]
+    fn numbers_outside_the_window_and_repeated_ones_are_ignored() {
+        let mut window = Window::<()>::new(u32::MAX);
+        assert!(window.closed());
+        window.open(4);
+        assert_eq!(
+            (window.max(), window.receive(3), window.receive(u32::MAX - 1)),
+            (2, Turn::Ignore, Turn::Ignore)
+        );
+        assert_eq!(
+            (window.receive(u32::MAX), window.receive(u32::MAX), window.expected()),
+            (Turn::Now, Turn::Ignore, 0)
+        );
+    }
+
+    #[test]
+    fn the_window_never_shrinks() {
+        let mut window = Window::<()>::new(1);
+        window.open(8);
+        window.open(2);
+        assert_eq!(window.max(), 8);
+    }
+
+    #[test]
+    fn early_commands_wait_and_void_ones_are_skipped() {
+        let mut window = Window::new(1);
+        window.open(8);
+        assert_eq!(window.receive(3), Turn::Early);
+        window.hold(3, "three");
+        assert_eq!(window.receive(3), Turn::Ignore);
+        assert!(window.void(2));
+        assert!(!window.void(9));
+        assert_eq!(window.next(), None);
+        assert_eq!(window.receive(1), Turn::Now);
+        assert_eq!((window.next(), window.next(), window.expected()), (Some("three"), None, 4));
+    }
+
+    proptest! {
+        #[test]
+        fn each_number_comes_out_once_and_in_order(
+            first: u32, order in Just((0u32..16).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let mut window = Window::new(first);
+            window.open(16);
+            let mut out = Vec::new();
+            for at in order {
+                let number = first.wrapping_add(at);
+                match window.receive(number) {
+                    Turn::Now => out.push(at),
+                    Turn::Early => window.hold(number, at),
+                    Turn::Ignore => prop_assert!(false, "{at} ignored"),
+                }
+                while let Some(at) = window.next() {
+                    out.push(at);
+                }
+            }
+            prop_assert_eq!(out, (0..16).collect::<Vec<_>>());
+        }
+    }
+}
