@@ -24,5 +24,8 @@ pub mod copy;
 
 pub mod array;
 
+#[cfg(feature = "net")]
+pub mod initiator;
+
 #[cfg(feature = "admin")]
 pub mod admin;

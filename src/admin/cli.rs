@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::address::AdminAddress;
+use super::client::ClientVerb;
 use crate::array::catalog::{Pace, StoreKind};
 use crate::array::names::{Barcode, Iqn, Name};
 use crate::sam::Lun;
@@ -60,6 +61,9 @@ pub enum Command {
     Session(SessionVerb),
     /// The whole array on one screen.
     Status,
+    /// What is asked of logical units in band.
+    #[command(flatten)]
+    Client(ClientVerb),
     /// Print the completions for a shell.
     Completions {
         /// The shell.

@@ -6,6 +6,7 @@
 pub mod address;
 mod api;
 pub mod cli;
+pub mod client;
 pub mod config;
 mod http;
 mod output;

@@ -12,6 +12,7 @@ use super::cli::{
     CartridgeVerb, Cli, Command, CopyVerb, DriveVerb, LunVerb, PairVerb, SessionVerb, Shell, TargetVerb,
     VolumeVerb,
 };
+use super::client::{self, ClientVerb};
 use super::http::Daemon;
 use super::types::Done;
 use super::{output, serve};
@@ -27,11 +28,25 @@ const WAIT_SLICE: Duration = Duration::from_secs(10);
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = Cli::parse();
+    if let Command::Client(verb) = cli.command {
+        return in_band(verb, cli.json);
+    }
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "cleave: {error}");
             ExitCode::from(error.kind as u8)
+        }
+    }
+}
+
+fn in_band(verb: ClientVerb, json: bool) -> ExitCode {
+    match client::run(verb, json) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "cleave: {error}");
+            ExitCode::from(error.exit_code())
         }
     }
 }

@@ -1,0 +1,105 @@
+//! The client verbs: they speak to logical units in band, over iSCSI or SG_IO, and need no daemon of their own.
+
+mod show;
+mod tape;
+mod xcopy;
+
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::initiator::url::Place;
+use crate::initiator::{Initiator, InitiatorError};
+use crate::iscsi::framer::Digests;
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum ClientVerb {
+    /// Have the array copy by itself: EXTENDED COPY from a disk to a tape or to another disk.
+    Xcopy(xcopy::Xcopy),
+    /// Show who a logical unit is (INQUIRY).
+    Inq {
+        /// iscsi://HOST[:PORT]/IQN/LUN, or a device node.
+        lun: Place,
+        /// How to reach it.
+        #[command(flatten)]
+        way: Way,
+    },
+    /// Show a vital product data page of a logical unit.
+    Vpd {
+        /// iscsi://HOST[:PORT]/IQN/LUN, or a device node.
+        lun: Place,
+        /// The page, in hexadecimal as in 83; the list of pages when absent.
+        #[arg(value_parser = show::parse_page)]
+        page: Option<u8>,
+        /// How to reach it.
+        #[command(flatten)]
+        way: Way,
+    },
+    /// List the targets at a portal and their logical units.
+    Luns {
+        /// iscsi://HOST[:PORT][/IQN].
+        url: Place,
+        /// How to reach it.
+        #[command(flatten)]
+        way: Way,
+    },
+    /// Move, read and write a tape.
+    #[command(subcommand)]
+    Tape(tape::TapeVerb),
+}
+
+/// How to reach a unit.
+#[derive(Clone, Debug, Args)]
+pub struct Way {
+    /// The node name to log in with.
+    #[arg(
+        long,
+        env = "CLEAVE_INITIATOR",
+        value_name = "IQN",
+        default_value = "iqn.2026-11.internal.cleave:client"
+    )]
+    pub initiator: String,
+    /// Ask for CRC32C digests of headers and data.
+    #[arg(long)]
+    pub digests: bool,
+}
+
+impl Way {
+    fn initiator(&self) -> Initiator {
+        Initiator::new(self.initiator.clone(), Digests { header: self.digests, data: self.digests })
+    }
+}
+
+/// Does what the verb says. With `json`, prints one JSON document.
+///
+/// # Errors
+/// What was asked, why not and what to do; [`InitiatorError::exit_code`] is the exit code.
+pub fn run(verb: ClientVerb, json: bool) -> Result<(), InitiatorError> {
+    match verb {
+        ClientVerb::Xcopy(options) => xcopy::run(&options, json),
+        ClientVerb::Inq { lun, way } => show::inq(&lun, &way, json),
+        ClientVerb::Vpd { lun, page, way } => show::vpd(&lun, page, &way, json),
+        ClientVerb::Luns { url, way } => show::luns(&url, &way, json),
+        ClientVerb::Tape(verb) => tape::run(verb, json),
+    }
+}
+
+/// Prints `document` for scripts, or `text` for people. A reader that has gone away is no failure.
+fn print<T: Serialize>(json: bool, document: &T, text: &str) {
+    let text = match json {
+        true => serde_json::to_string_pretty(document).unwrap_or_default(),
+        false => text.trim_end().to_owned(),
+    };
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// `name  value` lines with the values in one column.
+fn columns(rows: &[(String, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let lines: Vec<_> =
+        rows.iter().map(|(name, value)| format!("{name:<width$}  {value}").trim_end().to_owned()).collect();
+    lines.join("\n")
+}

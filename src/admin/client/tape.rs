@@ -1,0 +1,279 @@
+//! `cleave tape`: what `mt` and `dd` do.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::xcopy::parse_record;
+use super::{Way, columns, print};
+use crate::initiator::tape::{Position, Spacing, Tape};
+use crate::initiator::url::Place;
+use crate::initiator::{InitiatorError, Transport};
+use crate::units::Size;
+
+/// A tape drive.
+#[derive(Clone, Debug, Args)]
+pub struct Drive {
+    /// iscsi://HOST[:PORT]/IQN/LUN, or a device node.
+    lun: Place,
+    #[command(flatten)]
+    way: Way,
+}
+
+/// A tape drive and how many.
+#[derive(Clone, Debug, Args)]
+pub struct Counted {
+    /// iscsi://HOST[:PORT]/IQN/LUN, or a device node.
+    lun: Place,
+    /// How many.
+    #[arg(default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=0xFF_FFFF))]
+    count: u32,
+    #[command(flatten)]
+    way: Way,
+}
+
+/// Verbs of `tape`, by the names that `mt` has for them.
+#[derive(Debug, Subcommand)]
+pub enum TapeVerb {
+    /// Show the drive's state and the tape's position.
+    Status(Drive),
+    /// Go to the beginning.
+    Rewind(Drive),
+    /// Read one file: the records up to the next filemark.
+    Read {
+        /// The drive.
+        #[command(flatten)]
+        drive: Drive,
+        /// Where to; standard output when absent.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Longest record to expect.
+        #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_record)]
+        block_size: u32,
+    },
+    /// Write one file: records, and filemarks behind them.
+    Write {
+        /// The drive.
+        #[command(flatten)]
+        drive: Drive,
+        /// Where from; standard input when absent.
+        #[arg(long, value_name = "FILE")]
+        input: Option<PathBuf>,
+        /// Length of a record; the last one is as short as it comes.
+        #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = parse_record)]
+        block_size: u32,
+        /// Filemarks to write behind the last record.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=0xFF_FFFF))]
+        filemarks: u32,
+    },
+    /// Go to the end of the recorded data.
+    Eom(Drive),
+    /// Go forward over filemarks.
+    Fsf(Counted),
+    /// Go backward over filemarks.
+    Bsf(Counted),
+    /// Go forward over records.
+    Fsr(Counted),
+    /// Go backward over records.
+    Bsr(Counted),
+    /// Write filemarks.
+    Weof(Counted),
+    /// Erase from here to the end.
+    Erase(Drive),
+    /// Rewind and unload the cartridge.
+    Offline(Drive),
+    /// Load the cartridge that is in the drive.
+    Load(Drive),
+    /// Show the position as an object number.
+    Tell(Drive),
+    /// Go to an object number.
+    Seek {
+        /// The drive.
+        #[command(flatten)]
+        drive: Drive,
+        /// The object: records and filemarks from the beginning, from 0.
+        object: u64,
+    },
+}
+
+#[derive(Serialize)]
+struct Moved {
+    done: &'static str,
+}
+
+#[derive(Serialize)]
+struct Transferred {
+    bytes: u64,
+    records: u64,
+}
+
+#[derive(Serialize)]
+struct Told {
+    object: Option<u64>,
+    file: Option<u64>,
+    beginning: bool,
+    end: bool,
+}
+
+#[derive(Serialize)]
+struct Status {
+    ready: bool,
+    reason: Option<String>,
+    object: Option<u64>,
+    file: Option<u64>,
+    beginning: Option<bool>,
+    end: Option<bool>,
+    block_length: Option<u32>,
+    density: Option<u8>,
+    write_protected: Option<bool>,
+    shortest_record: Option<u16>,
+    longest_record: Option<u32>,
+}
+
+pub(super) fn run(verb: TapeVerb, json: bool) -> Result<(), InitiatorError> {
+    let on = |drive: &Drive, done: &'static str, order: &dyn Fn(&Tape<'_>) -> Result<(), InitiatorError>| {
+        order(&Tape(&*open(drive)?))?;
+        print(json, &Moved { done }, done);
+        Ok(())
+    };
+    let space = |counted: Counted, spacing: Spacing, sign: i64, done: &'static str| {
+        let Counted { lun, count, way } = counted;
+        on(&Drive { lun, way }, done, &|tape| tape.space(spacing, sign * i64::from(count)))
+    };
+    match verb {
+        TapeVerb::Status(drive) => status(&drive, json),
+        TapeVerb::Rewind(drive) => on(&drive, "at the beginning", &|tape| tape.rewind()),
+        TapeVerb::Read { drive, output, block_size } => read(&drive, output, block_size, json),
+        TapeVerb::Write { drive, input, block_size, filemarks } => {
+            write(&drive, input, block_size, filemarks, json)
+        }
+        TapeVerb::Eom(drive) => {
+            on(&drive, "at the end of the data", &|tape| tape.space(Spacing::EndOfData, 0))
+        }
+        TapeVerb::Fsf(counted) => space(counted, Spacing::Filemarks, 1, "spaced forward over filemarks"),
+        TapeVerb::Bsf(counted) => space(counted, Spacing::Filemarks, -1, "spaced backward over filemarks"),
+        TapeVerb::Fsr(counted) => space(counted, Spacing::Blocks, 1, "spaced forward over records"),
+        TapeVerb::Bsr(counted) => space(counted, Spacing::Blocks, -1, "spaced backward over records"),
+        TapeVerb::Weof(Counted { lun, count, way }) => {
+            on(&Drive { lun, way }, "filemarks written", &|tape| tape.write_filemarks(count))
+        }
+        TapeVerb::Erase(drive) => on(&drive, "erased from here to the end", &|tape| tape.erase()),
+        TapeVerb::Offline(drive) => on(&drive, "unloaded", &|tape| tape.load(false)),
+        TapeVerb::Load(drive) => on(&drive, "loaded", &|tape| tape.load(true)),
+        TapeVerb::Tell(drive) => tell(&drive, json),
+        TapeVerb::Seek { drive, object } => on(&drive, "at the object", &|tape| tape.locate(object)),
+    }
+}
+
+fn open(drive: &Drive) -> Result<Box<dyn Transport>, InitiatorError> {
+    drive.way.initiator().open(&drive.lun)
+}
+
+fn status(drive: &Drive, json: bool) -> Result<(), InitiatorError> {
+    let transport = open(drive)?;
+    let found = Tape(&*transport).status()?;
+    let status = Status {
+        ready: found.not_ready.is_none(),
+        reason: found.not_ready,
+        object: found.position.map(|position| position.object),
+        file: found.position.map(|position| position.file),
+        beginning: found.position.map(|position| position.beginning),
+        end: found.position.map(|position| position.end),
+        block_length: found.block_length,
+        density: found.density,
+        write_protected: found.write_protected,
+        shortest_record: found.limits.map(|(shortest, _)| shortest),
+        longest_record: found.limits.map(|(_, longest)| longest),
+    };
+    let mut rows =
+        vec![("ready".to_owned(), status.reason.clone().map_or("yes".into(), |why| format!("no: {why}")))];
+    if let Some(position) = found.position {
+        rows.push(("position".into(), place(position)));
+    }
+    if let Some(length) = status.block_length {
+        let mode = if length == 0 { "variable".into() } else { format!("fixed, {length} bytes") };
+        rows.push(("blocks".into(), mode));
+    }
+    if let Some(density) = status.density {
+        rows.push(("density".into(), format!("{density:02X}h")));
+    }
+    if let Some(protected) = status.write_protected {
+        rows.push(("write protected".into(), if protected { "yes" } else { "no" }.into()));
+    }
+    if let Some((shortest, longest)) = found.limits {
+        rows.push(("records".into(), format!("{shortest} to {longest} bytes")));
+    }
+    print(json, &status, &columns(&rows));
+    Ok(())
+}
+
+fn place(position: Position) -> String {
+    let mark = match position {
+        Position { beginning: true, .. } => ", at the beginning",
+        Position { end: true, .. } => ", at the end",
+        _ => "",
+    };
+    format!("object {}, file {}{mark}", position.object, position.file)
+}
+
+fn tell(drive: &Drive, json: bool) -> Result<(), InitiatorError> {
+    let transport = open(drive)?;
+    let position = Tape(&*transport).position()?;
+    let told = Told {
+        object: position.map(|position| position.object),
+        file: position.map(|position| position.file),
+        beginning: position.is_some_and(|position| position.beginning),
+        end: position.is_some_and(|position| position.end),
+    };
+    print(json, &told, &position.map_or("the drive does not know its position".into(), place));
+    Ok(())
+}
+
+fn read(drive: &Drive, output: Option<PathBuf>, block_size: u32, json: bool) -> Result<(), InitiatorError> {
+    let failed = |path: &PathBuf, error: io::Error| {
+        InitiatorError::File(format!("cannot write to {}: {error}", path.display()))
+    };
+    let transport = open(drive)?;
+    let tape = Tape(&*transport);
+    let Some(path) = output else {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let (records, bytes) = tape.read_file(block_size, &mut out)?;
+        out.flush().map_err(|error| InitiatorError::File(format!("cannot write what was read: {error}")))?;
+        eprintln!("{}", transferred("read", records, bytes));
+        return Ok(());
+    };
+    let mut out = File::create(&path).map_err(|error| failed(&path, error))?;
+    let (records, bytes) = tape.read_file(block_size, &mut out)?;
+    out.sync_all().map_err(|error| failed(&path, error))?;
+    print(json, &Transferred { bytes, records }, &transferred("read", records, bytes));
+    Ok(())
+}
+
+fn write(
+    drive: &Drive,
+    input: Option<PathBuf>,
+    block_size: u32,
+    filemarks: u32,
+    json: bool,
+) -> Result<(), InitiatorError> {
+    let mut input: Box<dyn Read> = match input {
+        None => Box::new(io::stdin().lock()),
+        Some(path) => Box::new(
+            File::open(&path)
+                .map_err(|error| InitiatorError::File(format!("cannot read {}: {error}", path.display())))?,
+        ),
+    };
+    let transport = open(drive)?;
+    let tape = Tape(&*transport);
+    let (records, bytes) = tape.write_file(block_size, &mut *input)?;
+    tape.write_filemarks(filemarks)?;
+    print(json, &Transferred { bytes, records }, &transferred("wrote", records, bytes));
+    Ok(())
+}
+
+fn transferred(verb: &str, records: u64, bytes: u64) -> String {
+    format!("{verb} {records} records, {bytes} bytes ({})", Size(bytes))
+}

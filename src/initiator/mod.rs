@@ -1,0 +1,298 @@
+//! An initiator of our own: logical units elsewhere, spoken to in band.
+//!
+//! One trait, [`Transport`], stands over both ways to a unit: an iSCSI session over TCP ([`session`]) and SG_IO on a device
+//! node of this machine ([`sg`]). Above it everything is SCSI: [`unit`] asks what a unit is, [`tape`] does what `mt` and `dd`
+//! do, [`xcopy`] has a copy manager move data. The calls block; a session's socket lives on a thread of its own.
+
+pub mod session;
+#[cfg(target_os = "linux")]
+pub mod sg;
+pub mod tape;
+pub mod unit;
+pub mod url;
+pub mod xcopy;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::iscsi::client::{ClientError, Login};
+use crate::iscsi::framer::Digests;
+use crate::iscsi::pdu::login::LoginStatus;
+use crate::sam::{Cdb, Lun, Status};
+use crate::scsi::received::Received;
+use session::Session;
+use url::Place;
+
+pub use crate::iscsi::client::Answer;
+
+/// A way to one logical unit.
+pub trait Transport: Send + Sync {
+    /// Runs one command to its end: sends `data_out`, or makes room for `data_in_length` bytes. Whatever status the
+    /// unit ends it with is an answer, not an error. Any number of threads may have commands under way.
+    ///
+    /// # Errors
+    /// The way to the unit is broken.
+    fn command(&self, cdb: &[u8], data_out: Vec<u8>, data_in_length: u32) -> Result<Answer, InitiatorError>;
+
+    /// Aborts every command under way on this transport; each ends with [`InitiatorError::Aborted`].
+    ///
+    /// # Errors
+    /// The transport cannot abort, or the unit did not confirm it.
+    fn abort(&self) -> Result<(), InitiatorError>;
+
+    /// Bytes sent and received on the network so far, if there is one.
+    fn traffic(&self) -> Option<(u64, u64)>;
+}
+
+/// Why something asked of a unit was not done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum InitiatorError {
+    /// The name of the unit means nothing.
+    #[error("{0}")]
+    Place(String),
+    /// No TCP connection.
+    #[error("cannot connect to {address}: {reason}; is a target listening there?")]
+    Connect {
+        /// Host and port.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The session ended, or never began.
+    #[error("the iSCSI session with {address} ended: {reason}")]
+    Session {
+        /// Host and port.
+        address: String,
+        /// Why.
+        reason: ClientError,
+    },
+    /// The target closed the connection, or the network broke it.
+    #[error("the connection to {address} broke: {reason}")]
+    Broken {
+        /// Host and port.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The device node cannot be used.
+    #[error("cannot use {}: {reason}", path.display())]
+    Device {
+        /// The node.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// A file of this machine.
+    #[error("{0}")]
+    File(String),
+    /// The unit ended a command otherwise than asked.
+    #[error("{what} failed: the unit answered {}", explain(*status, sense))]
+    Refused {
+        /// The command, by its name.
+        what: &'static str,
+        /// SCSI status.
+        status: u8,
+        /// Sense data.
+        sense: Vec<u8>,
+    },
+    /// The unit's answer makes no sense.
+    #[error("{0} was answered with data that cannot be read")]
+    Unreadable(&'static str),
+    /// What was asked cannot be done there.
+    #[error("{0}")]
+    Impossible(String),
+    /// A copy ended early.
+    #[error("{0}")]
+    Copy(String),
+    /// Aborted by its own user.
+    #[error("aborted")]
+    Aborted,
+}
+
+impl InitiatorError {
+    /// The exit code by the contract: 1 failed, 2 usage, 3 no such object, 4 refused, 6 not reachable.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        const LOGICAL_UNIT_NOT_SUPPORTED: u16 = 0x2500;
+        match self {
+            Self::Place(_) => 2,
+            Self::Connect { .. } => 6,
+            Self::Session { reason: ClientError::Login(LoginStatus::NOT_FOUND), .. } => 3,
+            Self::Session { reason: ClientError::Login(LoginStatus::AUTHORIZATION_FAILURE), .. } => 4,
+            Self::Impossible(_) => 4,
+            Self::Refused { sense, .. } => match Received::parse(sense) {
+                Some(Received { asc: LOGICAL_UNIT_NOT_SUPPORTED, .. }) => 3,
+                _ => 1,
+            },
+            _ => 1,
+        }
+    }
+}
+
+/// A status and its sense data in words.
+#[must_use]
+pub fn explain(status: u8, sense: &[u8]) -> String {
+    let name = match Status::from_code(status) {
+        Some(Status::Good) => "GOOD",
+        Some(Status::CheckCondition) => "CHECK CONDITION",
+        Some(Status::ConditionMet) => "CONDITION MET",
+        Some(Status::Busy) => "BUSY",
+        Some(Status::ReservationConflict) => "RESERVATION CONFLICT (another initiator holds it)",
+        Some(Status::TaskSetFull) => "TASK SET FULL",
+        Some(Status::AcaActive) => "ACA ACTIVE",
+        Some(Status::TaskAborted) => "TASK ABORTED",
+        None => return format!("status {status:02X}h"),
+    };
+    match Received::parse(sense) {
+        Some(sense) if status == Status::CheckCondition.code() => sense.to_string(),
+        _ => name.to_owned(),
+    }
+}
+
+/// The data of an answer that has to be GOOD.
+///
+/// # Errors
+/// [`InitiatorError::Refused`] for any other status, except a recovered error.
+pub fn good(what: &'static str, answer: Answer) -> Result<Vec<u8>, InitiatorError> {
+    const RECOVERED_ERROR: u8 = 1;
+    let Answer { status, sense, data_in } = answer;
+    let recovered = || Received::parse(&sense).is_some_and(|sense| sense.key == RECOVERED_ERROR);
+    if status == Status::Good.code() || status == Status::CheckCondition.code() && recovered() {
+        return Ok(data_in);
+    }
+    Err(InitiatorError::Refused { what, status, sense })
+}
+
+/// One logical unit over an iSCSI session.
+pub struct Remote {
+    session: Arc<Session>,
+    lun: Lun,
+}
+
+impl Transport for Remote {
+    fn command(&self, cdb: &[u8], data_out: Vec<u8>, data_in_length: u32) -> Result<Answer, InitiatorError> {
+        let cdb = Cdb::new(cdb).ok_or(InitiatorError::Unreadable("a CDB of ours"))?;
+        self.session.command(self.lun, cdb, data_out, data_in_length)
+    }
+
+    fn abort(&self) -> Result<(), InitiatorError> {
+        self.session.abort()
+    }
+
+    fn traffic(&self) -> Option<(u64, u64)> {
+        Some(self.session.traffic())
+    }
+}
+
+/// Opens units; those of one target share a session.
+pub struct Initiator {
+    name: String,
+    digests: Digests,
+    sessions: Vec<(String, Arc<Session>)>,
+}
+
+impl Initiator {
+    /// An initiator of this node name.
+    #[must_use]
+    pub fn new(name: String, digests: Digests) -> Self {
+        Self { name, digests, sessions: Vec::new() }
+    }
+
+    /// The way to the unit at `place`, with the unit attentions of its past out of the way.
+    ///
+    /// # Errors
+    /// The unit cannot be reached.
+    pub fn open(&mut self, place: &Place) -> Result<Box<dyn Transport>, InitiatorError> {
+        let transport: Box<dyn Transport> = match place {
+            Place::Iscsi(url) => {
+                let (Some(target), Some(lun)) = (&url.target, url.lun.and_then(Lun::from_number)) else {
+                    return Err(InitiatorError::Place(format!(
+                        "'{url}' names no logical unit: write iscsi://HOST[:PORT]/IQN/LUN"
+                    )));
+                };
+                if url.user.is_some() {
+                    return Err(InitiatorError::Impossible(format!(
+                        "'{url}' is given with a user, but this client only logs in without authentication: leave USER@ out"
+                    )));
+                }
+                Box::new(Remote { session: self.session(&url.address(), Some(target))?, lun })
+            }
+            Place::Device(path) => device(path)?,
+        };
+        unit::settle(&*transport)?;
+        Ok(transport)
+    }
+
+    /// The session with `target` at `address`; with no target, a discovery session.
+    ///
+    /// # Errors
+    /// No connection, or no login.
+    pub fn session(&mut self, address: &str, target: Option<&str>) -> Result<Arc<Session>, InitiatorError> {
+        let key = format!("{address}/{}", target.unwrap_or_default());
+        if let Some((_, session)) = self.sessions.iter().find(|(known, _)| *known == key) {
+            return Ok(Arc::clone(session));
+        }
+        let login = Login {
+            initiator: self.name.clone(),
+            target: target.map(str::to_owned),
+            isid: random_isid()?,
+            digests: self.digests,
+        };
+        let session = Arc::new(Session::open(address, login)?);
+        self.sessions.push((key, Arc::clone(&session)));
+        Ok(session)
+    }
+}
+
+/// An ISID of the random format (RFC 7143 11.12.5), so that two runs of a command never reinstate each other's session.
+fn random_isid() -> Result<[u8; 6], InitiatorError> {
+    let mut isid = [0; 6];
+    getrandom::fill(&mut isid)
+        .map_err(|error| InitiatorError::File(format!("no random numbers: {error}")))?;
+    isid[0] = 0x80;
+    Ok(isid)
+}
+
+#[cfg(target_os = "linux")]
+fn device(path: &std::path::Path) -> Result<Box<dyn Transport>, InitiatorError> {
+    Ok(Box::new(sg::Device::open(path)?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn device(path: &std::path::Path) -> Result<Box<dyn Transport>, InitiatorError> {
+    let reason = "device nodes are spoken to on Linux only; use an iscsi:// URL".to_owned();
+    Err(InitiatorError::Device { path: path.to_owned(), reason })
+}
+
+impl InitiatorError {
+    fn broken(address: &str, error: &io::Error) -> Self {
+        Self::Broken { address: address.to_owned(), reason: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_follow_the_contract() {
+        let login =
+            |status| InitiatorError::Session { address: "h:1".into(), reason: ClientError::Login(status) };
+        assert_eq!(login(LoginStatus::NOT_FOUND).exit_code(), 3);
+        assert_eq!(login(LoginStatus::AUTHORIZATION_FAILURE).exit_code(), 4);
+        assert_eq!(login(LoginStatus::TARGET_ERROR).exit_code(), 1);
+        let missing = vec![0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x25, 0, 0, 0, 0, 0];
+        assert_eq!(InitiatorError::Refused { what: "READ", status: 2, sense: missing }.exit_code(), 3);
+        assert_eq!(InitiatorError::Place(String::new()).exit_code(), 2);
+    }
+
+    #[test]
+    fn a_recovered_error_is_good_and_a_conflict_is_named() {
+        let recovered = vec![0x72, 1, 0x5D, 0, 0, 0, 0, 0];
+        let answer = Answer { status: 2, sense: recovered, data_in: vec![7] };
+        assert_eq!(good("READ", answer).unwrap(), [7]);
+        let conflict = good("WRITE(6)", Answer { status: 0x18, ..Answer::default() }).unwrap_err();
+        assert!(conflict.to_string().starts_with("WRITE(6) failed: the unit answered RESERVATION CONFLICT"));
+    }
+}

@@ -1,0 +1,165 @@
+//! SG_IO: commands to a device node of this machine (Linux's sd, sg, st and nst nodes).
+//!
+//! This file needs `unsafe` because the kernel is handed a structure of pointers. It is sound because the structure and the
+//! buffers that it points to outlive the call, which blocks until the command has ended, and because the lengths beside the
+//! pointers are those of the buffers.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use rustix::ioctl::{Updater, ioctl};
+
+use super::{Answer, InitiatorError, Transport};
+
+const SG_IO: rustix::ioctl::Opcode = 0x2285;
+const INTERFACE: i32 = b'S' as i32;
+const DIRECTION_NONE: i32 = -1;
+const DIRECTION_OUT: i32 = -2;
+const DIRECTION_IN: i32 = -3;
+/// An EXTENDED COPY may take hours.
+const TIMEOUT_MS: u32 = 24 * 3600 * 1000;
+const SENSE_LENGTH: usize = 252;
+/// Driver status that only says that sense data is there.
+const DRIVER_SENSE: u16 = 0x08;
+
+/// The kernel's `struct sg_io_hdr` (scsi/sg.h), interface version 3.
+#[repr(C)]
+struct Header {
+    interface_id: i32,
+    direction: i32,
+    cdb_length: u8,
+    max_sense_length: u8,
+    segments: u16,
+    data_length: u32,
+    data: *mut u8,
+    cdb: *const u8,
+    sense: *mut u8,
+    timeout_ms: u32,
+    flags: u32,
+    pack_id: i32,
+    user: *mut u8,
+    status: u8,
+    masked_status: u8,
+    message_status: u8,
+    sense_length: u8,
+    host_status: u16,
+    driver_status: u16,
+    residual: i32,
+    duration_ms: u32,
+    info: u32,
+}
+
+/// An open device node.
+pub struct Device {
+    path: PathBuf,
+    file: File,
+}
+
+impl Device {
+    /// Opens a node.
+    ///
+    /// # Errors
+    /// It does not exist, or this user may not use it.
+    pub fn open(path: &Path) -> Result<Self, InitiatorError> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // A drive without a cartridge opens only so.
+        let options = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+        let open = |write| OpenOptions::new().read(true).write(write).custom_flags(options).open(path);
+        match open(true).or_else(|_| open(false)) {
+            Ok(file) => Ok(Self { path: path.to_owned(), file }),
+            Err(error) => Err(Self::failure(path, &error.to_string())),
+        }
+    }
+
+    fn failure(path: &Path, reason: &str) -> InitiatorError {
+        InitiatorError::Device { path: path.to_owned(), reason: reason.to_owned() }
+    }
+}
+
+impl Transport for Device {
+    fn command(
+        &self,
+        cdb: &[u8],
+        mut data_out: Vec<u8>,
+        data_in_length: u32,
+    ) -> Result<Answer, InitiatorError> {
+        let mut data_in = vec![0; if data_out.is_empty() { data_in_length as usize } else { 0 }];
+        let mut sense = [0; SENSE_LENGTH];
+        let (direction, data) = match (data_out.is_empty(), data_in.is_empty()) {
+            (false, _) => (DIRECTION_OUT, &mut data_out),
+            (true, false) => (DIRECTION_IN, &mut data_in),
+            (true, true) => (DIRECTION_NONE, &mut data_in),
+        };
+        let mut header = Header {
+            interface_id: INTERFACE,
+            direction,
+            cdb_length: cdb.len() as u8,
+            max_sense_length: SENSE_LENGTH as u8,
+            segments: 0,
+            data_length: data.len() as u32,
+            data: data.as_mut_ptr(),
+            cdb: cdb.as_ptr(),
+            sense: sense.as_mut_ptr(),
+            timeout_ms: TIMEOUT_MS,
+            flags: 0,
+            pack_id: 0,
+            user: std::ptr::null_mut(),
+            status: 0,
+            masked_status: 0,
+            message_status: 0,
+            sense_length: 0,
+            host_status: 0,
+            driver_status: 0,
+            residual: 0,
+            duration_ms: 0,
+            info: 0,
+        };
+        // SAFETY: `header` has the layout that SG_IO reads and writes; its pointers are to `cdb`, `sense` and the data
+        // buffer, which live until after the call, with their lengths beside them; the kernel does not keep them.
+        let done = unsafe { ioctl(&self.file, Updater::<SG_IO, Header>::new(&mut header)) };
+        done.map_err(|error| Self::failure(&self.path, &format!("SG_IO: {error}")))?;
+        if header.host_status != 0 || header.driver_status & !DRIVER_SENSE != 0 {
+            let reason = format!(
+                "the command did not reach the device (host status {:02X}h, driver status {:02X}h)",
+                header.host_status, header.driver_status
+            );
+            return Err(Self::failure(&self.path, &reason));
+        }
+        let received = data_in.len().saturating_sub(usize::try_from(header.residual).unwrap_or(0));
+        data_in.truncate(received);
+        let sense = sense[..usize::from(header.sense_length).min(SENSE_LENGTH)].to_vec();
+        Ok(Answer { status: header.status, sense, data_in })
+    }
+
+    fn abort(&self) -> Result<(), InitiatorError> {
+        Err(InitiatorError::Impossible(
+            "Linux cannot abort one SG_IO command; use an iscsi:// URL for that".into(),
+        ))
+    }
+
+    fn traffic(&self) -> Option<(u64, u64)> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_has_the_kernel_s_layout() {
+        let pointer = size_of::<*const u8>();
+        assert_eq!(std::mem::offset_of!(Header, data), 16);
+        assert_eq!(std::mem::offset_of!(Header, timeout_ms), 16 + 3 * pointer);
+        assert_eq!(size_of::<Header>(), if pointer == 8 { 88 } else { 64 });
+    }
+
+    #[test]
+    fn a_file_that_is_no_device_is_refused_by_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let device = Device::open(file.path()).unwrap();
+        let error = device.command(&[0; 6], Vec::new(), 0).unwrap_err().to_string();
+        assert!(error.contains(file.path().to_str().unwrap()), "{error}");
+        assert!(Device::open(Path::new("/dev/no-such-node")).is_err());
+    }
+}

@@ -1,0 +1,585 @@
+//! Third-party copy from the client's side: reads the copy manager's limits, makes as many EXTENDED COPY commands and
+//! segments as they ask for, watches the progress, and explains a failure.
+//!
+//! A disk goes to tape in records of one length, the last as short as it comes. No command leaves a residue: each but the
+//! last moves whole records, and the last flushes what is left by a segment of zero blocks whose STREAM DEVICE TRANSFER
+//! LENGTH is just that rest. So the image on tape is exactly as long as the range, without padding.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::unit::{Capacity, best_designator, capacity, designators, inquiry};
+use super::{InitiatorError, Transport, explain, good};
+use crate::sam::Status;
+use crate::scsi::inquiry::device_type_name;
+use crate::scsi::received::Received;
+use crate::scsi::xcopy::Command;
+use crate::scsi::xcopy::list::{
+    BLOCK_TO_BLOCK, BLOCK_TO_STREAM, CSCD_LENGTH, Cscd, CscdId, DeviceParameters, HEADER_LENGTH,
+    IDENTIFICATION_CSCD, ListIdUsage, MAX_DESIGNATOR, ParameterList, Segment, SegmentKind, WRITE_FILEMARKS,
+};
+use crate::scsi::xcopy::results::{CopyStatus, OperatingParameters, STATUS_LENGTH, State};
+
+const DISK: u8 = 0x00;
+const TAPE: u8 = 0x01;
+/// How often the progress is asked for.
+const POLL: Duration = Duration::from_millis(200);
+/// Length of the longest segment descriptor that this client makes.
+const LONGEST_SEGMENT: usize = 28;
+
+/// What to copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// First source block.
+    pub lba: u64,
+    /// Source blocks; to the end when absent.
+    pub blocks: Option<u64>,
+    /// First destination block (disk).
+    pub seek: u64,
+    /// Bytes of one record (tape).
+    pub tape_block: u32,
+    /// Filemarks behind the last record (tape).
+    pub filemarks: u32,
+    /// LIST IDENTIFIER.
+    pub list_id: u8,
+    /// PRIORITY.
+    pub priority: u8,
+    /// Source blocks of one segment, at most.
+    pub segment_blocks: Option<u16>,
+}
+
+/// The commands that fulfil an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// The parameter lists, one a command, with the bytes that each writes.
+    pub lists: Vec<(ParameterList, u64)>,
+    /// Bytes to be written.
+    pub bytes: u64,
+}
+
+/// What a job did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// Bytes written.
+    pub bytes: u64,
+    /// EXTENDED COPY commands.
+    pub commands: usize,
+    /// Segments in them.
+    pub segments: usize,
+    /// From the first command to the last answer.
+    pub elapsed: Duration,
+    /// Bytes sent and received on the network meanwhile.
+    pub traffic: Option<(u64, u64)>,
+}
+
+/// The two ends as the lists need them.
+struct Ends {
+    source: Capacity,
+    destination: End,
+    cscds: Vec<Cscd>,
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Disk(Capacity),
+    Tape,
+}
+
+/// Asks both units what they are and plans the copy.
+///
+/// # Errors
+/// A unit refuses, or the order cannot be fulfilled there.
+pub fn prepare(
+    source: &dyn Transport,
+    destination: &dyn Transport,
+    order: &Order,
+) -> Result<Job, InitiatorError> {
+    let limits = limits(source)?;
+    let (from, to) = (inquiry(source)?, inquiry(destination)?);
+    if from.device_type != DISK {
+        return Err(InitiatorError::Impossible(format!(
+            "cannot copy from a {}: this client copies from disks; use `cleave tape read` for a tape",
+            device_type_name(from.device_type)
+        )));
+    }
+    let disk = capacity(source)?;
+    let end = match to.device_type {
+        DISK => End::Disk(capacity(destination)?),
+        TAPE => End::Tape,
+        other => {
+            let kind = device_type_name(other);
+            return Err(InitiatorError::Impossible(format!(
+                "cannot copy to a {kind}: name a disk or a tape"
+            )));
+        }
+    };
+    let parameters = match end {
+        End::Disk(capacity) => DeviceParameters::Block { block_length: capacity.block_length },
+        End::Tape => DeviceParameters::VariableStream,
+    };
+    let cscds = vec![
+        cscd(source, DISK, DeviceParameters::Block { block_length: disk.block_length })?,
+        cscd(destination, to.device_type, parameters)?,
+    ];
+    plan(&Ends { source: disk, destination: end, cscds }, order, &limits)
+}
+
+fn limits(transport: &dyn Transport) -> Result<OperatingParameters, InitiatorError> {
+    const ALLOCATION: u32 = 520;
+    let cdb = Command::OperatingParameters { allocation: ALLOCATION }.cdb();
+    let data = good("RECEIVE COPY OPERATING PARAMETERS", transport.command(&cdb, Vec::new(), ALLOCATION)?)?;
+    OperatingParameters::parse(&data).ok_or(InitiatorError::Unreadable("RECEIVE COPY OPERATING PARAMETERS"))
+}
+
+fn cscd(
+    transport: &dyn Transport,
+    device_type: u8,
+    parameters: DeviceParameters,
+) -> Result<Cscd, InitiatorError> {
+    let designators = designators(transport)?;
+    let designator = best_designator(&designators, MAX_DESIGNATOR).cloned().ok_or_else(|| {
+        InitiatorError::Impossible("the unit reports no designator that a CSCD descriptor can hold".into())
+    })?;
+    Ok(Cscd {
+        relative_initiator_port: 0,
+        designator,
+        peripheral_device_type: device_type,
+        pad: false,
+        parameters,
+    })
+}
+
+/// One command's worth of source blocks and what follows them.
+struct Slice {
+    lba: u64,
+    blocks: u64,
+    last: bool,
+}
+
+fn plan(ends: &Ends, order: &Order, limits: &OperatingParameters) -> Result<Job, InitiatorError> {
+    let Capacity { blocks: capacity, block_length } = ends.source;
+    let impossible = |text: String| Err(InitiatorError::Impossible(text));
+    let left = capacity.saturating_sub(order.lba);
+    let blocks = order.blocks.unwrap_or(left);
+    if order.lba > capacity || blocks > left {
+        let lba = order.lba;
+        return impossible(format!(
+            "the source has {capacity} blocks, so it has no {blocks} blocks from block {lba}"
+        ));
+    }
+    let bytes = blocks * u64::from(block_length);
+    check_types(ends.destination, order, limits)?;
+    let unit = match ends.destination {
+        End::Tape => record_blocks(order.tape_block, block_length, limits)?,
+        End::Disk(to) => destination_unit(to, block_length, order.seek, bytes)?,
+    };
+    let segment_blocks = segment_blocks(ends.destination, block_length, unit, order, limits)?;
+    let per_command = segments_per_command(ends.cscds.len(), limits)? * segment_blocks;
+    let whole = (per_command - per_command % unit).max(unit);
+    if whole > per_command {
+        return impossible(format!(
+            "the copy manager takes too few segments for one record of {} bytes: use a smaller --tape-block",
+            order.tape_block
+        ));
+    }
+    let mut lists = Vec::new();
+    let (mut lba, end) = (order.lba, order.lba + blocks);
+    loop {
+        let count = whole.min(end - lba);
+        let slice = Slice { lba, blocks: count, last: lba + count == end };
+        let list = ParameterList {
+            list_id: order.list_id.into(),
+            strict: false,
+            usage: if limits.held_data > 0 { ListIdUsage::Hold } else { ListIdUsage::Discard },
+            priority: order.priority,
+            cscds: ends.cscds.clone(),
+            segments: segments(ends.destination, block_length, segment_blocks, order, &slice),
+        };
+        lists.push((list, count * u64::from(block_length)));
+        lba += count;
+        if slice.last {
+            break;
+        }
+    }
+    Ok(Job { lists, bytes })
+}
+
+fn check_types(end: End, order: &Order, limits: &OperatingParameters) -> Result<(), InitiatorError> {
+    let (copy, name) = match end {
+        End::Tape => (BLOCK_TO_STREAM, "block to stream (00h)"),
+        End::Disk(_) => (BLOCK_TO_BLOCK, "block to block (02h)"),
+    };
+    let marks = matches!(end, End::Tape) && order.filemarks > 0;
+    let wanted = [
+        (IDENTIFICATION_CSCD, "identification CSCD (E4h)", true),
+        (copy, name, true),
+        (WRITE_FILEMARKS, "write filemarks (10h)", marks),
+    ];
+    for (code, name, needed) in wanted {
+        if needed && !limits.types.contains(&code) {
+            return Err(InitiatorError::Impossible(format!(
+                "the copy manager does not offer {name} descriptors, so it cannot make this copy"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Source blocks of one tape record.
+fn record_blocks(record: u32, block: u32, limits: &OperatingParameters) -> Result<u64, InitiatorError> {
+    let longest = match limits.stream_transfer {
+        0 => 0xFF_FFFF,
+        limit => limit.min(0xFF_FFFF),
+    };
+    if record == 0 || record > longest || record % block != 0 {
+        return Err(InitiatorError::Impossible(format!(
+            "records of {record} bytes are not possible: --tape-block must be a multiple of the source's {block} bytes, \
+             up to {longest}"
+        )));
+    }
+    Ok(u64::from(record / block))
+}
+
+/// Source blocks that make whole destination blocks.
+fn destination_unit(to: Capacity, block: u32, seek: u64, bytes: u64) -> Result<u64, InitiatorError> {
+    let needed = bytes / u64::from(to.block_length);
+    if bytes % u64::from(to.block_length) != 0 {
+        return Err(InitiatorError::Impossible(format!(
+            "{bytes} bytes are no whole number of the destination's blocks of {} bytes: choose --blocks so that they are",
+            to.block_length
+        )));
+    }
+    if seek.checked_add(needed).is_none_or(|end| end > to.blocks) {
+        return Err(InitiatorError::Impossible(format!(
+            "the destination has {} blocks, so {needed} from block {seek} do not fit",
+            to.blocks
+        )));
+    }
+    Ok(u64::from(to.block_length.div_ceil(block)))
+}
+
+/// Source blocks of one segment, within the field, the limits and the granularity; for a disk, whole destination blocks.
+fn segment_blocks(
+    end: End,
+    block: u32,
+    unit: u64,
+    order: &Order,
+    limits: &OperatingParameters,
+) -> Result<u64, InitiatorError> {
+    let by_length = match limits.segment_length {
+        0 => u64::from(u16::MAX),
+        length => u64::from(length / block),
+    };
+    let most = by_length.min(order.segment_blocks.unwrap_or(u16::MAX).into());
+    let grain = match end {
+        End::Disk(_) => unit,
+        // A tape's residue goes on to the next segment; what the granularity asks for has to be kept all the same.
+        End::Tape => (1u64 << limits.granularity_log2.min(40)).div_ceil(block.into()),
+    };
+    let blocks = most - most % grain;
+    if blocks == 0 {
+        return Err(InitiatorError::Impossible(format!(
+            "no segment is possible with at most {most} source blocks of {block} bytes: raise --segment-blocks"
+        )));
+    }
+    Ok(blocks)
+}
+
+/// Segments that may carry data in one command; two are kept for the flush and the filemarks.
+fn segments_per_command(cscds: usize, limits: &OperatingParameters) -> Result<u64, InitiatorError> {
+    let room = (limits.list_length as usize).saturating_sub(cscds * CSCD_LENGTH) / LONGEST_SEGMENT;
+    let segments = room.min(limits.segments.into());
+    if segments == 0 || usize::from(limits.cscds) < cscds {
+        return Err(InitiatorError::Impossible(
+            "the copy manager takes no list with two units and a segment".into(),
+        ));
+    }
+    Ok(segments.saturating_sub(2).max(1) as u64)
+}
+
+fn segments(end: End, block: u32, segment_blocks: u64, order: &Order, slice: &Slice) -> Vec<Segment> {
+    let (source, destination) = (CscdId(0), CscdId(1));
+    let mut segments = Vec::new();
+    let mut done = 0;
+    while done < slice.blocks {
+        let blocks = segment_blocks.min(slice.blocks - done);
+        let lba = slice.lba + done;
+        done += blocks;
+        let (cat, blocks) = (done < slice.blocks, blocks as u16);
+        let kind = match end {
+            End::Tape => SegmentKind::BlockToStream { transfer_length: order.tape_block, blocks, lba },
+            End::Disk(to) => SegmentKind::BlockToBlock {
+                destination_count: false,
+                blocks,
+                source_lba: lba,
+                destination_lba: order.seek
+                    + (lba - order.lba) * u64::from(block) / u64::from(to.block_length),
+            },
+        };
+        segments.push(Segment { cat: cat && matches!(end, End::Tape), source, destination, kind });
+    }
+    if let (End::Tape, true) = (end, slice.last) {
+        let rest = slice.blocks * u64::from(block) % u64::from(order.tape_block);
+        if rest > 0 {
+            segments.iter_mut().for_each(|segment| segment.cat = true);
+            let kind = SegmentKind::BlockToStream { transfer_length: rest as u32, blocks: 0, lba: slice.lba };
+            segments.push(Segment { cat: false, source, destination, kind });
+        }
+        if order.filemarks > 0 {
+            let kind = SegmentKind::WriteFilemarks { immediate: false, count: order.filemarks };
+            segments.push(Segment { cat: false, source, destination, kind });
+        }
+    }
+    segments
+}
+
+/// Sends the commands of `job` to the copy manager behind `transport`, one after the other. `progress` is told how
+/// many bytes are written, from another thread.
+///
+/// # Errors
+/// The copy failed, with an explanation of where and why; or it was aborted.
+pub fn run(
+    transport: &dyn Transport,
+    job: &Job,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Done, InitiatorError> {
+    let (begun, before) = (Instant::now(), transport.traffic());
+    let mut bytes = 0;
+    for (index, (list, length)) in job.lists.iter().enumerate() {
+        run_one(transport, list, &|written| progress(bytes + written)).map_err(|error| match error {
+            InitiatorError::Copy(text) => InitiatorError::Copy(match job.lists.len() {
+                1 => format!("the copy stopped {text}"),
+                commands => format!("the copy stopped in command {} of {commands} {text}", index + 1),
+            }),
+            other => other,
+        })?;
+        bytes += length;
+        progress(bytes);
+    }
+    let traffic =
+        before.zip(transport.traffic()).map(|(before, after)| (after.0 - before.0, after.1 - before.1));
+    let segments = job.lists.iter().map(|(list, _)| list.segments.len()).sum();
+    Ok(Done { bytes, commands: job.lists.len(), segments, elapsed: begun.elapsed(), traffic })
+}
+
+fn run_one(
+    transport: &dyn Transport,
+    list: &ParameterList,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), InitiatorError> {
+    let data = list.emit();
+    debug_assert_eq!(data.len() % 4, HEADER_LENGTH % 4);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher =
+            thread::Builder::new().spawn_scoped(scope, || watch(transport, list.list_id, &over, progress));
+        let cdb = Command::ExtendedCopy { length: data.len() as u32 }.cdb();
+        let answer = transport.command(&cdb, data.clone(), 0);
+        over.store(true, Ordering::Relaxed);
+        if let Ok(watcher) = watcher {
+            watcher.thread().unpark();
+        }
+        let answer = answer?;
+        if answer.status == Status::Good.code() {
+            return Ok(());
+        }
+        Err(InitiatorError::Copy(failure(list, answer.status, &answer.sense)))
+    })
+}
+
+/// Asks for the status of the running copy until it is over. That it cannot be had is no failure of the copy.
+fn watch(transport: &dyn Transport, list_id: u32, over: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) {
+    loop {
+        thread::park_timeout(POLL);
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        let cdb = Command::Status { list_id, allocation: STATUS_LENGTH as u32 }.cdb();
+        let Ok(answer) = transport.command(&cdb, Vec::new(), STATUS_LENGTH as u32) else { return };
+        if let Some(CopyStatus { state: State::InProgress, bytes, .. }) = CopyStatus::parse(&answer.data_in) {
+            progress(bytes);
+        }
+    }
+}
+
+/// Where and why a copy stopped, and what can be done about it.
+fn failure(list: &ParameterList, status: u8, sense: &[u8]) -> String {
+    const COPY_ABORTED: u8 = 0x0A;
+    let Some(received) = Received::parse(sense).filter(|received| received.key == COPY_ABORTED) else {
+        return format!("before its first segment: {}", explain(status, sense));
+    };
+    let segment = received.segment.unwrap_or(0);
+    let place = match list.segments.get(usize::from(segment)).map(|segment| segment.kind) {
+        Some(SegmentKind::BlockToStream { blocks, lba, .. }) => {
+            format!(", source blocks {lba} to {}", lba + u64::from(blocks))
+        }
+        Some(SegmentKind::BlockToBlock { blocks, source_lba, .. }) => {
+            format!(", source blocks {source_lba} to {}", source_lba + u64::from(blocks))
+        }
+        Some(SegmentKind::WriteFilemarks { .. }) => ", the filemarks".to_owned(),
+        None => String::new(),
+    };
+    let mut text = format!("in segment {segment}{place}: {received}");
+    for (who, forwarded) in [("source", &received.source), ("destination", &received.destination)] {
+        if let Some((status, sense)) = forwarded {
+            text.push_str(&format!("; the {who} answered {}", explain(*status, sense)));
+        }
+    }
+    if let Some(residual) = received.information {
+        text.push_str(&format!("; {residual} bytes or blocks of the segment were not written"));
+    }
+    text.push_str(advice(&received));
+    text
+}
+
+fn advice(received: &Received) -> &'static str {
+    let inner = |forwarded: &Option<(u8, Vec<u8>)>| {
+        forwarded.as_ref().and_then(|(_, sense)| Received::parse(sense)).map(|sense| (sense.key, sense.asc))
+    };
+    match (received.asc, inner(&received.destination)) {
+        (0x0804, _) => "; map both units to this initiator on the same target",
+        (0x2F02, _) => "; it was aborted at the array",
+        (_, Some((_, 0x3A00))) => "; load a cartridge",
+        (_, Some((0x07, _))) => "; the destination is write protected",
+        (_, Some((0x0D | 0x00, 0x0002))) => "; the cartridge is full: load a larger one",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scsi::designator::Designator;
+
+    fn ends(destination: End) -> Ends {
+        let cscd = |kind, parameters| Cscd {
+            relative_initiator_port: 0,
+            designator: Designator::naa(&[0x30; 8]),
+            peripheral_device_type: kind,
+            pad: false,
+            parameters,
+        };
+        Ends {
+            source: Capacity { blocks: 1 << 30, block_length: 512 },
+            destination,
+            cscds: vec![
+                cscd(0, DeviceParameters::Block { block_length: 512 }),
+                cscd(1, DeviceParameters::VariableStream),
+            ],
+        }
+    }
+
+    fn order(blocks: u64) -> Order {
+        Order {
+            lba: 0,
+            blocks: Some(blocks),
+            seek: 0,
+            tape_block: 65536,
+            filemarks: 1,
+            list_id: 1,
+            priority: 1,
+            segment_blocks: None,
+        }
+    }
+
+    fn kinds(list: &ParameterList) -> Vec<(bool, SegmentKind)> {
+        list.segments.iter().map(|segment| (segment.cat, segment.kind)).collect()
+    }
+
+    #[test]
+    fn a_short_last_record_is_flushed_without_padding() {
+        let job = plan(&ends(End::Tape), &order(1000), &OperatingParameters::ours()).unwrap();
+        assert_eq!((job.lists.len(), job.bytes), (1, 512_000));
+        assert_eq!(
+            kinds(&job.lists[0].0),
+            [
+                (true, SegmentKind::BlockToStream { transfer_length: 65536, blocks: 1000, lba: 0 }),
+                (false, SegmentKind::BlockToStream { transfer_length: 53248, blocks: 0, lba: 0 }),
+                (false, SegmentKind::WriteFilemarks { immediate: false, count: 1 }),
+            ]
+        );
+    }
+
+    #[test]
+    fn whole_records_need_no_flush() {
+        let job =
+            plan(&ends(End::Tape), &Order { filemarks: 0, ..order(1024) }, &OperatingParameters::ours())
+                .unwrap();
+        let only = SegmentKind::BlockToStream { transfer_length: 65536, blocks: 1024, lba: 0 };
+        assert_eq!(kinds(&job.lists[0].0), [(false, only)]);
+    }
+
+    #[test]
+    fn every_command_but_the_last_moves_whole_records() {
+        let limits =
+            OperatingParameters { segments: 4, segment_length: 100 * 512, ..OperatingParameters::ours() };
+        let job = plan(&ends(End::Tape), &order(1000), &limits).unwrap();
+        // Two segments of 100 blocks hold one record of 128 blocks.
+        let blocks: Vec<u64> = job.lists.iter().map(|(_, bytes)| bytes / 512).collect();
+        assert_eq!(blocks, [128, 128, 128, 128, 128, 128, 128, 104]);
+        for (list, _) in &job.lists {
+            assert!(list.segments.len() <= 4);
+            assert!(!list.segments.last().unwrap().cat);
+            assert_eq!(ParameterList::parse(&list.emit()).as_ref(), Ok(list));
+        }
+        assert_eq!(
+            job.lists[1].0.segments[1].kind,
+            SegmentKind::BlockToStream { transfer_length: 65536, blocks: 28, lba: 228 }
+        );
+    }
+
+    #[test]
+    fn a_large_disk_takes_many_segments_and_few_commands() {
+        let order = Order { blocks: None, ..order(0) };
+        let job = plan(&ends(End::Tape), &order, &OperatingParameters::ours()).unwrap();
+        assert_eq!(job.bytes, 512 << 30);
+        assert_eq!(job.lists.len(), 17);
+        assert_eq!(job.lists.iter().map(|(_, bytes)| bytes).sum::<u64>(), job.bytes);
+    }
+
+    #[test]
+    fn disk_to_disk_keeps_to_whole_blocks_of_the_destination() {
+        let to = End::Disk(Capacity { blocks: 100, block_length: 4096 });
+        let order = Order { lba: 16, seek: 5, segment_blocks: Some(30), ..order(64) };
+        let job = plan(&ends(to), &order, &OperatingParameters::ours()).unwrap();
+        let block = |blocks, source_lba, destination_lba| {
+            (
+                false,
+                SegmentKind::BlockToBlock { destination_count: false, blocks, source_lba, destination_lba },
+            )
+        };
+        assert_eq!(kinds(&job.lists[0].0), [block(24, 16, 5), block(24, 40, 8), block(16, 64, 11)]);
+        let refused = |order| plan(&ends(to), &order, &OperatingParameters::ours()).unwrap_err().to_string();
+        assert!(refused(Order { blocks: Some(63), ..order.clone() }).contains("no whole number"));
+        assert!(refused(Order { seek: 93, ..order.clone() }).contains("do not fit"));
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_said_before_anything_is_sent() {
+        let ours = OperatingParameters::ours();
+        let refused = |order, limits| plan(&ends(End::Tape), &order, limits).unwrap_err().to_string();
+        assert!(
+            refused(Order { tape_block: 1000, ..order(8) }, &ours).contains("multiple of the source's 512")
+        );
+        assert!(refused(Order { tape_block: 1 << 24, ..order(8) }, &ours).contains("up to 8388608"));
+        assert!(refused(order(2 << 30), &ours).contains("the source has 1073741824 blocks"));
+        let no_tape = OperatingParameters { types: vec![2, 0xE4], ..ours.clone() };
+        assert!(refused(order(8), &no_tape).contains("does not offer block to stream"));
+    }
+
+    #[test]
+    fn a_failure_names_segment_blocks_and_what_the_tape_said() {
+        let job = plan(&ends(End::Tape), &order(1000), &OperatingParameters::ours()).unwrap();
+        let mut sense = vec![0xF0, 0, 0x0A, 0, 1, 0, 0, 29, 0, 18, 0, 0, 0x0D, 0x01, 0, 0x80, 0, 0x30, 2];
+        sense.extend([0x70, 0, 0x0D, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0]);
+        let text = failure(&job.lists[0].0, 2, &sense);
+        assert!(
+            text.starts_with(
+                "in segment 0, source blocks 0 to 1000: COPY ABORTED, third party device failure"
+            )
+        );
+        assert!(text.contains("the destination answered VOLUME OVERFLOW"), "{text}");
+        assert!(text.ends_with("; the cartridge is full: load a larger one"), "{text}");
+    }
+}
