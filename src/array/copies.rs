@@ -16,7 +16,7 @@ use super::{Array, ArrayError, Kind, show};
 use crate::copy::{CopyView, Designator, Door, Endpoint, OperationId};
 use crate::lu::{Ending, ItlNexus, Outcome, Reply, ReplySink, Task};
 use crate::sam::{Attribute, Cdb, Lun, NexusId, Status, TaskTag};
-use crate::scsi::designator::Designator as OwnDesignator;
+use crate::scsi::designator::LOGICAL_UNIT;
 use crate::scsi::opcode::DeviceType;
 
 /// Bytes of VPD page 83h that are looked at; ours are shorter.
@@ -28,6 +28,9 @@ pub(super) struct CopyDoor(pub(super) Weak<Array>);
 
 impl Door for CopyDoor {
     fn resolve(&self, nexus: NexusId, via: Lun, wanted: &Designator) -> Option<Arc<dyn Endpoint>> {
+        if wanted.association != LOGICAL_UNIT {
+            return None; // a port or a device has many units: none of them is meant
+        }
         let array = self.0.upgrade()?;
         let session = array.session(nexus)?;
         session.way(via)?;
@@ -62,13 +65,7 @@ impl Unit {
         let Some(inquiry) = Cdb::new(&[0x12, 1, 0x83, high, low, 0]) else { return false };
         let outcome = self.perform(inquiry, Vec::new(), Vec::new());
         let body = outcome.data_in.get(4..).unwrap_or_default();
-        outcome.status == Status::Good
-            && OwnDesignator::parse_list(body).iter().any(|own| {
-                own.code_set == wanted.code_set
-                    && own.association == wanted.association
-                    && own.kind == wanted.kind
-                    && own.bytes == wanted.bytes
-            })
+        outcome.status == Status::Good && Designator::parse_list(body).contains(wanted)
     }
 }
 

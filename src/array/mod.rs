@@ -330,12 +330,17 @@ impl Array {
     pub fn shutdown(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         self.stopping.store(true, Ordering::Release);
-        self.sessions().iter().for_each(|session| {
-            session.drop_connections();
-        });
-        while !self.sessions.lock().is_empty() && Instant::now() < deadline {
+        for session in self.sessions() {
+            if !session.drop_connections() {
+                session.close(Box::new(|| ()));
+            }
+        }
+        // Fronts get half of the time to end their sessions in order; then the array does it.
+        let grace = Instant::now() + patience / 2;
+        while !self.sessions.lock().is_empty() && Instant::now() < grace {
             std::thread::sleep(Duration::from_millis(5));
         }
+        self.sessions().iter().for_each(|session| session.close(Box::new(|| ())));
         let drained = self.threads.drain(deadline);
         let stopped = self.copier.stop(deadline);
         drained & stopped & self.flush()

@@ -9,6 +9,7 @@ use super::names::{Barcode, Iqn, Name};
 use super::request::{Load, NewCartridge, NewDrive, NewLun, NewPair, NewVolume, Resize, Unmap};
 use super::show::Health;
 use super::*;
+use crate::copy::{Designator, Door};
 use crate::lu::{Ending, Outcome, Reply, ReplySink, Task};
 use crate::sam::{Attribute, Cdb, Function, FunctionResponse, Lun, Status, TaskTag};
 use crate::units::BlockSize;
@@ -161,6 +162,39 @@ fn a_map_change_reaches_a_live_session_and_is_announced() {
         Box::new(move |r| done.send(r).unwrap()),
     );
     assert_eq!(response.recv().unwrap(), FunctionResponse::IncorrectLun);
+}
+
+#[test]
+fn a_copy_reaches_only_what_its_initiator_is_mapped_to_and_with_its_access() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    for text in ["a", "b"] {
+        volume(&array, text, 1 << 20, StoreKind::Mem).unwrap();
+    }
+    array.create_target(&target()).unwrap();
+    map(&array, "a", 0, &[], false);
+    map(&array, "b", 1, &[OTHER], true);
+    let (host, other) = (Host::login(&array, HOST), Host::login(&array, OTHER));
+    let naa = u64::from_str_radix(&array.volume(&name("b")).unwrap().naa, 16).unwrap();
+    let designator = Designator { code_set: 1, association: 0, kind: 3, bytes: naa.to_be_bytes().to_vec() };
+    let door = copies::CopyDoor(Arc::downgrade(&array));
+    let lun = |number| Lun::from_number(number).unwrap();
+    assert!(
+        door.resolve(host.0.nexus().id, lun(0), &designator).is_none(),
+        "b is mapped for another initiator"
+    );
+    assert!(door.addressed(host.0.nexus().id, lun(1)).is_none());
+    assert!(door.resolve(NexusId(999), lun(0), &designator).is_none());
+
+    let endpoint = door.resolve(other.0.nexus().id, lun(0), &designator).unwrap();
+    assert_eq!(endpoint.name(), "b");
+    let capacity = endpoint.perform(Cdb::new(&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap(), vec![], vec![]);
+    assert_eq!(capacity.data_in[..4], (2047u32).to_be_bytes(), "no unit attention is in its way");
+    let write = Cdb::new(&[0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0]).unwrap();
+    let refused = endpoint.perform(write, vec![1; 512], vec![]);
+    assert_eq!((refused.sense[2], refused.sense[12]), (7, 0x27), "the map is read only for a copy too");
+    let wrong_association = Designator { association: 1, ..designator };
+    assert!(door.resolve(other.0.nexus().id, lun(0), &wrong_association).is_none());
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn foreign_and_damaged_directories_are_refused_by_name_and_untouched() {
 }
 
 #[test]
-fn the_admin_api_over_tcp_answers_json_to_anything() {
+fn the_admin_api_answers_json_to_anything() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let config = directory.path().join("settings.toml");
     std::fs::write(&config, "log = 'error'\nlog_format = 'json'\n").expect("written");

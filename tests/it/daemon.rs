@@ -13,10 +13,10 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program under test.
-pub const CLEAVE: &str = env!("CARGO_BIN_EXE_cleave");
+pub(crate) const CLEAVE: &str = env!("CARGO_BIN_EXE_cleave");
 
 /// A running daemon. Dropping it kills it.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     data_dir: PathBuf,
     portals: Vec<SocketAddr>,
@@ -25,12 +25,12 @@ pub struct Daemon {
 
 impl Daemon {
     /// A daemon on `data_dir` with one portal at a free port, ready to serve.
-    pub fn start(data_dir: &Path, options: &[&str]) -> Self {
+    pub(crate) fn start(data_dir: &Path, options: &[&str]) -> Self {
         Self::try_start(data_dir, options).unwrap_or_else(|error| panic!("the daemon ended: {error}"))
     }
 
     /// As [`Daemon::start`]; if the daemon ends before it is ready, what it wrote to stderr.
-    pub fn try_start(data_dir: &Path, options: &[&str]) -> Result<Self, String> {
+    pub(crate) fn try_start(data_dir: &Path, options: &[&str]) -> Result<Self, String> {
         let mut child = Command::new(CLEAVE)
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
@@ -66,22 +66,17 @@ impl Daemon {
     }
 
     /// Where initiators connect.
-    pub fn portal(&self) -> SocketAddr {
+    pub(crate) fn portal(&self) -> SocketAddr {
         self.portals[0]
     }
 
-    /// The URL of a LUN, as libiscsi writes it.
-    pub fn url(&self, iqn: &str, lun: u16) -> String {
-        format!("iscsi://{}/{iqn}/{lun}", self.portal())
-    }
-
     /// A control command for this daemon.
-    pub fn command(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
         control(&self.data_dir, arguments)
     }
 
     /// A control command that has to succeed; what it printed.
-    pub fn text(&self, arguments: &[&str]) -> String {
+    pub(crate) fn text(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "cleave {}: {error}", arguments.join(" "));
@@ -89,13 +84,13 @@ impl Daemon {
     }
 
     /// A control command with `--json` that has to succeed; its document.
-    pub fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let text = self.text(&[arguments, &["--json"]].concat());
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
     /// A control command that has to be refused with exit code `code`; the sentence.
-    pub fn refusal(&self, code: i32, arguments: &[&str]) -> String {
+    pub(crate) fn refusal(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.command(arguments);
         let sentence = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "cleave {}: {sentence}", arguments.join(" "));
@@ -104,19 +99,19 @@ impl Daemon {
     }
 
     /// Kills it without warning (SIGKILL) and waits until it is gone.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
     }
 
     /// Sends a signal by number.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(status.expect("kill runs").success());
     }
 
     /// Asks it to stop (SIGTERM) and waits; its exit code.
-    pub fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         self.signal("TERM");
         let deadline = Instant::now() + PATIENCE;
         // Its stdout closes when it ends.
@@ -134,7 +129,7 @@ impl Drop for Daemon {
 }
 
 /// A control command for whatever daemon serves `data_dir`.
-pub fn control(data_dir: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn control(data_dir: &Path, arguments: &[&str]) -> Output {
     Command::new(CLEAVE)
         .args(arguments)
         .env_remove("CLEAVE_ADMIN")
