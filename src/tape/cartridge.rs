@@ -257,8 +257,8 @@ impl Cartridge {
         }
         self.prepare(stride(length), self.store.length() - FILEMARK_RESERVE, patience)?;
         let at = self.position;
-        let header = self.header(Kind::Block, at, length, crc_fast::crc32_iscsi(data));
         self.put(at.offset + HEADER as u64, data, patience)?;
+        let header = self.header(Kind::Block, at, length, crc_fast::crc32_iscsi(data));
         self.put(at.offset, &header.emit(), patience)?;
         self.appended(at.behind(&header));
         Ok(())

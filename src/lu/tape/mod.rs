@@ -130,7 +130,19 @@ impl Drive {
         }
         medium.settle()?;
         medium.threaded = false;
-        Ok(medium.cartridge.take())
+        Ok(medium.cartridge.take().map(|mut cartridge| {
+            cartridge.rewind();
+            cartridge
+        }))
+    }
+
+    /// Makes stable what is buffered, whoever prevents removal, and leaves the cartridge where it is: what precedes the
+    /// end of the daemon. Waits for its device.
+    ///
+    /// # Errors
+    /// [`TapeError::Write`], after which the cartridge has stopped.
+    pub fn settle(&self) -> Result<(), TapeError> {
+        self.medium.lock().settle()
     }
 
     /// What is in the drive. May wait for a running command.
@@ -225,15 +237,12 @@ impl Medium {
         }
     }
 
-    /// Everything stable and at the beginning: what precedes taking the cartridge away. One that has stopped has
-    /// nothing left to lose.
+    /// Everything stable: what precedes taking the cartridge away. One that has stopped has nothing left to lose.
     fn settle(&mut self) -> Result<(), TapeError> {
         match &mut self.cartridge {
             Some(cartridge) if !cartridge.stopped() => {
                 // The second makes the superblock of the first stable, which spares the next load its scan.
-                cartridge.sync().and_then(|()| cartridge.sync())?;
-                cartridge.rewind();
-                Ok(())
+                cartridge.sync().and_then(|()| cartridge.sync())
             }
             _ => Ok(()),
         }

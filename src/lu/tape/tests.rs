@@ -433,6 +433,19 @@ fn a_failed_flush_is_told_and_then_all_is_refused_until_the_cartridge_is_loaded_
 }
 
 #[test]
+fn settling_makes_buffered_blocks_stable_even_while_removal_is_prevented() {
+    let world = World::new();
+    let store = world.store(Label::store_length(MIN_CAPACITY).unwrap());
+    let rig = Rig::holding(Cartridge::create(Arc::new(store.reopen()), label(false)).unwrap());
+    rig.host.good(&PREVENT, &[]);
+    rig.host.good(&[0x0A, 0, 0, 0, 1, 0], b"a");
+    rig.drive.settle().unwrap();
+    assert_eq!(rig.position().0, 1, "it does not move");
+    world.restart(crate::store::faulty::Survival::Nothing, 0);
+    assert_eq!(Cartridge::open(Arc::new(store)).unwrap().end().object, 1);
+}
+
+#[test]
 fn a_full_device_is_a_full_volume() {
     let world = World::new();
     let store = world.store(Label::store_length(MIN_CAPACITY).unwrap());
