@@ -84,7 +84,7 @@ impl Daemon {
             portals.push(bind(*address).await?);
         }
         let addresses: Vec<String> =
-            portals.iter().filter_map(|(_, address)| Some(address.to_string())).collect();
+            portals.iter().map(|(_, address)| address.to_string()).collect();
         let (stop, stopped) = watch::channel(false);
         let api = Arc::new(Api { array: Arc::clone(&self.array), portals: addresses.clone() });
         self.serve_admin(api, stopped.clone()).await?;

@@ -393,8 +393,8 @@ impl Array {
         let drives: Vec<_> = self.control.lock().drives.clone().into_iter().collect();
         let mut settled = true;
         for (name, DriveUnit { drive, .. }) in drives {
-            if let Err(error) = drive.unload() {
-                tracing::error!(drive = %name, %error, "its cartridge was not unloaded in order");
+            if let Err(error) = drive.settle() {
+                tracing::error!(drive = %name, %error, "what it had buffered is lost");
                 settled = false;
             }
         }

@@ -177,7 +177,7 @@ fn a_copy_reaches_only_what_its_initiator_is_mapped_to_and_with_its_access() {
     let (host, other) = (Host::login(&array, HOST), Host::login(&array, OTHER));
     let naa = u64::from_str_radix(&array.volume(&name("b")).unwrap().naa, 16).unwrap();
     let designator = Designator { code_set: 1, association: 0, kind: 3, bytes: naa.to_be_bytes().to_vec() };
-    let door = copies::CopyDoor(Arc::downgrade(&array));
+    let door = CopyDoor(Arc::downgrade(&array));
     let lun = |number| Lun::from_number(number).unwrap();
     assert!(
         door.resolve(host.0.nexus().id, lun(0), &designator).is_none(),
