@@ -83,8 +83,7 @@ impl Daemon {
         for address in listen {
             portals.push(bind(*address).await?);
         }
-        let addresses: Vec<String> =
-            portals.iter().map(|(_, address)| address.to_string()).collect();
+        let addresses: Vec<String> = portals.iter().map(|(_, address)| address.to_string()).collect();
         let (stop, stopped) = watch::channel(false);
         let api = Arc::new(Api { array: Arc::clone(&self.array), portals: addresses.clone() });
         self.serve_admin(api, stopped.clone()).await?;
