@@ -99,6 +99,9 @@ pub enum InitiatorError {
     /// The unit's answer makes no sense.
     #[error("{0} was answered with data that cannot be read")]
     Unreadable(&'static str),
+    /// Nothing is mapped at the LUN.
+    #[error("no logical unit is mapped there for this initiator; `cleave luns` lists those that are")]
+    Missing,
     /// What was asked cannot be done there.
     #[error("{0}")]
     Impossible(String),
@@ -120,6 +123,7 @@ impl InitiatorError {
             Self::Connect { .. } => 6,
             Self::Session { reason: ClientError::Login(LoginStatus::NOT_FOUND), .. } => 3,
             Self::Session { reason: ClientError::Login(LoginStatus::AUTHORIZATION_FAILURE), .. } => 4,
+            Self::Missing => 3,
             Self::Impossible(_) => 4,
             Self::Refused { sense, .. } => match Received::parse(sense) {
                 Some(Received { asc: LOGICAL_UNIT_NOT_SUPPORTED, .. }) => 3,

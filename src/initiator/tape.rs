@@ -286,7 +286,10 @@ fn record(longest: u32, answer: Answer) -> Result<Record, InitiatorError> {
         Some(Received { key: 0, incorrect_length: true, information, .. }) => match information {
             Some(residual) if residual >= 0 => {
                 let mut data = answer.data_in;
-                data.truncate((longest as usize).saturating_sub(residual as usize));
+                // What came short over the wire is the record; a transport that fills the buffer up is cut by INFORMATION.
+                if data.len() == longest as usize {
+                    data.truncate((longest as usize).saturating_sub(residual as usize));
+                }
                 Ok(Record::Data(data))
             }
             _ => Err(InitiatorError::Impossible(format!(
@@ -319,6 +322,7 @@ mod tests {
     fn records_marks_and_the_end_are_told_apart() {
         assert_eq!(record(512, answer(vec![], 512)).unwrap(), Record::Data(vec![7; 512]));
         assert_eq!(record(512, answer(check(0x20, Some(412), 0), 100)).unwrap(), Record::Data(vec![7; 100]));
+        assert_eq!(record(512, answer(check(0x20, Some(412), 0), 512)).unwrap(), Record::Data(vec![7; 100]));
         assert_eq!(record(512, answer(check(0x80, Some(512), 1), 0)).unwrap(), Record::Filemark);
         assert_eq!(record(512, answer(check(0x08, Some(512), 5), 0)).unwrap(), Record::EndOfData);
         let long = record(512, answer(check(0x20, Some(-100i32 as u32), 0), 512)).unwrap_err();

@@ -14,6 +14,8 @@ use crate::scsi::vpd;
 /// Unit attentions that one unit may have pending for us before we give up.
 const MAX_ATTENTIONS: usize = 16;
 const UNIT_ATTENTION: u8 = 0x06;
+/// PERIPHERAL DEVICE TYPE where no logical unit stands.
+const NO_DEVICE: u8 = 0x1F;
 
 /// Takes the unit attentions of the past out of the way, so that the next command is answered for what it asks.
 ///
@@ -33,10 +35,14 @@ pub fn settle(transport: &dyn Transport) -> Result<(), InitiatorError> {
 /// Standard INQUIRY data.
 ///
 /// # Errors
-/// The unit refuses, or its data is too short.
+/// No unit is there, it refuses, or its data is too short.
 pub fn inquiry(transport: &dyn Transport) -> Result<StandardInquiry, InitiatorError> {
     let data = good("INQUIRY", transport.command(&[0x12, 0, 0, 0, 96, 0], Vec::new(), 96)?)?;
-    StandardInquiry::parse(&data).ok_or(InitiatorError::Unreadable("INQUIRY"))
+    let found = StandardInquiry::parse(&data).ok_or(InitiatorError::Unreadable("INQUIRY"))?;
+    match found.device_type {
+        NO_DEVICE => Err(InitiatorError::Missing),
+        _ => Ok(found),
+    }
 }
 
 /// A whole vital product data page, with its header.
