@@ -27,5 +27,7 @@ pub mod array;
 #[cfg(feature = "net")]
 pub mod initiator;
 
+pub mod target;
+
 #[cfg(feature = "admin")]
 pub mod admin;

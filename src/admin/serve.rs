@@ -24,6 +24,7 @@ use super::cli::{LogFormat, Serve};
 use super::config::ConfigFile;
 use crate::array::error::ArrayError;
 use crate::array::{Array, Options};
+use crate::target::Target;
 
 /// How long the end may take.
 const SHUTDOWN: Duration = Duration::from_secs(10);
@@ -87,6 +88,10 @@ impl Daemon {
         let (stop, stopped) = watch::channel(false);
         let api = Arc::new(Api { array: Arc::clone(&self.array), portals: addresses.clone() });
         self.serve_admin(api, stopped.clone()).await?;
+        let target = Target::new(Arc::clone(&self.array));
+        for (listener, _) in portals {
+            tokio::spawn(Arc::clone(&target).serve(listener, stopped.clone()));
+        }
 
         announce(&addresses);
         loop {

@@ -1,0 +1,316 @@
+//! One connection: turns the crank of the core.
+//!
+//! A turn takes mail, polls events, hands commands over, and takes the mail that they caused at once; then everything
+//! is sent in as few vectored writes as the socket takes. Nothing is awaited with mail or input in hand. While the
+//! socket does not take the output, input is read only as far as the core wants it, so a slow initiator stops itself.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+
+use super::listen::{PORTAL_GROUP, Place, Target};
+use super::mailbox::{Mail, Mailbox};
+use crate::array::door::Session;
+use crate::iscsi::connection::{Answer, Closed, Command, Connection, Event, Manage};
+use crate::iscsi::framer::Digests;
+use crate::iscsi::keys::Terms;
+use crate::iscsi::login::{Offer, Proposal};
+use crate::lu::{Ending, Outcome, Reply, ReplySink, Task};
+use crate::sam::TaskTag;
+
+/// What this target would agree on.
+const OFFER: Offer = Offer {
+    terms: Terms {
+        digests: Digests { header: true, data: true },
+        initial_r2t: false,
+        max_receive: 256 * 1024,
+        max_burst: 1 << 20,
+        first_burst: 256 * 1024,
+        max_outstanding_r2t: 8,
+        time_to_retain: 0,
+        ..Terms::DEFAULT
+    },
+    portal_group: PORTAL_GROUP,
+};
+
+/// Pieces of one vectored write; the kernel takes at most 1024.
+const MAX_PIECES: usize = 256;
+
+/// Commands handed over before their answers are taken.
+const BATCH: usize = 32;
+
+/// How long commands may take to finish when the target stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long what waits may take to be sent to an initiator whose connection is over.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Who is logged in.
+struct LoggedIn {
+    initiator: String,
+    session: Option<Arc<Session>>,
+    /// Kept until the session's tasks are gone.
+    place: Place,
+}
+
+/// The connection's task.
+pub(super) struct Conn {
+    target: Arc<Target>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    core: Connection,
+    mailbox: Arc<Mailbox>,
+    sink: Arc<dyn ReplySink>,
+    mail: Vec<Mail>,
+    logged_in: Option<LoggedIn>,
+    /// Set when nothing more is taken in: what is left gets until then.
+    ending: Option<Instant>,
+}
+
+impl Conn {
+    pub(super) fn new(target: Arc<Target>, stream: TcpStream, peer: SocketAddr) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
+        let local = stream.local_addr()?;
+        let mailbox = Arc::new(Mailbox::default());
+        let sink: Arc<dyn ReplySink> = Arc::clone(&mailbox) as Arc<dyn ReplySink>;
+        let core = Connection::new(OFFER, Instant::now());
+        let (mail, logged_in, ending) = (Vec::new(), None, None);
+        Ok(Self { target, stream, peer, local, core, mailbox, sink, mail, logged_in, ending })
+    }
+
+    /// Serves until either side ends it, and then ends the session's tasks.
+    pub(super) async fn run(mut self, stopped: watch::Receiver<bool>) {
+        if let Err(error) = self.serve(stopped).await {
+            tracing::debug!(peer = %self.peer, %error, "the connection was lost");
+        }
+        drop(self.stream);
+        if let Some(LoggedIn { session, place, .. }) = self.logged_in.take() {
+            if let Some(session) = session {
+                let (done, gone) = oneshot::channel();
+                session.close(Box::new(move || drop(done.send(()))));
+                let _ = gone.await;
+            }
+            drop(place);
+        }
+    }
+
+    async fn serve(&mut self, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
+        let first = self.core.deadline().unwrap_or_else(Instant::now);
+        let timer = tokio::time::sleep_until(first.into());
+        tokio::pin!(timer);
+        loop {
+            if self.turn(&stopped).await.is_break() {
+                self.end_by(LINGER);
+            }
+            self.flush()?;
+            if self.finished() {
+                return Ok(());
+            }
+            if !self.mailbox.rest() {
+                continue;
+            }
+            let waiting = self.core.queued() > 0;
+            let wants = self.ending.is_none() && self.core.wants_input();
+            let draining = self.ending.is_some();
+            tokio::select! {
+                () = self.mailbox.woken() => {}
+                open = exchange(&mut self.stream, &mut self.core, wants, waiting) => if !open? {
+                    return Ok(());
+                },
+                () = &mut timer => {
+                    let now = Instant::now();
+                    self.core.expire(now);
+                    let next = self.ending.or(self.core.deadline()).unwrap_or(now + LINGER);
+                    timer.as_mut().reset(next.max(now + Duration::from_millis(10)).into());
+                }
+                _ = stopped.wait_for(|stopped| *stopped), if !draining => self.end_by(DRAIN),
+            }
+            if let Some(ending) = self.ending {
+                timer.as_mut().reset(ending.into());
+            }
+        }
+    }
+
+    /// Nothing more is taken in; what is left gets `patience`.
+    fn end_by(&mut self, patience: Duration) {
+        self.ending.get_or_insert_with(|| Instant::now() + patience);
+    }
+
+    fn finished(&self) -> bool {
+        self.ending.is_some_and(|ending| {
+            (self.core.queued() == 0 && self.core.commands() == 0) || Instant::now() >= ending
+        })
+    }
+
+    /// Handles all mail and all events; breaks when the connection is over.
+    async fn turn(&mut self, stopped: &watch::Receiver<bool>) -> ControlFlow<()> {
+        let now = Instant::now();
+        loop {
+            let mut worked = self.read_mail(stopped)?;
+            for _ in 0..BATCH {
+                let Some(event) = (if self.ending.is_none() { self.core.poll(now) } else { None }) else {
+                    break;
+                };
+                worked = true;
+                self.handle(event).await?;
+            }
+            if !worked {
+                return ControlFlow::Continue(());
+            }
+        }
+    }
+
+    fn read_mail(&mut self, stopped: &watch::Receiver<bool>) -> ControlFlow<(), bool> {
+        let mut mail = std::mem::take(&mut self.mail);
+        self.mailbox.take(&mut mail);
+        let any = !mail.is_empty();
+        for mail in mail.drain(..) {
+            match mail {
+                Mail::Ended(tag, Ending::Completed(outcome)) => self.core.complete(tag.0, answer(outcome)),
+                Mail::Ended(tag, Ending::Aborted) => self.core.aborted(tag.0),
+                Mail::Managed(tag, response) => self.core.managed(tag, response),
+                Mail::LoggedOut => self.core.logged_out(),
+                // When the whole target stops, commands may finish.
+                Mail::Drop if *stopped.borrow() => self.end_by(DRAIN),
+                Mail::Drop => self.ending = Some(Instant::now()),
+            }
+        }
+        self.mail = mail;
+        ControlFlow::Continue(any)
+    }
+
+    async fn handle(&mut self, event: Event) -> ControlFlow<()> {
+        match event {
+            Event::Command(command) => self.submit(command),
+            Event::Manage(manage) => self.manage(manage),
+            Event::Login(proposal) => self.log_in(&proposal).await,
+            Event::Discover => self.discover(),
+            Event::Logout => {
+                let mailbox = Arc::clone(&self.mailbox);
+                let done = Box::new(move || mailbox.post(Mail::LoggedOut));
+                match self.session() {
+                    Some(session) => session.close(done),
+                    None => done(),
+                }
+            }
+            Event::Closed(reason) => {
+                tracing::info!(peer = %self.peer, initiator = self.initiator(), "connection over: {reason}");
+                if let (Closed::ColdReset, Some(session)) = (reason, self.session()) {
+                    self.target.drop_sessions(&session.nexus().port.name);
+                }
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn session(&self) -> Option<&Arc<Session>> {
+        self.logged_in.as_ref()?.session.as_ref()
+    }
+
+    fn initiator(&self) -> Option<&str> {
+        self.logged_in.as_ref().map(|logged_in| logged_in.initiator.as_str())
+    }
+
+    fn submit(&self, command: Command) {
+        // The core hands commands out in a normal session only.
+        let Some(session) = self.session() else { return };
+        let Command { lun, tag, attribute, cdb, data_out, data_in } = command;
+        let tag = TaskTag(tag);
+        let reply = Reply::new(Arc::clone(&self.sink), tag);
+        let nexus = session.nexus().id;
+        session.submit(lun, Task { nexus, tag, attribute, cdb, data_out, data_in, reply });
+    }
+
+    fn manage(&self, manage: Manage) {
+        let Some(session) = self.session() else { return };
+        let mailbox = Arc::clone(&self.mailbox);
+        let done = Box::new(move |response| mailbox.post(Mail::Managed(manage.tag, response)));
+        session.manage(manage.lun, manage.function, done);
+    }
+
+    async fn log_in(&mut self, proposal: &Proposal) {
+        let initiator = proposal.initiator.name.clone();
+        match self.target.admit(proposal, &self.mailbox).await {
+            Ok((place, session)) => {
+                if let Some(session) = &session {
+                    let mailbox = Arc::clone(&self.mailbox);
+                    session.set_dropper(Box::new(move || mailbox.post(Mail::Drop)));
+                    session.set_peer(self.peer.to_string());
+                }
+                let target = proposal.target.as_deref();
+                tracing::info!(peer = %self.peer, initiator, target, "logged in");
+                self.core.accept(place.tsih, Instant::now());
+                self.logged_in = Some(LoggedIn { initiator, session, place });
+            }
+            Err(status) => self.core.refuse(status),
+        }
+    }
+
+    /// A discovery session sees every target that admits it, a normal session its own; both at the address that the
+    /// initiator reached.
+    fn discover(&mut self) {
+        let address = SocketAddr::new(self.local.ip().to_canonical(), self.local.port());
+        let address = vec![format!("{address},{PORTAL_GROUP}")];
+        let names = match (self.session(), self.initiator()) {
+            (Some(session), _) => vec![session.nexus().port.name.clone()],
+            (None, Some(initiator)) => self.target.array.discover(initiator),
+            (None, None) => Vec::new(),
+        };
+        let targets: Vec<_> = names.into_iter().map(|name| (name, address.clone())).collect();
+        self.core.targets(&targets);
+    }
+
+    /// Sends as much as the socket takes.
+    fn flush(&mut self) -> io::Result<()> {
+        while self.core.queued() > 0 {
+            let mut slices = [IoSlice::new(&[]); MAX_PIECES];
+            let used = self.core.slices(&mut slices);
+            match self.stream.try_write_vectored(&slices[..used]) {
+                Ok(count) => self.core.sent(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Receives into the core, or waits until the socket takes more; false when the initiator has closed. Both directions
+/// are watched at once: an initiator may send data-out and read nothing until it is taken.
+async fn exchange(
+    stream: &mut TcpStream,
+    core: &mut Connection,
+    wants: bool,
+    waiting: bool,
+) -> io::Result<bool> {
+    let received = if waiting {
+        let interest = if wants { Interest::READABLE | Interest::WRITABLE } else { Interest::WRITABLE };
+        if !stream.ready(interest).await?.is_readable() || !wants {
+            return Ok(true);
+        }
+        match stream.try_read(core.space()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            received => received?,
+        }
+    } else if wants {
+        stream.read(core.space()).await?
+    } else {
+        std::future::pending().await
+    };
+    core.filled(received);
+    Ok(received > 0)
+}
+
+fn answer(outcome: Outcome) -> Answer {
+    let Outcome { status, sense, data_in, wanted_out, data_out } = outcome;
+    Answer { status, sense, data_in, wanted_out, data_out }
+}

@@ -1,0 +1,192 @@
+//! Portals, and the sessions that came in through them.
+//!
+//! A session is named by initiator name, ISID and target (RFC 7143 4.4.3). A login that names a living one takes its
+//! place: the old connection is told to end, and the new login goes on only when the old session's tasks are gone.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::conn::Conn;
+use super::mailbox::{Mail, Mailbox};
+use crate::array::Array;
+use crate::array::access::LoginRefusal;
+use crate::array::door::Session;
+use crate::iscsi::login::Proposal;
+use crate::iscsi::pdu::login::LoginStatus;
+
+/// Most connections at a time.
+pub const MAX_CONNECTIONS: usize = 4096;
+
+/// The one portal group.
+pub(super) const PORTAL_GROUP: u16 = 1;
+
+/// How long a login waits for the session whose place it takes.
+const REINSTATEMENT: Duration = Duration::from_secs(20);
+
+/// How long the listener pauses when the process is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Initiator name, ISID, target.
+type SessionKey = (String, [u8; 6], Option<String>);
+
+/// A session that lives, and how to end it.
+#[derive(Debug)]
+struct Living {
+    mailbox: Arc<Mailbox>,
+    tsih: u16,
+    cid: u16,
+    /// Closed when the session's tasks are gone.
+    gone: watch::Receiver<()>,
+}
+
+/// The place of a living session; it is free again when this is dropped.
+pub(super) struct Place {
+    target: Arc<Target>,
+    key: SessionKey,
+    pub(super) tsih: u16,
+    /// Dropped after the place itself is free.
+    _gone: watch::Sender<()>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut living = self.target.living.lock();
+        if living.get(&self.key).is_some_and(|living| living.tsih == self.tsih) {
+            living.remove(&self.key);
+        }
+    }
+}
+
+/// The iSCSI target of one array.
+pub struct Target {
+    pub(super) array: Arc<Array>,
+    living: Mutex<HashMap<SessionKey, Living>>,
+    connections: AtomicUsize,
+}
+
+/// Counts a connection while it lives.
+struct Counted(Arc<Target>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Target {
+    /// The target of `array`.
+    #[must_use]
+    pub fn new(array: Arc<Array>) -> Arc<Self> {
+        Arc::new(Self { array, living: Mutex::default(), connections: AtomicUsize::new(0) })
+    }
+
+    /// Serves a portal until `stopped` says true; what has come in by then finishes by itself.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.take_in(stream, peer, stopped.clone()),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn take_in(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, stopped: watch::Receiver<bool>) {
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return tracing::warn!(%peer, "refused: {MAX_CONNECTIONS} connections are open");
+        }
+        let counted = Counted(Arc::clone(self));
+        let target = Arc::clone(self);
+        tokio::spawn(async move {
+            let _counted = counted;
+            match Conn::new(target, stream, peer) {
+                Ok(conn) => conn.run(stopped).await,
+                Err(error) => tracing::debug!(%peer, %error, "the connection was lost before it was served"),
+            }
+        });
+    }
+
+    /// Decides on a login and, if it is good, takes its place among the living sessions.
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        proposal: &Proposal,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<(Place, Option<Arc<Session>>), LoginStatus> {
+        let key = (proposal.initiator.name.clone(), proposal.initiator.isid, proposal.target.clone());
+        let deadline = tokio::time::Instant::now() + REINSTATEMENT;
+        loop {
+            let mut gone = match self.try_admit(&key, proposal, mailbox)? {
+                Ok(admitted) => return Ok(admitted),
+                Err(gone) => gone,
+            };
+            // The sender says nothing; that it is dropped is the message.
+            if tokio::time::timeout_at(deadline, gone.changed()).await.is_err() {
+                return Err(LoginStatus::OUT_OF_RESOURCES);
+            }
+        }
+    }
+
+    /// Admits, or tells the session in the way to end and returns what says that it is gone.
+    #[allow(clippy::type_complexity)] // the two outcomes of one private step
+    fn try_admit(
+        self: &Arc<Self>,
+        key: &SessionKey,
+        proposal: &Proposal,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<Result<(Place, Option<Arc<Session>>), watch::Receiver<()>>, LoginStatus> {
+        let mut living = self.living.lock();
+        match living.get(key) {
+            Some(old) if proposal.tsih != 0 && proposal.tsih != old.tsih => {
+                return Err(LoginStatus::SESSION_DOES_NOT_EXIST);
+            }
+            Some(old) if proposal.tsih != 0 && proposal.cid != old.cid => {
+                return Err(LoginStatus::TOO_MANY_CONNECTIONS);
+            }
+            Some(old) => {
+                old.mailbox.post(Mail::Drop);
+                return Ok(Err(old.gone.clone()));
+            }
+            None if proposal.tsih != 0 => return Err(LoginStatus::SESSION_DOES_NOT_EXIST),
+            None => {}
+        }
+        let session = match &proposal.target {
+            None => None,
+            Some(name) => {
+                Some(self.array.login(proposal.initiator.clone(), name, PORTAL_GROUP).map_err(|refusal| {
+                    match refusal {
+                        LoginRefusal::NotFound => LoginStatus::NOT_FOUND,
+                        LoginRefusal::Forbidden => LoginStatus::AUTHORIZATION_FAILURE,
+                        LoginRefusal::Unavailable => LoginStatus::SERVICE_UNAVAILABLE,
+                    }
+                })?)
+            }
+        };
+        let taken = |tsih: &u16| living.values().any(|living| living.tsih == *tsih);
+        let tsih = (1..=u16::MAX).find(|tsih| !taken(tsih)).ok_or(LoginStatus::OUT_OF_RESOURCES)?;
+        let (sender, gone) = watch::channel(());
+        living.insert(key.clone(), Living { mailbox: Arc::clone(mailbox), tsih, cid: proposal.cid, gone });
+        let place = Place { target: Arc::clone(self), key: key.clone(), tsih, _gone: sender };
+        Ok(Ok((place, session)))
+    }
+
+    /// Ends every session with the target `name`: TARGET COLD RESET.
+    pub(super) fn drop_sessions(&self, name: &str) {
+        let living = self.living.lock();
+        let affected = living.iter().filter(|((_, _, target), _)| target.as_deref() == Some(name));
+        affected.for_each(|(_, living)| living.mailbox.post(Mail::Drop));
+    }
+}

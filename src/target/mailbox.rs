@@ -1,0 +1,100 @@
+//! What other threads have to say to a connection's task.
+//!
+//! A wake-up is sent only to a task that said it would rest: while it works it looks here anyway, so the answers of
+//! commands that ran on its own thread cost no wake-up. Both sides decide under one lock, so none is lost.
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::lu::{Ending, ReplySink};
+use crate::sam::{FunctionResponse, TaskTag};
+
+/// One message.
+#[derive(Debug)]
+pub(super) enum Mail {
+    /// A command has ended.
+    Ended(TaskTag, Ending),
+    /// A task management function has been performed.
+    Managed(u32, FunctionResponse),
+    /// The session's tasks are gone after a logout.
+    LoggedOut,
+    /// The connection is to end.
+    Drop,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    mail: Vec<Mail>,
+    resting: bool,
+}
+
+/// The box.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    inner: Mutex<Inner>,
+    notify: Notify,
+}
+
+impl Mailbox {
+    /// Leaves a message; wakes the task if it rests.
+    pub(super) fn post(&self, mail: Mail) {
+        let mut inner = self.inner.lock();
+        inner.mail.push(mail);
+        if std::mem::take(&mut inner.resting) {
+            drop(inner);
+            self.notify.notify_one();
+        }
+    }
+
+    /// Exchanges what has come for the empty vector `taken`.
+    pub(super) fn take(&self, taken: &mut Vec<Mail>) {
+        std::mem::swap(&mut self.inner.lock().mail, taken);
+    }
+
+    /// Says that the task is going to rest; false if there is mail.
+    pub(super) fn rest(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.resting = inner.mail.is_empty();
+        inner.resting
+    }
+
+    /// Waits for mail after [`Mailbox::rest`].
+    pub(super) async fn woken(&self) {
+        self.notify.notified().await;
+    }
+}
+
+impl ReplySink for Mailbox {
+    fn reply(&self, tag: TaskTag, ending: Ending) {
+        self.post(Mail::Ended(tag, ending));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_task_with_mail_does_not_rest() {
+        let mailbox = Mailbox::default();
+        assert!(mailbox.rest());
+        mailbox.post(Mail::Drop);
+        assert!(!mailbox.rest());
+        let mut mail = Vec::new();
+        mailbox.take(&mut mail);
+        assert!(mail.len() == 1 && mailbox.rest());
+    }
+
+    #[tokio::test]
+    async fn a_resting_task_is_woken_from_another_thread() {
+        let mailbox = Arc::new(Mailbox::default());
+        assert!(mailbox.rest());
+        let other = Arc::clone(&mailbox);
+        let poster = std::thread::spawn(move || other.post(Mail::LoggedOut));
+        mailbox.woken().await;
+        poster.join().unwrap();
+        assert!(!mailbox.rest());
+    }
+}

@@ -1,0 +1,11 @@
+//! The iSCSI target's shell: sockets, clock and tasks of tokio around [`iscsi::connection`](crate::iscsi::connection),
+//! and the introduction of its commands to the array.
+//!
+//! One task serves one connection and owns all its state. A command runs on that task's thread if the array can serve it
+//! without blocking; the answers of everything that came in one receive leave in one vectored send.
+
+mod conn;
+mod listen;
+mod mailbox;
+
+pub use listen::{MAX_CONNECTIONS, Target};
