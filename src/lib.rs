@@ -27,6 +27,7 @@ pub mod array;
 #[cfg(feature = "net")]
 pub mod initiator;
 
+#[cfg(feature = "net")]
 pub mod target;
 
 #[cfg(feature = "admin")]
