@@ -95,7 +95,9 @@ impl Conn {
         if let Some(LoggedIn { session, place, .. }) = self.logged_in.take() {
             if let Some(session) = session {
                 let (done, gone) = oneshot::channel();
-                session.close(Box::new(move || drop(done.send(()))));
+                session.close(Box::new(move || {
+                    let _ = done.send(()); // nobody waits any more: fine
+                }));
                 let _ = gone.await;
             }
             drop(place);
