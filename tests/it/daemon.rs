@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// How long anything that a daemon has to do may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -15,24 +16,41 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The program under test.
 pub(crate) const CLEAVE: &str = env!("CARGO_BIN_EXE_cleave");
 
+/// The target that `--demo` makes.
+pub const DEMO: &str = "iqn.2026-11.internal.cleave:demo";
+
 /// A running daemon. Dropping it kills it.
 pub(crate) struct Daemon {
     child: Child,
     data_dir: PathBuf,
     portals: Vec<SocketAddr>,
     lines: Receiver<String>,
+    /// The data directory, if it is to go with the daemon.
+    owned: Option<TempDir>,
 }
 
 impl Daemon {
+    /// A daemon on a data directory that goes with it.
+    pub fn fresh(options: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut daemon = Self::start(directory.path(), options);
+        daemon.owned = Some(directory);
+        daemon
+    }
+
     /// A daemon on `data_dir` with one portal at a free port, ready to serve.
     pub(crate) fn start(data_dir: &Path, options: &[&str]) -> Self {
         Self::try_start(data_dir, options).unwrap_or_else(|error| panic!("the daemon ended: {error}"))
     }
 
     /// As [`Daemon::start`]; if the daemon ends before it is ready, what it wrote to stderr.
-    pub(crate) fn try_start(data_dir: &Path, options: &[&str]) -> Result<Self, String> {
+    pub fn try_start(data_dir: &Path, options: &[&str]) -> Result<Self, String> {
+        Self::try_start_at("127.0.0.1:0", data_dir, options)
+    }
+
+    fn try_start_at(portal: &str, data_dir: &Path, options: &[&str]) -> Result<Self, String> {
         let mut child = Command::new(CLEAVE)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--listen", portal, "--data-dir"])
             .arg(data_dir)
             .args(options)
             .env_remove("CLEAVE_ADMIN")
@@ -62,7 +80,28 @@ impl Daemon {
                 }
             }
         }
-        Ok(Self { child, data_dir: data_dir.to_owned(), portals, lines })
+        Ok(Self { child, data_dir: data_dir.to_owned(), portals, lines, owned: None })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Kills it without warning, if it lives, and starts it again on the same data directory and portal.
+    pub fn kill_and_restart(&mut self, options: &[&str]) {
+        self.end();
+        let portal = self.portal().to_string();
+        let next = Self::try_start_at(&portal, &self.data_dir, options);
+        let next = next.unwrap_or_else(|error| panic!("the daemon does not start again: {error}"));
+        let owned = self.owned.take();
+        *self = next;
+        self.owned = owned;
     }
 
     /// Where initiators connect.
@@ -98,6 +137,11 @@ impl Daemon {
         sentence
     }
 
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Kills it without warning (SIGKILL) and waits until it is gone.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it can be killed");
@@ -123,8 +167,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }
 

@@ -1,4 +1,6 @@
 //! Tests of the running program: the daemon and its control commands, each on a data directory of its own.
 
 mod admin;
+mod crash;
 mod daemon;
+mod raw;

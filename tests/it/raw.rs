@@ -1,0 +1,200 @@
+//! A blocking initiator of a few dozen lines, independent of the product's own: it shows what really stands on the
+//! wire, and it can be told to send anything.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+const BHS: usize = 48;
+
+/// Status and data of one command; `sense` without its length prefix.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u8,
+    pub(crate) data: Vec<u8>,
+    pub(crate) sense: Vec<u8>,
+}
+
+impl Answer {
+    /// Key, ASC and ASCQ of fixed-format sense.
+    pub(crate) fn sense_code(&self) -> (u8, u8, u8) {
+        match self.sense[..] {
+            [_, _, key, _, _, _, _, _, _, _, _, _, asc, ascq, ..] => (key & 0x0F, asc, ascq),
+            _ => panic!("no fixed-format sense in {self:?}"),
+        }
+    }
+}
+
+pub(crate) struct Raw {
+    socket: TcpStream,
+    command_sn: u32,
+    status_sn: u32,
+    next_tag: u32,
+    isid: [u8; 6],
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+impl Raw {
+    /// A logged-in session of initiator `name`. Each `isid` is an initiator port of its own.
+    pub(crate) fn login(portal: &str, target: &str, name: &str, isid: u8) -> io::Result<Self> {
+        let socket = TcpStream::connect(portal)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let mut raw =
+            Self { socket, command_sn: 1, status_sn: 0, next_tag: 1, isid: [0x80, 0xC1, 0xEA, 0, 0, isid] };
+        let keys = format!(
+            "InitiatorName={name}\0TargetName={target}\0SessionType=Normal\0AuthMethod=None\0HeaderDigest=None\0\
+             DataDigest=None\0InitialR2T=Yes\0ImmediateData=No\0MaxBurstLength=262144\0MaxRecvDataSegmentLength=262144\0\
+             MaxConnections=1\0ErrorRecoveryLevel=0\0"
+        );
+        let mut header = [0; BHS];
+        header[..2].copy_from_slice(&[0x43, 0x87]);
+        header[8..14].copy_from_slice(&raw.isid);
+        header[24..28].copy_from_slice(&raw.command_sn.to_be_bytes());
+        raw.send(header, keys.as_bytes())?;
+        let (header, _) = raw.receive()?;
+        if header[0] & 0x3F != 0x23 || header[36] != 0 || header[1] & 0x83 != 0x83 {
+            return Err(io::Error::other(format!("login refused: {header:02x?}")));
+        }
+        raw.status_sn = be32(&header, 24).wrapping_add(1);
+        Ok(raw)
+    }
+
+    /// Swallows the unit attentions of a new nexus.
+    pub(crate) fn settle(&mut self, lun: u8) -> io::Result<()> {
+        for _ in 0..8 {
+            if self.command(lun, &[0; 6], &[], 0)?.status == 0 {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("the unit never became ready"))
+    }
+
+    /// Sends one PDU as given, with DataSegmentLength and padding set.
+    pub(crate) fn send(&mut self, mut header: [u8; BHS], data: &[u8]) -> io::Result<()> {
+        header[5..8].copy_from_slice(&(data.len() as u32).to_be_bytes()[1..]);
+        let mut pdu = header.to_vec();
+        pdu.extend_from_slice(data);
+        pdu.resize(pdu.len().next_multiple_of(4), 0);
+        self.socket.write_all(&pdu)
+    }
+
+    /// Receives one PDU.
+    pub(crate) fn receive(&mut self) -> io::Result<([u8; BHS], Vec<u8>)> {
+        let mut header = [0; BHS];
+        self.socket.read_exact(&mut header)?;
+        let length = (be32(&header, 4) & 0x00FF_FFFF) as usize;
+        let mut data = vec![0; length.next_multiple_of(4)];
+        self.socket.read_exact(&mut data)?;
+        data.truncate(length);
+        Ok((header, data))
+    }
+
+    /// One command with all its data, to its end.
+    pub(crate) fn command(
+        &mut self,
+        lun: u8,
+        cdb: &[u8],
+        data_out: &[u8],
+        expected_in: u32,
+    ) -> io::Result<Answer> {
+        self.issue(lun, cdb, data_out.len() as u32, expected_in)?;
+        self.finish(data_out)
+    }
+
+    /// Sends the command PDU alone.
+    pub(crate) fn issue(&mut self, lun: u8, cdb: &[u8], length_out: u32, expected_in: u32) -> io::Result<()> {
+        let mut header = [0; BHS];
+        header[0] = 0x01;
+        header[1] = 0x81 | u8::from(expected_in > 0) << 6 | u8::from(length_out > 0) << 5;
+        header[9] = lun;
+        header[16..20].copy_from_slice(&self.next_tag.to_be_bytes());
+        header[20..24].copy_from_slice(&length_out.max(expected_in).to_be_bytes());
+        header[24..28].copy_from_slice(&self.command_sn.to_be_bytes());
+        header[28..32].copy_from_slice(&self.status_sn.to_be_bytes());
+        header[32..32 + cdb.len()].copy_from_slice(cdb);
+        self.next_tag += 1;
+        self.command_sn = self.command_sn.wrapping_add(1);
+        self.send(header, &[])
+    }
+
+    /// Answers R2Ts from `data_out` and collects data until the status.
+    pub(crate) fn finish(&mut self, data_out: &[u8]) -> io::Result<Answer> {
+        let mut data_in = Vec::new();
+        loop {
+            let (header, data) = self.receive()?;
+            match header[0] & 0x3F {
+                0x31 => self.data_out(&header, data_out)?,
+                0x25 => {
+                    data_in.extend_from_slice(&data);
+                    if header[1] & 1 == 1 {
+                        self.status_sn = be32(&header, 24).wrapping_add(1);
+                        return Ok(Answer { status: header[3], data: data_in, sense: Vec::new() });
+                    }
+                }
+                0x21 => {
+                    self.status_sn = be32(&header, 24).wrapping_add(1);
+                    let sense = data.get(2..).unwrap_or_default().to_vec();
+                    return Ok(Answer { status: header[3], data: data_in, sense });
+                }
+                0x20 if be32(&header, 20) == u32::MAX => {}
+                0x20 => self.pong(&header)?,
+                other => return Err(io::Error::other(format!("unexpected PDU {other:02x}h: {header:02x?}"))),
+            }
+        }
+    }
+
+    fn data_out(&mut self, r2t: &[u8; BHS], data: &[u8]) -> io::Result<()> {
+        let (offset, desired) = (be32(r2t, 40) as usize, be32(r2t, 44) as usize);
+        for (number, part) in data[offset..offset + desired].chunks(8192).enumerate() {
+            let at = offset + number * 8192;
+            let mut header = [0; BHS];
+            header[0] = 0x05;
+            header[1] = u8::from(at + part.len() == offset + desired) << 7;
+            header[8..24].copy_from_slice(&r2t[8..24]);
+            header[28..32].copy_from_slice(&self.status_sn.to_be_bytes());
+            header[36..40].copy_from_slice(&(number as u32).to_be_bytes());
+            header[40..44].copy_from_slice(&(at as u32).to_be_bytes());
+            self.send(header, part)?;
+        }
+        Ok(())
+    }
+
+    fn pong(&mut self, ping: &[u8; BHS]) -> io::Result<()> {
+        let mut header = [0; BHS];
+        header[..2].copy_from_slice(&[0x40, 0x80]);
+        header[8..16].copy_from_slice(&ping[8..16]);
+        header[16..20].copy_from_slice(&[0xFF; 4]);
+        header[20..24].copy_from_slice(&ping[20..24]);
+        header[24..28].copy_from_slice(&self.command_sn.to_be_bytes());
+        header[28..32].copy_from_slice(&self.status_sn.to_be_bytes());
+        self.send(header, &[])
+    }
+
+    /// WRITE(16) of whole 512-byte blocks.
+    pub(crate) fn write(&mut self, lun: u8, lba: u64, data: &[u8]) -> io::Result<Answer> {
+        self.command(lun, &cdb16(0x8A, lba, (data.len() / 512) as u32), data, 0)
+    }
+
+    /// READ(16) of whole 512-byte blocks.
+    pub(crate) fn read(&mut self, lun: u8, lba: u64, blocks: u32) -> io::Result<Answer> {
+        self.command(lun, &cdb16(0x88, lba, blocks), &[], blocks * 512)
+    }
+
+    /// SYNCHRONIZE CACHE(10) of the whole medium.
+    pub(crate) fn flush(&mut self, lun: u8) -> io::Result<Answer> {
+        self.command(lun, &[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[], 0)
+    }
+}
+
+/// A 16-byte CDB of the READ/WRITE(16) shape.
+pub(crate) fn cdb16(opcode: u8, lba: u64, blocks: u32) -> [u8; 16] {
+    let mut cdb = [0; 16];
+    cdb[0] = opcode;
+    cdb[2..10].copy_from_slice(&lba.to_be_bytes());
+    cdb[10..14].copy_from_slice(&blocks.to_be_bytes());
+    cdb
+}
