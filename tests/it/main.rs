@@ -4,4 +4,6 @@ mod admin;
 mod clients;
 mod crash;
 mod daemon;
+mod faults;
 mod raw;
+mod scale;

@@ -1,0 +1,130 @@
+//! Bad input and full disks: the exact refusal, nothing lost, the daemon alive.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+
+use crate::daemon::{DEMO, Daemon};
+use crate::raw::Raw;
+
+const INITIATOR: &str = "iqn.2026-11.internal.cleave:faults";
+
+fn session(daemon: &Daemon, isid: u8) -> Raw {
+    let mut raw = Raw::login(daemon.portal(), DEMO, INITIATOR, isid).expect("login");
+    (0..3).for_each(|lun| raw.settle(lun).expect("the units become ready"));
+    raw
+}
+
+#[test]
+fn garbage_before_login_closes_that_connection_only() {
+    let daemon = Daemon::start(&["--demo"]);
+    let mut good = session(&daemon, 1);
+    for seed in 1..=32u8 {
+        let mut socket = TcpStream::connect(daemon.portal()).expect("a connection");
+        let bytes: Vec<u8> =
+            (0..4096u32).map(|i| (i as u8).wrapping_mul(seed).wrapping_add(seed) | 0x40).collect();
+        let _ = socket.write_all(&bytes);
+        let _ = socket.shutdown(std::net::Shutdown::Write);
+        let mut rest = Vec::new();
+        let _ = socket.read_to_end(&mut rest);
+        assert!(rest.len() < 4096, "garbage was answered at length");
+    }
+    assert_eq!(good.read(0, 0, 8).expect("READ(16)").status, 0);
+}
+
+#[test]
+fn an_unknown_pdu_is_rejected_and_the_session_lives() {
+    let daemon = Daemon::start(&["--demo"]);
+    let mut raw = session(&daemon, 1);
+    let mut header = [0; 48];
+    header[0] = 0x1C | 0x40; // a vendor's opcode
+    header[16..20].copy_from_slice(&77u32.to_be_bytes());
+    raw.send(header, &[]).expect("sent");
+    let (reject, bad) = raw.receive().expect("a PDU");
+    assert_eq!((reject[0] & 0x3F, reject[2]), (0x3F, 0x05), "{reject:02x?}");
+    assert_eq!(bad[..48], header, "a Reject carries the header of the bad PDU");
+}
+
+#[test]
+fn bad_cdbs_get_their_exact_sense() {
+    let daemon = Daemon::start(&["--demo"]);
+    let mut raw = session(&daemon, 1);
+    let mut sense =
+        |lun: u8, cdb: &[u8], out: &[u8]| raw.command(lun, cdb, out, 0).expect("an answer").sense_code();
+    assert_eq!(sense(0, &[0xFF, 0, 0, 0, 0, 0], &[]), (5, 0x20, 0), "unknown operation code");
+    assert_eq!(
+        sense(0, &[0x9E, 0x1F, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[]),
+        (5, 0x24, 0),
+        "unknown service action"
+    );
+    assert_eq!(sense(9, &[0; 6], &[]), (5, 0x25, 0), "no unit at this LUN");
+    let beyond = crate::raw::cdb16(0x8A, u64::MAX, 1);
+    assert_eq!(sense(0, &beyond, &[0; 512]), (5, 0x21, 0), "an address that wraps");
+    let mut unmap = [0; 10];
+    unmap[0] = 0x42;
+    unmap[8] = 4;
+    assert_eq!(sense(0, &unmap, &[0; 4]), (5, 0x1A, 0), "an UNMAP list shorter than its header");
+    let mut copy = [0; 16];
+    copy[0] = 0x83;
+    copy[13] = 15;
+    assert_eq!(sense(1, &copy, &[0; 15]), (5, 0x1A, 0), "an EXTENDED COPY list shorter than its header");
+}
+
+/// The data directory lies on 48 MiB; the volume promises 1 GiB.
+#[test]
+fn a_full_disk_is_told_and_the_daemon_lives() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let small = directory.path().join("small");
+    std::fs::create_dir(&small).expect("a mount point");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=48m", "tmpfs"]).arg(&small).status();
+    assert!(mounted.is_ok_and(|status| status.success()), "this test mounts a small tmpfs: run it as root");
+    let unmount = Unmount(small.clone());
+    let daemon = Daemon::start_in(&small, "127.0.0.1:0", &["--demo"]);
+    let mut raw = session(&daemon, 1);
+    assert_eq!(raw.write(0, 0, &[7; 65_536]).expect("WRITE(16)").status, 0);
+    assert_eq!(raw.flush(0).expect("SYNCHRONIZE CACHE").status, 0);
+    let refused = (1..100u64).find_map(|mebibyte| {
+        let answer = raw.write(0, mebibyte * 2048, &[9; 1 << 20]).expect("an answer");
+        (answer.status != 0).then(|| answer.sense_code())
+    });
+    assert_eq!(refused, Some((7, 0x27, 7)), "SPACE ALLOCATION FAILED WRITE PROTECT");
+    assert_eq!(raw.read(0, 0, 128).expect("READ(16)").data, [7; 65_536], "what was flushed is still there");
+    let mut unmap = [0; 24];
+    unmap[1] = 22;
+    unmap[3] = 16;
+    unmap[8..16].copy_from_slice(&2048u64.to_be_bytes());
+    unmap[16..20].copy_from_slice(&(8 * 2048u32).to_be_bytes());
+    let answer = raw.command(0, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], &unmap, 0).expect("UNMAP");
+    assert_eq!(answer.status, 0, "UNMAP gives space back: {answer:?}");
+    assert_eq!(raw.write(0, 2048, &[5; 65_536]).expect("WRITE(16)").status, 0, "and then writing goes on");
+    drop(daemon);
+    drop(unmount);
+}
+
+struct Unmount(std::path::PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_damaged_catalog_is_refused_by_name_and_left_as_it_is() {
+    let mut daemon = Daemon::start(&["--demo"]);
+    daemon.kill();
+    let catalog = daemon.data_dir().join("catalog.json");
+    let mut bytes = std::fs::read(&catalog).expect("the catalog");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x20;
+    std::fs::write(&catalog, &bytes).expect("the damage");
+    let output = Command::new(env!("CARGO_BIN_EXE_cleave"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(daemon.data_dir())
+        .output()
+        .expect("cleave runs");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("catalog"), "the message names what is damaged: {said}");
+    assert_eq!(std::fs::read(&catalog).expect("the catalog"), bytes, "a damaged catalog is not touched");
+}
