@@ -42,7 +42,7 @@ fn path(path: &Path) -> &str {
 
 #[test]
 fn iscsi_ls_lists_the_target_and_its_luns() {
-    let daemon = Daemon::start(&["--demo"]);
+    let daemon = Daemon::fresh(&["--demo"]);
     let listing = run("iscsi-ls", &["-s", &format!("iscsi://{}", daemon.portal())]);
     assert!(listing.contains(DEMO), "{listing}");
     for lun in ["Lun:0 ", "Lun:1 ", "Lun:2 "] {
@@ -52,7 +52,7 @@ fn iscsi_ls_lists_the_target_and_its_luns() {
 
 #[test]
 fn iscsi_inq_decodes_standard_data_and_every_vital_product_data_page() {
-    let daemon = Daemon::start(&["--demo"]);
+    let daemon = Daemon::fresh(&["--demo"]);
     let standard = run("iscsi-inq", &[&daemon.url(DEMO, 0)]);
     assert!(standard.contains("CLEAVE") && standard.contains("DISK"), "{standard}");
     let tape = run("iscsi-inq", &[&daemon.url(DEMO, 2)]);
@@ -67,14 +67,14 @@ fn iscsi_inq_decodes_standard_data_and_every_vital_product_data_page() {
 
 #[test]
 fn readcapacity_tells_the_size_of_the_demo_volume() {
-    let daemon = Daemon::start(&["--demo"]);
+    let daemon = Daemon::fresh(&["--demo"]);
     let capacity = run("iscsi-readcapacity16", &[&daemon.url(DEMO, 0)]);
     assert!(capacity.contains("1073741824"), "{capacity}");
 }
 
 #[test]
 fn qemu_img_writes_compares_and_maps_an_image() {
-    let daemon = Daemon::start(&["--demo"]);
+    let daemon = Daemon::fresh(&["--demo"]);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let image = directory.path().join("image");
     let mut bytes = pattern(96 << 20, 0xFEED);
@@ -94,7 +94,7 @@ fn qemu_img_writes_compares_and_maps_an_image() {
 
 #[test]
 fn qemu_io_discard_gives_space_back_and_reads_zeros() {
-    let daemon = Daemon::start(&["--demo"]);
+    let daemon = Daemon::fresh(&["--demo"]);
     let url = daemon.url(DEMO, 0);
     run("qemu-io", &["-f", "raw", "-c", "write -P 0xa5 0 8M", "-c", "flush", &url]);
     let before =
@@ -112,7 +112,7 @@ fn pyscsi_copies_disk_to_tape_by_extended_copy() {
     const BLOCKS: usize = 81_920;
     let python = std::env::var("CLEAVE_TEST_PYTHON")
         .expect("CLEAVE_TEST_PYTHON names a Python with PYSCSI: scripts/test sets it");
-    let daemon = Daemon::start(&["--demo"]);
+    let daemon = Daemon::fresh(&["--demo"]);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let image = directory.path().join("image");
     let bytes = pattern(BLOCKS * 512, 0xC0DE);
@@ -122,8 +122,8 @@ fn pyscsi_copies_disk_to_tape_by_extended_copy() {
     let blocks = BLOCKS.to_string();
     run(&python, &[path(&script), &daemon.url(DEMO, 0), &daemon.url(DEMO, 2), &blocks]);
     let exported = directory.path().join("tape.tap");
-    daemon.ok(&["drive", "unload", "tape0"]);
-    daemon.ok(&["cartridge", "export", "DEMO01L8", path(&exported)]);
+    daemon.text(&["drive", "unload", "tape0"]);
+    daemon.text(&["cartridge", "export", "DEMO01L8", path(&exported)]);
     let tape = std::fs::read(&exported).expect("the exported tape");
     let mut at = 0;
     let mut data = Vec::with_capacity(bytes.len());

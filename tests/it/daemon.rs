@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const CLEAVE: &str = env!("CARGO_BIN_EXE_cleave");
 
 /// The target that `--demo` makes.
-pub const DEMO: &str = "iqn.2026-11.internal.cleave:demo";
+pub(crate) const DEMO: &str = "iqn.2026-11.internal.cleave:demo";
 
 /// A running daemon. Dropping it kills it.
 pub(crate) struct Daemon {
@@ -31,7 +31,7 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// A daemon on a data directory that goes with it.
-    pub fn fresh(options: &[&str]) -> Self {
+    pub(crate) fn fresh(options: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut daemon = Self::start(directory.path(), options);
         daemon.owned = Some(directory);
@@ -44,7 +44,7 @@ impl Daemon {
     }
 
     /// As [`Daemon::start`]; if the daemon ends before it is ready, what it wrote to stderr.
-    pub fn try_start(data_dir: &Path, options: &[&str]) -> Result<Self, String> {
+    pub(crate) fn try_start(data_dir: &Path, options: &[&str]) -> Result<Self, String> {
         Self::try_start_at("127.0.0.1:0", data_dir, options)
     }
 
@@ -84,17 +84,17 @@ impl Daemon {
     }
 
     /// Its process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Its data directory.
-    pub fn data_dir(&self) -> &Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
     /// Kills it without warning, if it lives, and starts it again on the same data directory and portal.
-    pub fn kill_and_restart(&mut self, options: &[&str]) {
+    pub(crate) fn kill_and_restart(&mut self, options: &[&str]) {
         self.end();
         let portal = self.portal().to_string();
         let next = Self::try_start_at(&portal, &self.data_dir, options);
@@ -107,6 +107,11 @@ impl Daemon {
     /// Where initiators connect.
     pub(crate) fn portal(&self) -> SocketAddr {
         self.portals[0]
+    }
+
+    /// The URL of a LUN, as libiscsi writes it.
+    pub(crate) fn url(&self, iqn: &str, lun: u16) -> String {
+        format!("iscsi://{}/{iqn}/{lun}", self.portal())
     }
 
     /// A control command for this daemon.

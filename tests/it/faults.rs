@@ -4,20 +4,20 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
-use crate::daemon::{DEMO, Daemon};
+use crate::daemon::{CLEAVE, DEMO, Daemon};
 use crate::raw::Raw;
 
 const INITIATOR: &str = "iqn.2026-11.internal.cleave:faults";
 
 fn session(daemon: &Daemon, isid: u8) -> Raw {
-    let mut raw = Raw::login(daemon.portal(), DEMO, INITIATOR, isid).expect("login");
+    let mut raw = Raw::login(&daemon.portal().to_string(), DEMO, INITIATOR, isid).expect("login");
     (0..3).for_each(|lun| raw.settle(lun).expect("the units become ready"));
     raw
 }
 
 #[test]
 fn garbage_before_login_closes_that_connection_only() {
-    let daemon = Daemon::start(&["--demo"]);
+    let daemon = Daemon::fresh(&["--demo"]);
     let mut good = session(&daemon, 1);
     for seed in 1..=32u8 {
         let mut socket = TcpStream::connect(daemon.portal()).expect("a connection");
@@ -34,7 +34,7 @@ fn garbage_before_login_closes_that_connection_only() {
 
 #[test]
 fn an_unknown_pdu_is_rejected_and_the_session_lives() {
-    let daemon = Daemon::start(&["--demo"]);
+    let daemon = Daemon::fresh(&["--demo"]);
     let mut raw = session(&daemon, 1);
     let mut header = [0; 48];
     header[0] = 0x1C | 0x40; // a vendor's opcode
@@ -47,7 +47,7 @@ fn an_unknown_pdu_is_rejected_and_the_session_lives() {
 
 #[test]
 fn bad_cdbs_get_their_exact_sense() {
-    let daemon = Daemon::start(&["--demo"]);
+    let daemon = Daemon::fresh(&["--demo"]);
     let mut raw = session(&daemon, 1);
     let mut sense =
         |lun: u8, cdb: &[u8], out: &[u8]| raw.command(lun, cdb, out, 0).expect("an answer").sense_code();
@@ -79,7 +79,7 @@ fn a_full_disk_is_told_and_the_daemon_lives() {
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=48m", "tmpfs"]).arg(&small).status();
     assert!(mounted.is_ok_and(|status| status.success()), "this test mounts a small tmpfs: run it as root");
     let unmount = Unmount(small.clone());
-    let daemon = Daemon::start_in(&small, "127.0.0.1:0", &["--demo"]);
+    let daemon = Daemon::start(&small, &["--demo"]);
     let mut raw = session(&daemon, 1);
     assert_eq!(raw.write(0, 0, &[7; 65_536]).expect("WRITE(16)").status, 0);
     assert_eq!(raw.flush(0).expect("SYNCHRONIZE CACHE").status, 0);
@@ -111,16 +111,16 @@ impl Drop for Unmount {
 
 #[test]
 fn a_damaged_catalog_is_refused_by_name_and_left_as_it_is() {
-    let mut daemon = Daemon::start(&["--demo"]);
-    daemon.kill();
-    let catalog = daemon.data_dir().join("catalog.json");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    Daemon::start(directory.path(), &["--demo"]).kill();
+    let catalog = directory.path().join("catalog.json");
     let mut bytes = std::fs::read(&catalog).expect("the catalog");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x20;
     std::fs::write(&catalog, &bytes).expect("the damage");
-    let output = Command::new(env!("CARGO_BIN_EXE_cleave"))
+    let output = Command::new(CLEAVE)
         .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(daemon.data_dir())
+        .arg(directory.path())
         .output()
         .expect("cleave runs");
     assert_eq!(output.status.code(), Some(1));

@@ -14,7 +14,7 @@ fn resident_kib(pid: u32) -> u64 {
 
 #[test]
 fn a_pebibyte_is_created_mapped_split_and_written_at_its_end() {
-    let daemon = Daemon::start(&[]);
+    let daemon = Daemon::fresh(&[]);
     for arguments in [
         "volume create big 1PiB",
         "volume create frozen 1PiB",
@@ -23,10 +23,10 @@ fn a_pebibyte_is_created_mapped_split_and_written_at_its_end() {
         "lun map frozen --target iqn.2026-11.internal.cleave:scale --lun 1",
         "pair create big frozen --name pib --defer",
     ] {
-        daemon.ok(&arguments.split(' ').collect::<Vec<_>>());
+        daemon.text(&arguments.split(' ').collect::<Vec<_>>());
     }
-    let mut raw =
-        Raw::login(daemon.portal(), TARGET, "iqn.2026-11.internal.cleave:scale-1", 1).expect("login");
+    let mut raw = Raw::login(&daemon.portal().to_string(), TARGET, "iqn.2026-11.internal.cleave:scale-1", 1)
+        .expect("login");
     raw.settle(0).expect("LUN 0 becomes ready");
     raw.settle(1).expect("LUN 1 becomes ready");
     let places = [0, PIB / 1024, (17 << 40) / 512, PIB / 512 - 8];
@@ -47,7 +47,7 @@ fn a_pebibyte_is_created_mapped_split_and_written_at_its_end() {
         );
         assert_eq!(raw.read(0, lba, 8).expect("READ(16)").data, [0x22; 4096], "the primary at LBA {lba}");
     }
-    daemon.ok(&["pair", "wait", "pib", "--state", "psus", "--timeout", "60"]);
+    daemon.text(&["pair", "wait", "pib", "--state", "psus", "--timeout", "60"]);
     assert_eq!(raw.read(1, PIB / 512 - 8, 8).expect("READ(16)").data, [0x11; 4096]);
     let after = resident_kib(daemon.pid());
     assert!(after < before + 32 * 1024, "a split of 1 PiB grew the daemon from {before} to {after} KiB");
