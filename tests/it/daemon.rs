@@ -88,11 +88,6 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Its data directory.
-    pub(crate) fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-
     /// Kills it without warning, if it lives, and starts it again on the same data directory and portal.
     pub(crate) fn kill_and_restart(&mut self, options: &[&str]) {
         self.end();
