@@ -348,10 +348,13 @@ impl Sense {
         if self.stream_bits() != 0 {
             out.put_slice(&[0x04, 0x02, 0, self.stream_bits()]);
         }
+        // Forwarded sense may be cut but not altered otherwise (SPC-4 4.5.2.7); the second one leaves out even its header
+        // when the first has taken all the room.
         for (source, forwarded) in [(1, &self.source), (2, &self.destination)] {
-            if let Some(forwarded) = forwarded {
-                let room = MAX_LENGTH.saturating_sub(out.len() + 4);
-                let kept = forwarded.sense.len().min(room) & !3;
+            if let Some(forwarded) = forwarded
+                && let Some(room) = MAX_LENGTH.checked_sub(out.len() + 4)
+            {
+                let kept = forwarded.sense.len().min(room);
                 let truncated = u8::from(kept < forwarded.sense.len()) << 7;
                 out.put_slice(&[0x0C, (kept + 2) as u8, truncated | source, forwarded.status]);
                 out.put_slice(&forwarded.sense[..kept]);
@@ -401,5 +404,54 @@ mod tests {
         let fixed = sense.encode(Format::Fixed);
         assert_eq!(fixed[7..12], [14, 0, 18, 1, 2]);
         assert_eq!(fixed[18..], [2, 0x70, 0, 7]);
+    }
+
+    #[test]
+    fn descriptor_format_carries_field_pointer_stream_bits_and_whole_forwarded_sense() {
+        assert_eq!(
+            Sense::invalid_parameter_bit(0x0102, 5).encode(Format::Descriptor),
+            [0x72, 5, 0x26, 0, 0, 0, 0, 8, 2, 6, 0, 0, 0x8D, 1, 2, 0]
+        );
+        let filemark = Sense {
+            filemark: true,
+            information: Some(3),
+            ..Sense::new(Key::NoSense, Asc::FILEMARK_DETECTED)
+        };
+        assert_eq!(
+            filemark.encode(Format::Descriptor),
+            [0x72, 0, 0, 1, 0, 0, 0, 16, 0, 10, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 3, 4, 2, 0, 0x80]
+        );
+        let copy = Sense {
+            segment: Some(0x0102),
+            source: Some(Forwarded { status: 2, sense: vec![0x70, 0, 3, 9, 9] }),
+            ..Sense::new(Key::CopyAborted, Asc::THIRD_PARTY_DEVICE_FAILURE)
+        };
+        assert_eq!(
+            copy.encode(Format::Descriptor),
+            [
+                0x72, 0x0A, 0x0D, 1, 0, 0, 0, 21, 1, 10, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0x0C, 7, 1, 2, 0x70,
+                0, 3, 9, 9
+            ]
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn sense_data_never_exceeds_what_page_86h_announces(source in 0usize..300, destination in 0usize..300) {
+            let forwarded = |length| Some(Forwarded { status: 2, sense: vec![0xA5; length] });
+            let sense = Sense {
+                information: Some(1),
+                segment: Some(1),
+                key_specific: Some(KeySpecific::Segment(FieldPointer { byte: 1, bit: None })),
+                source: forwarded(source),
+                destination: forwarded(destination),
+                ..Sense::new(Key::CopyAborted, Asc::THIRD_PARTY_DEVICE_FAILURE)
+            };
+            for format in [Format::Fixed, Format::Descriptor] {
+                let bytes = sense.encode(format);
+                proptest::prop_assert!(bytes.len() <= MAX_LENGTH);
+                proptest::prop_assert_eq!(usize::from(bytes[7]) + 8, bytes.len());
+            }
+        }
     }
 }
