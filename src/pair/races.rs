@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -121,4 +122,61 @@ fn a_split_during_the_copy_is_one_instant_for_every_reader() {
 #[test]
 fn a_split_of_a_mirror_is_one_instant_for_every_reader() {
     race(State::Pair);
+}
+
+/// Long enough for a thread that nothing holds back; one that is held back is never asked to be in time.
+const CHANCE: Duration = Duration::from_millis(100);
+
+#[test]
+fn a_reader_overtaken_by_a_first_write_looks_again() {
+    let rig = Rig::new(BLOCKS);
+    let pair = rig.create();
+    write(&*pair.primary_side(), 0, 1, 1).unwrap();
+    pair.quick_split(Timestamp::UNIX_EPOCH, &|| Duration::ZERO).unwrap();
+    let host = pair.primary_side();
+    rig.primary.hook.set(move || write(&*host, 0, 1, 2).unwrap());
+    assert_eq!(stamps(&*pair.secondary_side(), 0, 1), [1]);
+    assert_eq!(stamps(&*rig.primary, 0, 1), [2], "the write came in between");
+}
+
+#[test]
+fn a_split_waits_for_a_write_that_is_under_way() {
+    let rig = Rig::new(BLOCKS);
+    let pair = rig.create();
+    let (done, image) = mpsc::channel();
+    let early = Arc::new(AtomicBool::new(false));
+    let (splitter, seen) = (Arc::clone(&pair), Arc::clone(&early));
+    rig.primary.hook.set(move || {
+        let (began, begin) = mpsc::channel();
+        thread::spawn(move || {
+            began.send(()).unwrap();
+            splitter.quick_split(Timestamp::UNIX_EPOCH, &|| Duration::ZERO).unwrap();
+            seen.store(true, Ordering::SeqCst);
+            done.send(stamps(&*splitter.secondary_side(), 0, BLOCKS)).unwrap();
+        });
+        begin.recv().unwrap();
+        thread::sleep(CHANCE);
+        assert!(!early.load(Ordering::SeqCst), "the split did not wait");
+    });
+    write(&*pair.primary_side(), 0, 1, 7).unwrap();
+    let image = image.recv().unwrap();
+    assert_eq!(image[0], 7);
+    assert_eq!(stamps(&*pair.secondary_side(), 0, BLOCKS), image);
+}
+
+#[test]
+fn mirrored_writes_to_one_block_reach_both_sides_in_one_order() {
+    let rig = Rig::new(BLOCKS);
+    let pair = rig.create();
+    pair.start_copy().unwrap();
+    while pair.copy_step(1 << 20) != Progress::Whole {}
+    let (ended, end) = mpsc::channel();
+    let host = pair.primary_side();
+    rig.secondary.hook.set(move || {
+        thread::spawn(move || ended.send(write(&*host, 0, 1, 2)).unwrap());
+        thread::sleep(CHANCE);
+    });
+    write(&*pair.primary_side(), 0, 1, 1).unwrap();
+    end.recv().unwrap().unwrap();
+    assert_eq!(stamps(&*rig.primary, 0, 1), stamps(&*rig.secondary, 0, 1));
 }

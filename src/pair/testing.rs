@@ -72,6 +72,29 @@ struct Image {
     dirty: BTreeSet<usize>,
 }
 
+/// What happens in the middle of something else.
+#[derive(Default)]
+pub(super) struct Hook(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Hook {
+    pub(super) fn set(&self, action: impl FnOnce() + Send + 'static) {
+        *self.0.lock() = Some(Box::new(action));
+    }
+
+    fn run(&self) {
+        let action = self.0.lock().take();
+        if let Some(action) = action {
+            action();
+        }
+    }
+}
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 /// A disk of a [`Machine`] whose un-flushed writes may be lost, unit by unit.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -84,6 +107,8 @@ pub(super) struct Disk {
     /// Flushes and writes fail.
     pub(super) broken: AtomicBool,
     pub(super) flushes: AtomicU64,
+    /// Runs once, before the next read or write as a volume.
+    pub(super) hook: Hook,
     /// Whoever holds it keeps flushes from ending.
     pub(super) flushing: Mutex<()>,
 }
@@ -99,6 +124,7 @@ impl Disk {
             broken: AtomicBool::new(false),
             flushes: AtomicU64::new(0),
             flushing: Mutex::new(()),
+            hook: Hook::default(),
         })
     }
 
@@ -206,9 +232,11 @@ impl Block for Disk {
         self.image.lock().live.len() as u64
     }
     fn read(&self, offset: u64, buffer: &mut [u8], _: Patience) -> Result<(), StoreError> {
+        self.hook.run();
         self.bytes(offset, buffer)
     }
     fn write(&self, offset: u64, data: &[u8], durability: Durability, _: Patience) -> Result<(), StoreError> {
+        self.hook.run();
         self.no_space()?;
         self.put(offset, data, durability)
     }
