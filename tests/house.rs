@@ -88,9 +88,9 @@ impl Source {
     /// tests, which may use more of the house than the code may.
     fn code(&self) -> impl Iterator<Item = (usize, String)> {
         let is_test_file = self.path.ends_with("tests.rs") || self.path.contains("/tests/");
-        let lines = self.text.lines().enumerate().take_while(move |(_, line)| {
-            !is_test_file && !(line.starts_with("mod tests {") || line.starts_with("#[cfg(test)]\nmod "))
-        });
+        let starts_tests = |line: &str| line.starts_with("mod tests {");
+        let lines = self.text.lines().enumerate();
+        let lines = lines.take_while(move |(_, line)| !is_test_file && !starts_tests(line));
         lines.map(|(at, line)| (at + 1, without_text(line)))
     }
 }

@@ -150,6 +150,7 @@ impl Framer {
     ///
     /// # Errors
     /// [`FrameError`] when the stream cannot be cut any further; asking again says the same.
+    #[allow(clippy::should_implement_trait)] // a frame borrows from the framer, as no iterator's item can
     pub fn next(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         let Some(layout) = self.layout() else { return Ok(None) };
         let received = &self.buffer[self.start..self.end];

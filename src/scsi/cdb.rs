@@ -1,8 +1,8 @@
 //! CDBs as typed commands.
 //!
-//! [`Command::parse`] gets a CDB that [`opcode::row`] has already checked: long enough, and zero in every bit that the
-//! row's usage map does not name. So the parsers here only read fields and refuse values; a reserved bit cannot get
-//! this far. What depends on the unit (capacity, limits, loaded medium) is the device server's to refuse.
+//! [`Command::parse`] gets a CDB that [`super::opcode::row`] has already checked: long enough, and zero in every bit
+//! that the row's usage map does not name. So the parsers here only read fields and refuse values; a reserved bit
+//! cannot get this far. What depends on the unit (capacity, limits, loaded medium) is the device server's to refuse.
 
 pub mod block;
 pub mod primary;
