@@ -75,7 +75,8 @@ impl LogicalUnit {
         })
     }
 
-    /// Opens a way for `nexus`, which sees the unit at `lun`. Its first command will report POWER ON OCCURRED: to this
+    /// Opens a way for `nexus`, which sees the unit at `lun`. Its first command will report 29h/00h, the only code that every
+    /// initiator passes over (libiscsi gives up on POWER ON OCCURRED): to this
     /// nexus the unit has just come to be.
     #[must_use]
     pub fn attach(
@@ -86,7 +87,7 @@ impl LogicalUnit {
         inventory: Arc<dyn LunInventory>,
     ) -> ItlNexus {
         let attention = Arc::new(Attention::default());
-        attention.establish(Asc::POWER_ON_OCCURRED);
+        attention.establish(Asc::POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED);
         self.attached.lock().push((nexus.id, Arc::clone(&attention)));
         ItlNexus(Arc::new(Way {
             unit: Arc::clone(self),
