@@ -117,7 +117,7 @@ impl Session {
 
     fn login(&mut self, target: &str) -> io::Result<()> {
         let keys = format!(
-            "InitiatorName=iqn.2026-11.internal.cleave:load\0TargetName={target}\0SessionType=Normal\0AuthMethod=None\0\
+            "InitiatorName=iqn.2026-11.internal.cleave:load\0TargetName={target}\0SessionType=Normal\0\
              HeaderDigest=None\0DataDigest=None\0InitialR2T=No\0ImmediateData=Yes\0MaxBurstLength=262144\0\
              FirstBurstLength=262144\0MaxRecvDataSegmentLength={SEGMENT}\0MaxOutstandingR2T=1\0MaxConnections=1\0\
              ErrorRecoveryLevel=0\0DefaultTime2Wait=2\0DefaultTime2Retain=0\0DataPDUInOrder=Yes\0DataSequenceInOrder=Yes\0"

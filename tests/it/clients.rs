@@ -110,8 +110,8 @@ fn qemu_io_discard_gives_space_back_and_reads_zeros() {
 #[test]
 fn pyscsi_copies_disk_to_tape_by_extended_copy() {
     const BLOCKS: usize = 81_920;
-    let python = std::env::var("CLEAVE_TEST_PYTHON")
-        .expect("CLEAVE_TEST_PYTHON names a Python with PYSCSI: scripts/test sets it");
+    let python = std::env::var("CLEAVE_PYSCSI_PYTHON")
+        .expect("CLEAVE_PYSCSI_PYTHON names a Python with PYSCSI: scripts/test sets it");
     let daemon = Daemon::fresh(&["--demo"]);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let image = directory.path().join("image");

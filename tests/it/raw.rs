@@ -46,7 +46,7 @@ impl Raw {
         let mut raw =
             Self { socket, command_sn: 1, status_sn: 0, next_tag: 1, isid: [0x80, 0xC1, 0xEA, 0, 0, isid] };
         let keys = format!(
-            "InitiatorName={name}\0TargetName={target}\0SessionType=Normal\0AuthMethod=None\0HeaderDigest=None\0\
+            "InitiatorName={name}\0TargetName={target}\0SessionType=Normal\0HeaderDigest=None\0\
              DataDigest=None\0InitialR2T=Yes\0ImmediateData=No\0MaxBurstLength=262144\0MaxRecvDataSegmentLength=262144\0\
              MaxConnections=1\0ErrorRecoveryLevel=0\0"
         );
