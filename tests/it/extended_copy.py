@@ -9,6 +9,13 @@ SCSICommand. Prints the operating parameters that the array reports, as far as t
 import struct
 import sys
 
+import iscsi
+
+# PYSCSI asks the binding for libiscsi's constants by their C names; this release of the binding keeps them in enums.
+for enum in (iscsi.iscsi_session_type, iscsi.iscsi_header_digest, iscsi.scsi_xfer_dir):
+    for member in enum:
+        setattr(iscsi, member.name, member.value)
+
 from pyscsi.pyiscsi.iscsi_device import ISCSIDevice
 from pyscsi.pyscsi.scsi_cdb_inquiry import Inquiry
 from pyscsi.pyscsi.scsi_cdb_testunitready import TestUnitReady
