@@ -32,6 +32,11 @@ use super::{Durability, Patience, Store, StoreError, check_range};
 /// Bytes of a page of the kernel's cache, at most; a write of whole multiples reads nothing back.
 const PAGE: u64 = 4096;
 
+/// Bytes handed to the page cache in one call. The kernel keeps what comes together in one large folio, and every later
+/// write to a part of it walks all the folio's buffers: after a sequential fill in 256 KiB pieces, 4 KiB random writes
+/// ran at 69 000 a second, in pieces of this size at 217 000, and the fill itself lost a tenth (ext4, Linux 6.18).
+const PIECE: usize = 16 << 10;
+
 /// How many zeros are written at a time where holes cannot be punched.
 const ZEROS: usize = 64 << 10;
 
@@ -188,7 +193,10 @@ impl FileStore {
     }
 
     fn write_waiting(&self, offset: u64, data: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all_at(data, offset).map_err(|error| about(&self.path, error))
+        data.chunks(PIECE)
+            .zip((offset..).step_by(PIECE))
+            .try_for_each(|(piece, at)| self.file.write_all_at(piece, at))
+            .map_err(|error| about(&self.path, error))
     }
 
     /// Writes and syncs this range only.
