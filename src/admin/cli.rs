@@ -32,6 +32,7 @@ pub struct Cli {
 
 /// The nouns.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // made once a process
 pub enum Command {
     /// Run the daemon.
     Serve(Serve),

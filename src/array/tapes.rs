@@ -266,7 +266,10 @@ impl Array {
             return Err(ArrayError::exists(asked, noun, name));
         }
         let entry = DriveEntry { seed: self.new_seed(&asked)?, loaded: None };
-        control.change(&asked, |catalog| Ok(drop(catalog.drives.insert(name.clone(), entry.clone()))))?;
+        control.change(&asked, |catalog| {
+            catalog.drives.insert(name.clone(), entry.clone());
+            Ok(())
+        })?;
         let unit = self.drive_unit(&entry);
         control.drives.insert(name.clone(), unit);
         Ok(show_drive(&control, name, &entry))
@@ -289,7 +292,10 @@ impl Array {
             return Err(ArrayError::refused(asked, why, format!("first 'cleave drive unload {name}'")));
         }
         access::refuse_if_mapped(&control.catalog, &asked, name)?;
-        control.change(&asked, |catalog| Ok(drop(catalog.drives.remove(name))))?;
+        control.change(&asked, |catalog| {
+            catalog.drives.remove(name);
+            Ok(())
+        })?;
         control.drives.remove(name);
         Ok(())
     }

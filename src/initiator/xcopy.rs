@@ -232,7 +232,7 @@ fn record_blocks(record: u32, block: u32, limits: &OperatingParameters) -> Resul
         0 => 0xFF_FFFF,
         limit => limit.min(0xFF_FFFF),
     };
-    if record == 0 || record > longest || record % block != 0 {
+    if record == 0 || record > longest || !record.is_multiple_of(block) {
         return Err(InitiatorError::Impossible(format!(
             "records of {record} bytes are not possible: --tape-block must be a multiple of the source's {block} bytes, \
              up to {longest}"
@@ -244,7 +244,7 @@ fn record_blocks(record: u32, block: u32, limits: &OperatingParameters) -> Resul
 /// Source blocks that make whole destination blocks.
 fn destination_unit(to: Capacity, block: u32, seek: u64, bytes: u64) -> Result<u64, InitiatorError> {
     let needed = bytes / u64::from(to.block_length);
-    if bytes % u64::from(to.block_length) != 0 {
+    if !bytes.is_multiple_of(u64::from(to.block_length)) {
         return Err(InitiatorError::Impossible(format!(
             "{bytes} bytes are no whole number of the destination's blocks of {} bytes: choose --blocks so that they are",
             to.block_length

@@ -115,7 +115,7 @@ impl<T> Window<T> {
     }
 
     /// The next held item whose turn has come.
-    pub fn next(&mut self) -> Option<T> {
+    pub fn next_held(&mut self) -> Option<T> {
         loop {
             match self.places.front()? {
                 Place::Missing => return None,
@@ -194,9 +194,9 @@ mod tests {
         assert_eq!(window.receive(3), Turn::Ignore);
         assert!(window.void(2));
         assert!(!window.void(9));
-        assert_eq!(window.next(), None);
+        assert_eq!(window.next_held(), None);
         assert_eq!(window.receive(1), Turn::Now);
-        assert_eq!((window.next(), window.next(), window.expected()), (Some("three"), None, 4));
+        assert_eq!((window.next_held(), window.next_held(), window.expected()), (Some("three"), None, 4));
     }
 
     proptest! {
@@ -214,7 +214,7 @@ mod tests {
                     Turn::Early => window.hold(number, at),
                     Turn::Ignore => prop_assert!(false, "{at} ignored"),
                 }
-                while let Some(at) = window.next() {
+                while let Some(at) = window.next_held() {
                     out.push(at);
                 }
             }

@@ -168,7 +168,7 @@ impl FullFeature {
 
     /// Goes on with what was held and whose turn has come.
     fn take_turns(&mut self, effects: &mut Effects) -> Result<(), Closed> {
-        while let Some(early) = self.window.next() {
+        while let Some(early) = self.window.next_held() {
             match early {
                 Early::Command(tag) => self.turn_of(tag, effects),
                 Early::Other { bhs, data } => {

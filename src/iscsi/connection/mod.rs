@@ -316,14 +316,15 @@ impl Connection {
 
     /// Does what the time asks for: gives up a login, pings, or gives up a silent initiator.
     pub fn expire(&mut self, now: Instant) {
-        match &mut self.phase {
-            Phase::Login(_) if now >= self.login_by => self.phase = Phase::Over(Closed::LoginTimeout),
+        let over = match &mut self.phase {
+            Phase::Login(_) => (now >= self.login_by).then_some(Closed::LoginTimeout),
             Phase::FullFeature(full) => {
-                if full.expire(now, &mut self.effects.output) {
-                    self.phase = Phase::Over(Closed::PingTimeout);
-                }
+                full.expire(now, &mut self.effects.output).then_some(Closed::PingTimeout)
             }
-            _ => {}
+            _ => None,
+        };
+        if let Some(reason) = over {
+            self.phase = Phase::Over(reason);
         }
     }
 

@@ -205,7 +205,7 @@ impl FullFeature {
     ) {
         let reason = if self.tasks.contains(pdu.tag) || self.managing.contains(pdu.tag) {
             Some(RejectReason::TASK_IN_PROGRESS)
-        } else if pdu.tag == NO_TAG || (!pdu.write && !(pdu.is_final && frame.data.is_empty())) {
+        } else if pdu.tag == NO_TAG || !(pdu.write || pdu.is_final && frame.data.is_empty()) {
             Some(RejectReason::INVALID_PDU_FIELD)
         } else if pdu.immediate && self.tasks.immediate >= MAX_IMMEDIATE {
             Some(RejectReason::IMMEDIATE_COMMAND_REJECT)
