@@ -13,7 +13,9 @@
 
 pub mod faulty;
 mod file;
+mod linear;
 mod mem;
+mod segmented;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -22,7 +24,9 @@ use std::io;
 use std::ops::Range;
 
 pub use file::{FileStore, sync_directory};
+pub use linear::MAX_SEGMENTS;
 pub use mem::MemStore;
+pub use segmented::{SEGMENT, SegmentedStore};
 
 /// Whether a call may wait for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,6 @@
 
 mod header;
 mod identity;
-mod linear;
 mod plain;
 mod switch;
 

@@ -17,13 +17,11 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use super::header::{self, Header};
-use super::linear::{Linear, MAX_SEGMENTS, Shelf};
 use super::{Block, Identity, VolumeError};
-use crate::store::{Durability, FileStore, MemStore, Patience, Store, StoreError, sync_directory};
+use crate::store::{
+    Durability, MAX_SEGMENTS, MemStore, Patience, SEGMENT, SegmentedStore, Store, StoreError, sync_directory,
+};
 use crate::units::BlockSize;
-
-/// Bytes of one segment file: well below where any file system ends its files.
-const SEGMENT: u64 = 1 << 40;
 
 /// The largest capacity of a volume in bytes.
 pub const MAX_LENGTH: u64 = SEGMENT * MAX_SEGMENTS;
@@ -85,8 +83,7 @@ impl Volume {
         if length.div_ceil(segment) > MAX_SEGMENTS {
             return Err(damaged(format!("its capacity of {length} bytes is beyond {MAX_SEGMENTS} segments")));
         }
-        let shelf = Box::new(Directory { path: directory.to_owned() });
-        let store = Linear::open(shelf, segment, length).map_err(|error| match error {
+        let store = SegmentedStore::open(directory, segment, length).map_err(|error| match error {
             StoreError::Corrupt(reason) => VolumeError::Damaged { path: directory.into(), reason },
             other => other.into(),
         })?;
@@ -103,10 +100,8 @@ impl Volume {
             return Ok(());
         }
         let names = entries(directory)?;
-        let ours = |name: &str| {
-            let segment = name.strip_suffix(UNBORN).unwrap_or(name);
-            name == header::FILE || name == header::NEW || segment_number(segment).is_some()
-        };
+        let ours =
+            |name: &str| name == header::FILE || name == header::NEW || SegmentedStore::is_file_name(name);
         if let Some(foreign) = names.iter().find(|name| !ours(name)) {
             return Err(VolumeError::Occupied { path: directory.join(foreign) });
         }
@@ -227,61 +222,6 @@ fn entries(directory: &Path) -> Result<Vec<String>, VolumeError> {
         entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
     });
     names.map_err(|error| VolumeError::io(directory, error))
-}
-
-/// How the name of a segment ends before it is a segment.
-const UNBORN: &str = ".new";
-
-fn segment_name(index: u64) -> String {
-    format!("data.{index:05}")
-}
-
-fn segment_number(name: &str) -> Option<u64> {
-    let index = name.strip_prefix("data.")?.parse().ok()?;
-    (segment_name(index) == name).then_some(index)
-}
-
-/// A volume's directory.
-#[derive(Debug)]
-struct Directory {
-    path: PathBuf,
-}
-
-impl Directory {
-    fn io(&self, name: &str, error: &std::io::Error) -> StoreError {
-        let path = self.path.join(name);
-        StoreError::Io(std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-    }
-}
-
-impl Shelf for Directory {
-    fn present(&self) -> Result<Vec<u64>, StoreError> {
-        let names = fs::read_dir(&self.path).map_err(|error| self.io("", &error))?;
-        let numbers =
-            names.map(|entry| entry.map(|entry| segment_number(&entry.file_name().to_string_lossy())));
-        numbers.filter_map(Result::transpose).collect::<Result<_, _>>().map_err(|error| self.io("", &error))
-    }
-
-    fn open(&self, index: u64) -> Result<Box<dyn Store>, StoreError> {
-        Ok(Box::new(FileStore::open(&self.path.join(segment_name(index)))?))
-    }
-
-    /// The file has its length, durably, before it has its name: a crash cannot leave a segment that is too short.
-    fn create(&self, index: u64, length: u64) -> Result<Box<dyn Store>, StoreError> {
-        let name = segment_name(index);
-        let (unborn, path) = (self.path.join(format!("{name}{UNBORN}")), self.path.join(&name));
-        match fs::remove_file(&unborn) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(self.io(&name, &error)),
-            _ => {}
-        }
-        FileStore::create(&unborn, length)?.flush()?;
-        fs::rename(&unborn, &path).map_err(|error| self.io(&name, &error))?;
-        Ok(Box::new(FileStore::open(&path)?))
-    }
-
-    fn sync_names(&self) -> Result<(), StoreError> {
-        sync_directory(&self.path)
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Segments side by side as one long store, because files end (ext4: at 16 TiB) before volumes do.
+//! Segments side by side as one long store, because files end (ext4: at 16 TiB) before volumes and cartridges do.
 //!
 //! A segment comes into being when something is first written to it; until then it reads as zeros. So a volume of any
 //! size is made at once and costs a table entry for each segment that exists.
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::store::{Durability, Patience, Store, StoreError, check_range};
+use super::{Durability, Patience, Store, StoreError, check_range};
 
 /// Segments that one table entry of the first level leads to.
 const CHUNK: u64 = 1024;
@@ -28,7 +28,7 @@ const CHUNK: u64 = 1024;
 const CHUNKS: usize = 64;
 
 /// How many segments a store may have.
-pub(super) const MAX_SEGMENTS: u64 = CHUNK * CHUNKS as u64;
+pub const MAX_SEGMENTS: u64 = CHUNK * CHUNKS as u64;
 
 /// Where segments are kept: a directory, or what a test makes of it.
 pub(super) trait Shelf: fmt::Debug + Send + Sync {
@@ -269,3 +269,6 @@ impl fmt::Debug for Linear {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
