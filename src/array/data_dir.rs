@@ -4,7 +4,7 @@
 //! DIR/lock                    flock'd for the daemon's life: a second daemon is refused
 //! DIR/catalog.json            the catalog (replaced by rename from catalog.json.new)
 //! DIR/volumes/NAME/           a volume's files
-//! DIR/cartridges/BARCODE      a cartridge
+//! DIR/cartridges/BARCODE/     a cartridge's files
 //! DIR/pairs/NAME/             a pair's records
 //! DIR/admin.sock              the admin API
 //! ```
@@ -80,14 +80,15 @@ impl DataDir {
         CatalogFile { directory: self.path.clone() }
     }
 
-    /// Makes the directory `name` below the data directory, durably, if it is absent.
+    /// Makes the directory `name` below the data directory, durably, if it is absent. One that is there is made durable
+    /// too: who made it may have been killed before he had done that.
     pub fn make_dir(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => sync_dir(&self.path)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
         }
+        path.parent().map_or(Ok(()), sync_dir)?;
         Ok(path)
     }
 

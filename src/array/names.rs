@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::tape::Barcode;
+
 /// Targets and other objects named by a bare word get this prefix.
 pub const IQN_PREFIX: &str = "iqn.2026-11.internal.cleave:";
 
@@ -70,35 +72,6 @@ impl FromStr for Name {
         if !(letters && first && text.len() <= Self::MAX_LENGTH) {
             return Err(format!(
                 "'{}' is not a name: use 1 to {} letters, digits, '.', '_' or '-', a letter or digit first",
-                text.escape_default(),
-                Self::MAX_LENGTH
-            ));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-/// Barcode of a cartridge: 1 to 32 upper-case letters and digits, the width of a changer's volume tag
-/// (SMC-3 6.12.1: 32 bytes, left-aligned).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Barcode(String);
-
-text_type!(Barcode);
-
-impl Barcode {
-    /// The longest barcode, in bytes.
-    pub const MAX_LENGTH: usize = 32;
-}
-
-impl FromStr for Barcode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let letters = text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
-        if !(letters && (1..=Self::MAX_LENGTH).contains(&text.len())) {
-            return Err(format!(
-                "'{}' is not a barcode: use 1 to {} upper-case letters and digits, as in DEMO01L8",
                 text.escape_default(),
                 Self::MAX_LENGTH
             ));

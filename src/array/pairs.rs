@@ -110,7 +110,6 @@ impl Array {
         let directory = self.dir.make_dir(&relative).map_err(stored)?;
         let homes = homes(&directory, |path| FileStore::create(path, 0))?;
         sync_dir(&directory).map_err(stored)?;
-        sync_dir(&self.dir.path().join(DIRECTORY)).map_err(stored)?;
         let [primary, secondary] = control.plain_sides(entry);
         Pair::create(primary, secondary, homes, entry.seed.0)
     }

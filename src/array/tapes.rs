@@ -10,14 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::catalog::{CartridgeEntry, DriveEntry, Scrap};
-use super::data_dir::sync_dir;
 use super::names::{Barcode, Name};
 use super::request::{Load, NewCartridge, NewDrive};
 use super::show::{self, Health};
 use super::{Array, ArrayError, Control, Kind, access, units};
 use crate::lu::LogicalUnit;
 use crate::lu::tape::{Drive, UnloadError};
-use crate::store::{FileStore, Store};
+use crate::store::{SEGMENT, SegmentedStore, Store, StoreError};
 use crate::tape::simh::{self, SimhError};
 use crate::tape::{Cartridge, Label};
 use crate::volume::Identity;
@@ -135,19 +134,9 @@ impl Array {
         }
         let entry = CartridgeEntry { seed: self.new_seed(&asked)?, size: *size };
         let failed = |error: std::io::Error| ArrayError::io(asked.as_str(), path.display(), &error);
-        let directory = self.dir.make_dir(DIRECTORY).map_err(failed)?;
+        self.dir.make_dir(DIRECTORY).map_err(failed)?;
         control.scrap(&asked, Scrap::Cartridge(barcode.clone()))?;
-        let made = FileStore::create(&path, length)
-            .map_err(|error| ArrayError::store(asked.as_str(), &error))
-            .and_then(|store| {
-                sync_dir(&directory).map_err(failed)?;
-                let label =
-                    label(barcode, &entry).map_err(|why| ArrayError::usage(asked.as_str(), why, ""))?;
-                Cartridge::create(Arc::new(store) as Arc<dyn Store>, label).map_err(|error| {
-                    let remedy = "look at the file system of the data directory, then repeat";
-                    ArrayError::new(Kind::Failed, asked.as_str(), error.to_string(), remedy)
-                })
-            });
+        let made = self.make_cartridge(&asked, barcode, &entry, length);
         let committed = made.and_then(|cartridge| {
             control.change(&asked, |catalog| {
                 catalog.scrap.remove(&Scrap::Cartridge(barcode.clone()));
@@ -165,6 +154,25 @@ impl Array {
                 Err(error)
             }
         }
+    }
+
+    fn make_cartridge(
+        &self,
+        asked: &str,
+        barcode: &Barcode,
+        entry: &CartridgeEntry,
+        length: u64,
+    ) -> Result<Cartridge, ArrayError> {
+        let directory = self
+            .dir
+            .make_dir(&format!("{DIRECTORY}/{barcode}"))
+            .map_err(|error| ArrayError::io(asked, self.cartridge_path(barcode).display(), &error))?;
+        let store =
+            cartridge_store(&directory, length).map_err(|error| ArrayError::store(asked, &error))?;
+        Cartridge::create(store, label(barcode, entry)).map_err(|error| {
+            let remedy = "look at the file system of the data directory, then repeat";
+            ArrayError::new(Kind::Failed, asked, error.to_string(), remedy)
+        })
     }
 
     /// Deletes a cartridge that is in no drive.
@@ -386,8 +394,9 @@ impl Array {
     fn open_cartridge(&self, barcode: &Barcode, entry: &CartridgeEntry) -> Result<Cartridge, String> {
         let path = self.cartridge_path(barcode);
         let about = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let store = FileStore::open(&path).map_err(|error| about(&error))?;
-        let cartridge = Cartridge::open(Arc::new(store) as Arc<dyn Store>).map_err(|error| about(&error))?;
+        let length = Label::store_length(entry.size)?;
+        let store = cartridge_store(&path, length).map_err(|error| about(&error))?;
+        let cartridge = Cartridge::open(store).map_err(|error| about(&error))?;
         if cartridge.label().identity != entry.seed.0 {
             return Err(about(&"it is another cartridge"));
         }
@@ -474,13 +483,13 @@ fn show_drive(control: &Control, name: &Name, entry: &DriveEntry) -> show::Drive
     }
 }
 
-fn label(barcode: &Barcode, entry: &CartridgeEntry) -> Result<Label, String> {
-    Ok(Label {
-        identity: entry.seed.0,
-        barcode: barcode.as_str().parse()?,
-        capacity: entry.size,
-        worm: false,
-    })
+fn label(barcode: &Barcode, entry: &CartridgeEntry) -> Label {
+    Label { identity: entry.seed.0, barcode: barcode.clone(), capacity: entry.size, worm: false }
+}
+
+/// The store of a cartridge: in segments, because a cartridge may be longer than any file.
+fn cartridge_store(directory: &Path, length: u64) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(SegmentedStore::open(directory, SEGMENT, length)?))
 }
 
 fn require_absolute(asked: &str, file: &Path) -> Result<(), ArrayError> {

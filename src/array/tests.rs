@@ -382,6 +382,19 @@ fn a_cartridge_is_in_one_place_and_survives_export_and_import() {
 }
 
 #[test]
+fn a_pebibyte_cartridge_is_made_at_once_and_opens_again() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    array.create_cartridge(&NewCartridge { barcode: barcode(), size: 1 << 50 }).unwrap();
+    drop(array);
+    let array = open(temporary.path());
+    let cartridge = array.cartridge(&barcode()).unwrap();
+    assert_eq!((cartridge.size, cartridge.health, cartridge.objects), (1 << 50, Health::Ready, Some(0)));
+    array.delete_cartridge(&barcode()).unwrap();
+    assert!(!temporary.path().join("cartridges/DEMO01L8").exists());
+}
+
+#[test]
 fn the_demonstration_array_is_made_once_in_an_empty_directory_only() {
     let temporary = tempfile::tempdir().unwrap();
     let array = open(temporary.path());

@@ -26,6 +26,7 @@
 
 use crate::store::StoreError;
 
+mod barcode;
 mod cartridge;
 mod index;
 mod position;
@@ -39,9 +40,10 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+pub use barcode::Barcode;
 pub use cartridge::{Cartridge, Object};
 pub use position::{Position, Space, Spaced, Stop};
-pub use superblock::{Barcode, FORMAT_VERSION, Label, OpenError};
+pub use superblock::{FORMAT_VERSION, Label, OpenError};
 pub use verify::Verification;
 
 /// The longest block, in bytes: what READ BLOCK LIMITS reports and a six-byte CDB can name (SSC-3 7.2).

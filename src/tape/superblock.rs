@@ -1,12 +1,10 @@
 //! The label and the two superblocks (docs/FORMATS.md, Cartridge, Superblock).
 
-use std::fmt;
-use std::str::FromStr;
-
 use nom::bytes::complete::take;
 use nom::number::complete::{be_u32, be_u64};
 use nom::{IResult, Parser};
 
+use super::barcode::Barcode;
 use super::position::Position;
 use super::{EARLY_WARNING_ZONE, MAX_CAPACITY, MIN_CAPACITY, index};
 use crate::store::StoreError;
@@ -32,39 +30,6 @@ pub(super) const FILEMARK_RESERVE: u64 = 64 << 10;
 
 const MAGIC: &[u8; 8] = b"CLEAVECT";
 const FLAG_WORM: u32 = 1;
-const BARCODE_LENGTH: usize = 32;
-
-/// A volume label that a bar code can carry: 1 to 32 upper-case letters and digits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Barcode(String);
-
-impl Barcode {
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Barcode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl FromStr for Barcode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let legal = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
-        if text.is_empty() || text.len() > BARCODE_LENGTH || !text.chars().all(legal) {
-            return Err(format!(
-                "'{text}' is not a barcode: use 1 to {BARCODE_LENGTH} upper-case letters and digits"
-            ));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
 
 /// What a cartridge is, for its whole life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +118,7 @@ impl Superblock {
         out.put_u32(FORMAT_VERSION);
         out.put_u32(if self.label.worm { FLAG_WORM } else { 0 });
         out.put_slice(&self.label.identity);
-        out.put_ascii(self.label.barcode.as_str(), BARCODE_LENGTH);
+        out.put_ascii(self.label.barcode.as_str(), Barcode::MAX_LENGTH);
         for field in [
             self.label.capacity,
             self.sequence,
@@ -220,7 +185,7 @@ fn version(input: &[u8]) -> IResult<&[u8], u32> {
 type Fields<'a> = (u32, &'a [u8], &'a [u8], [u64; 8]);
 
 fn fields_of_version_1(input: &[u8]) -> IResult<&[u8], Fields<'_>> {
-    let (input, (flags, identity, barcode)) = (be_u32, take(16usize), take(BARCODE_LENGTH)).parse(input)?;
+    let (input, (flags, identity, barcode)) = (be_u32, take(16usize), take(Barcode::MAX_LENGTH)).parse(input)?;
     let mut numbers = [0; 8];
     let (input, ()) = nom::multi::fill(be_u64, &mut numbers).parse(input)?;
     Ok((input, (flags, identity, barcode, numbers)))

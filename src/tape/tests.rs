@@ -6,7 +6,7 @@ use super::model::{blank, label};
 use super::superblock::{DATA_START, SLOTS};
 use super::*;
 use crate::store::faulty::{Fault, World};
-use crate::store::{Durability, MemStore, Patience, Store};
+use crate::store::{Durability, MemStore, Patience, SegmentedStore, Store};
 
 fn medium() -> (Arc<MemStore>, Cartridge) {
     let store = Arc::new(MemStore::new(Label::store_length(MIN_CAPACITY).unwrap()));
@@ -216,4 +216,28 @@ fn one_damaged_superblock_is_survived_and_foreign_stores_are_untouched() {
     let foreign: Arc<dyn Store> = Arc::new(MemStore::new(1 << 20));
     assert!(matches!(Cartridge::open(Arc::clone(&foreign)), Err(OpenError::Foreign)));
     assert_eq!(foreign.next_data(0).unwrap(), None);
+}
+
+#[test]
+fn records_cross_from_one_segment_file_into_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let length = Label::store_length(MIN_CAPACITY).unwrap();
+    let open = || {
+        let store = SegmentedStore::open(directory.path(), 64 << 10, length);
+        Arc::new(store.unwrap()) as Arc<dyn Store>
+    };
+    let mut tape = Cartridge::create(open(), label()).unwrap();
+    let block = |number: u8| vec![number; 30_000];
+    (0..20).for_each(|number| append(&mut tape, &block(number)));
+    tape.sync().unwrap();
+    drop(tape);
+    let mut tape = Cartridge::open(open()).unwrap();
+    assert_eq!(tape.end().object, 20);
+    for number in 0..20 {
+        let mut data = vec![0; 30_000];
+        assert_eq!(tape.read(&mut data, Patience::Wait).unwrap(), Object::Block(30_000));
+        assert_eq!(data, block(number));
+    }
+    let names = std::fs::read_dir(directory.path()).unwrap().count();
+    assert!(names > 3, "{names} segments");
 }
