@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -41,6 +42,7 @@ type LogHandle = reload::Handle<EnvFilter, Registry>;
 pub fn run(admin: Option<AdminAddress>, data_dir: Option<PathBuf>, options: Serve) -> Result<(), ArrayError> {
     let config = options.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
     let log = start_log(options.log_format.or(config.log_format).unwrap_or_default(), config.log.as_deref())?;
+    raise_open_files();
     let data_dir = data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
     let array = Array::open(
         &data_dir,
@@ -208,6 +210,15 @@ async fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     std::fs::set_permissions(&staged, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&staged, path)?;
     Ok(listener)
+}
+
+/// Lets the daemon have as many files open as the system allows it: each TiB of a volume that is in use is one, and each
+/// connection is one, while the limit that a shell hands on is often 1024.
+fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(?current, ?maximum, %error, "the limit of open files stays as it is");
+    }
 }
 
 /// Says that the daemon serves.

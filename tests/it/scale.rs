@@ -52,3 +52,12 @@ fn a_pebibyte_is_created_mapped_split_and_written_at_its_end() {
     let after = resident_kib(daemon.pid());
     assert!(after < before + 32 * 1024, "a split of 1 PiB grew the daemon from {before} to {after} KiB");
 }
+
+#[test]
+fn the_daemon_may_open_as_many_files_as_the_system_allows() {
+    let daemon = Daemon::fresh(&[]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).expect("the daemon runs");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[3], words[4], "soft and hard limit: {line}");
+}
