@@ -186,10 +186,11 @@ impl Array {
         })
     }
 
-    /// Waits until a pair is in the state `word`, at most for `patience`.
+    /// Waits until a pair is in the state `word`, at most for `patience`. A pair that is suspended by an error gets to no
+    /// other state by waiting, so then this fails at once, with that error.
     pub fn wait_pair(&self, name: &Name, word: &str, patience: Duration) -> Result<show::Pair, ArrayError> {
         let asked = format!("wait until pair {name} is in {word}");
-        let Some(state) = State::ALL.into_iter().find(|state| state.word() == word) else {
+        let Some(wanted) = State::ALL.into_iter().find(|state| state.word() == word) else {
             let words: Vec<&str> = State::ALL.iter().map(|state| state.word()).collect();
             return Err(ArrayError::usage(
                 asked,
@@ -197,16 +198,19 @@ impl Array {
                 format!("name one of {}", words.join(", ")),
             ));
         };
-        let unit = self.pair_unit(&asked, name)?;
-        if unit.pair.wait(state, patience) {
-            return self.pair(name);
-        }
+        let unit = self.control.lock().pairs.get(name).cloned();
+        let state = unit.map_or(State::Psue, |unit| unit.pair.wait(wanted, patience));
         let pair = self.pair(name)?;
-        let why = format!("it is in {} after {:.1} s", unit.pair.state(), patience.as_secs_f64());
-        let remedy = match pair.error {
-            Some(error) => format!("it will not get there: {error}"),
-            None => format!("wait longer, or see 'cleave pair show {name}'"),
-        };
+        if state == wanted {
+            return Ok(pair);
+        }
+        if state == State::Psue {
+            let why = format!("it is suspended: {}", pair.error.unwrap_or_default());
+            let remedy = format!("'cleave pair delete {name}' and create it again");
+            return Err(ArrayError::new(Kind::Failed, asked, why, remedy));
+        }
+        let why = format!("it is in {state} after {:.1} s", patience.as_secs_f64());
+        let remedy = format!("wait longer, or see 'cleave pair show {name}'");
         Err(ArrayError::new(Kind::TimedOut, asked, why, remedy))
     }
 

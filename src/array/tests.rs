@@ -308,6 +308,10 @@ fn a_torn_volume_is_served_as_failed_under_its_name_and_left_untouched() {
     host.sense(1, &[0; 6]);
     assert_eq!(host.sense(1, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]).0, 3);
     assert_eq!(std::fs::read(&header).unwrap(), b"torn");
+    assert_eq!(array.wait_pair(&name("p"), "psue", Duration::ZERO).unwrap().state, "psue");
+    let endless = array.wait_pair(&name("p"), "psus", Duration::from_secs(3600)).unwrap_err();
+    assert_eq!(endless.kind, Kind::Failed);
+    assert!(endless.why.contains("volume b"), "{endless}");
     array.delete_pair(&name("p")).unwrap();
     assert_eq!(array.luns().len(), 2);
 }

@@ -53,6 +53,7 @@ fn a_full_secondary_suspends_the_pair_and_not_the_host() {
     let status = pair.status();
     assert_eq!(status.state, State::Psue);
     assert!(status.error.unwrap().contains("no space left"));
+    assert_eq!(pair.wait(State::Psus, Duration::from_secs(3600)), State::Psue, "waiting is of no use");
     assert!(matches!(read_error(&pair), StoreError::Corrupt(why) if why.contains("no space left")));
     // Suspended it stays, whatever power does: the slot needed no space.
     rig.homes.iter().for_each(|home| home.full.store(false, Ordering::SeqCst));

@@ -225,11 +225,14 @@ impl Pair {
         self.control.lock().state
     }
 
-    /// Sleeps until the pair is in `state`, `timeout` at the longest; tells whether it is.
+    /// Sleeps until the pair is in `state` or suspended, which only an operator ends, `timeout` at the longest; tells
+    /// where it is.
     #[must_use]
-    pub fn wait(&self, state: State, timeout: Duration) -> bool {
+    pub fn wait(&self, state: State, timeout: Duration) -> State {
         let mut control = self.control.lock();
-        !self.changed.wait_while_for(&mut control, |control| control.state != state, timeout).timed_out()
+        let goes_on = |control: &mut Control| control.state != state && control.state != State::Psue;
+        let _ = self.changed.wait_while_for(&mut control, goes_on, timeout);
+        control.state
     }
 
     /// What hosts of the primary use.

@@ -80,7 +80,8 @@ fn race(from: State) {
         own_writes(pair);
         image
     });
-    assert!(pair.wait(State::Psus, Duration::ZERO), "the copier went on until the secondary was whole");
+    let state = pair.wait(State::Psus, Duration::ZERO);
+    assert_eq!(state, State::Psus, "the copier went on until the secondary was whole");
     assert_eq!(stamps(&*rig.secondary, 0, SHARED), image);
     assert_eq!(stamps(&*rig.primary, SHARED, 2 * PER), [0; 2 * PER as usize]);
 }
