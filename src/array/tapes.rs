@@ -167,8 +167,7 @@ impl Array {
             .dir
             .make_dir(&format!("{DIRECTORY}/{barcode}"))
             .map_err(|error| ArrayError::io(asked, self.cartridge_path(barcode).display(), &error))?;
-        let store =
-            cartridge_store(&directory, length).map_err(|error| ArrayError::store(asked, &error))?;
+        let store = cartridge_store(&directory, length).map_err(|error| ArrayError::store(asked, &error))?;
         Cartridge::create(store, label(barcode, entry)).map_err(|error| {
             let remedy = "look at the file system of the data directory, then repeat";
             ArrayError::new(Kind::Failed, asked, error.to_string(), remedy)

@@ -185,7 +185,8 @@ fn version(input: &[u8]) -> IResult<&[u8], u32> {
 type Fields<'a> = (u32, &'a [u8], &'a [u8], [u64; 8]);
 
 fn fields_of_version_1(input: &[u8]) -> IResult<&[u8], Fields<'_>> {
-    let (input, (flags, identity, barcode)) = (be_u32, take(16usize), take(Barcode::MAX_LENGTH)).parse(input)?;
+    let (input, (flags, identity, barcode)) =
+        (be_u32, take(16usize), take(Barcode::MAX_LENGTH)).parse(input)?;
     let mut numbers = [0; 8];
     let (input, ()) = nom::multi::fill(be_u64, &mut numbers).parse(input)?;
     Ok((input, (flags, identity, barcode, numbers)))

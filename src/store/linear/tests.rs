@@ -62,7 +62,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let write = |durability| {
         (0..32u64, 1..=255u8).prop_map(move |(sector, fill)| Step::Write { sector, fill, durability })
     };
-    let step = prop_oneof![6 => write(Durability::Cached), 2 => write(Durability::Stable), 1 => Just(Step::Flush)];
+    let step =
+        prop_oneof![6 => write(Durability::Cached), 2 => write(Durability::Stable), 1 => Just(Step::Flush)];
     prop::collection::vec(step, 1..40)
 }
 
