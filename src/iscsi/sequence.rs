@@ -105,13 +105,18 @@ impl<T> Window<T> {
         self.fill(number, Place::Held(item));
     }
 
-    /// Counts `number` as received and to be skipped; false if it is outside the window. A held item is dropped.
+    /// Counts `number` as received and to be skipped; false if it is outside the window or held.
     pub fn void(&mut self, number: u32) -> bool {
-        let inside = self.place(number).is_some();
-        if inside {
+        let free = self.place(number).is_some_and(|at| !matches!(self.places.get(at), Some(Place::Held(_))));
+        if free {
             self.fill(number, Place::Void);
         }
-        inside
+        free
+    }
+
+    /// Gives up what is held for `number`, which is skipped.
+    pub fn give_up(&mut self, number: u32) {
+        self.fill(number, Place::Void);
     }
 
     /// The next held item whose turn has come.
@@ -186,6 +191,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_up_is_skipped() {
+        let mut window = Window::new(1);
+        window.open(8);
+        window.hold(2, "two");
+        window.give_up(2);
+        assert_eq!((window.receive(1), window.next_held(), window.expected()), (Turn::Now, None, 3));
+    }
+
+    #[test]
     fn early_commands_wait_and_void_ones_are_skipped() {
         let mut window = Window::new(1);
         window.open(8);
@@ -194,6 +208,7 @@ mod tests {
         assert_eq!(window.receive(3), Turn::Ignore);
         assert!(window.void(2));
         assert!(!window.void(9));
+        assert!(!window.void(3), "what is held has come and is not to be lost");
         assert_eq!(window.next_held(), None);
         assert_eq!(window.receive(1), Turn::Now);
         assert_eq!((window.next_held(), window.next_held(), window.expected()), (Some("three"), None, 4));

@@ -112,11 +112,14 @@ impl Conn {
             if self.turn(&stopped).await.is_break() {
                 self.end_by(LINGER);
             }
+            let held = !self.core.wants_input();
             self.flush()?;
             if self.finished() {
                 return Ok(());
             }
-            if !self.mailbox.rest() {
+            // What was received and held back may go on: nothing else would wake it.
+            let goes_on = held && self.core.wants_input();
+            if goes_on || !self.mailbox.rest() {
                 continue;
             }
             let waiting = self.core.queued() > 0;
@@ -141,14 +144,14 @@ impl Conn {
         }
     }
 
-    /// Nothing more is taken in; what is left gets `patience`.
+    /// Nothing more is received; what is left gets `patience`.
     fn end_by(&mut self, patience: Duration) {
         self.ending.get_or_insert_with(|| Instant::now() + patience);
     }
 
     fn finished(&self) -> bool {
         self.ending.is_some_and(|ending| {
-            (self.core.queued() == 0 && self.core.commands() == 0) || Instant::now() >= ending
+            (self.core.queued() == 0 && self.core.owed() == 0) || Instant::now() >= ending
         })
     }
 
@@ -158,9 +161,7 @@ impl Conn {
         loop {
             let mut worked = self.read_mail(stopped)?;
             for _ in 0..BATCH {
-                let Some(event) = (if self.ending.is_none() { self.core.poll(now) } else { None }) else {
-                    break;
-                };
+                let Some(event) = self.core.poll(now) else { break };
                 worked = true;
                 self.handle(event).await?;
             }
@@ -174,6 +175,7 @@ impl Conn {
         let mut mail = std::mem::take(&mut self.mail);
         self.mailbox.take(&mut mail);
         let any = !mail.is_empty();
+        let mut dropped = false;
         for mail in mail.drain(..) {
             match mail {
                 Mail::Ended(tag, Ending::Completed(outcome)) => self.core.complete(tag.0, answer(outcome)),
@@ -182,11 +184,14 @@ impl Conn {
                 Mail::LoggedOut => self.core.logged_out(),
                 // When the whole target stops, commands may finish.
                 Mail::Drop if *stopped.borrow() => self.end_by(DRAIN),
-                Mail::Drop => self.ending = Some(Instant::now()),
+                Mail::Drop => {
+                    self.ending = Some(Instant::now());
+                    dropped = true;
+                }
             }
         }
         self.mail = mail;
-        ControlFlow::Continue(any)
+        if dropped { ControlFlow::Break(()) } else { ControlFlow::Continue(any) }
     }
 
     async fn handle(&mut self, event: Event) -> ControlFlow<()> {

@@ -80,8 +80,9 @@ impl FullFeature {
         self.logout.is_some()
     }
 
-    pub(super) fn commands(&self) -> usize {
-        self.tasks.len()
+    /// Requests that the array has and owes an answer to.
+    pub(super) fn owed(&self) -> usize {
+        self.tasks.running_count() + self.managing.len() + usize::from(self.logout.is_some())
     }
 
     /// Handles one PDU.
@@ -186,8 +187,10 @@ impl FullFeature {
         Ok(())
     }
 
-    /// Ends a step clean: everything received is handled, and an initiator that was told to wait hears if it may go on.
+    /// Ends a step clean: everything received is handled, what waited for room in the output goes on, and an initiator that
+    /// was told to wait hears if it may go on.
     pub(super) fn settle(&mut self, effects: &mut Effects) {
+        self.release(effects);
         self.open_window();
         if self.told_closed && !self.window.closed() {
             self.nop_in(NO_TAG, NO_TAG, &[], &mut effects.output);
@@ -250,6 +253,7 @@ impl FullFeature {
             Some(response) => self.logout_response(request.tag, response, &mut effects.output),
             None => {
                 self.logout = Some(request.tag);
+                self.withdraw_every_task(&mut effects.output);
                 effects.events.push_back(Event::Logout);
             }
         }

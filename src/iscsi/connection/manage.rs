@@ -22,6 +22,10 @@ pub(super) struct Managing {
 }
 
 impl Managing {
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
     pub(super) fn contains(&self, tag: u32) -> bool {
         self.open.iter().any(|(open, _)| *open == tag)
     }
@@ -106,7 +110,14 @@ impl FullFeature {
     /// A command that is ended before its turn leaves its place in the window empty.
     fn skip_turn(&mut self, entry: &Entry) {
         if entry.hold == Hold::Early {
-            self.window.void(entry.cmd_sn);
+            self.window.give_up(entry.cmd_sn);
+        }
+    }
+
+    /// Before a logout: what the array does not have never gets there.
+    pub(super) fn withdraw_every_task(&mut self, output: &mut Output) {
+        for tag in self.tasks.undelivered(|_| true) {
+            self.tasks.withdraw(tag, output);
         }
     }
 

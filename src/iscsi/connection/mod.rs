@@ -39,7 +39,8 @@ pub const MAX_IMMEDIATE: usize = 32;
 pub const UNSOLICITED_LIMIT: u64 = 16 << 20;
 /// Most solicited data that is stored or asked for, in bytes.
 pub const SOLICITED_LIMIT: u64 = 32 << 20;
-/// Most data-in that commands handed over expect to make, in bytes; a single command may exceed it.
+/// Most data-in that commands handed over expect to make, in bytes; a single command may exceed it. While more than
+/// [`OUTPUT_LIMIT`] waits to be sent, no command that makes data-in is handed over.
 pub const READ_LIMIT: u64 = 32 << 20;
 /// With more than this waiting to be sent, nothing more is taken in, in bytes.
 pub const OUTPUT_LIMIT: usize = 4 << 20;
@@ -226,7 +227,7 @@ impl Connection {
                 Some(frame) => full.receive(&frame, now, effects).map(|()| true),
                 None => {
                     full.settle(effects);
-                    Ok(false)
+                    Ok(!effects.events.is_empty())
                 }
             };
         }
@@ -344,11 +345,11 @@ impl Connection {
         self.effects.output.queued()
     }
 
-    /// Commands that wait for data, for their turn or for the array.
+    /// Requests that were handed out and not answered yet.
     #[must_use]
-    pub fn commands(&self) -> usize {
+    pub fn owed(&self) -> usize {
         match &self.phase {
-            Phase::FullFeature(full) => full.commands(),
+            Phase::FullFeature(full) => full.owed(),
             _ => 0,
         }
     }

@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 
 use super::full::FullFeature;
-use super::{Answer, Closed, Command, Effects, Event, MAX_IMMEDIATE, READ_LIMIT, SOLICITED_LIMIT};
+use super::{
+    Answer, Closed, Command, Effects, Event, MAX_IMMEDIATE, OUTPUT_LIMIT, READ_LIMIT, SOLICITED_LIMIT,
+};
 use crate::iscsi::bhs::{Bhs, NO_TAG};
 use crate::iscsi::framer::Frame;
 use crate::iscsi::output::Output;
@@ -94,6 +96,11 @@ impl Tasks {
         self.unsolicited
     }
 
+    /// Tasks that the array has.
+    pub(super) fn running_count(&self) -> usize {
+        self.entries.iter().filter(|entry| matches!(entry.state, State::Running)).count()
+    }
+
     fn find(&self, tag: u32) -> Option<usize> {
         self.tags.iter().position(|known| *known == tag)
     }
@@ -177,9 +184,31 @@ impl Tasks {
         self.ordered > 0 && entry.attribute != Attribute::HeadOfQueue && self.entries.iter().any(overtakes)
     }
 
-    /// Whether the data-in that the task at `at` expects to make has room beside that of the others.
-    fn readable(&self, at: usize) -> bool {
-        self.reading == 0 || self.reading + self.entries[at].data_in() <= READ_LIMIT
+    /// Whether the data-in that the task at `at` expects to make has room beside that of the others, and beside what
+    /// waits to be sent already.
+    fn readable(&self, at: usize, output: &Output) -> bool {
+        let data_in = self.entries[at].data_in();
+        data_in == 0
+            || output.queued() <= OUTPUT_LIMIT && (self.reading == 0 || self.reading + data_in <= READ_LIMIT)
+    }
+
+    /// Puts the task at `at` behind the older ones that wait for a credit.
+    fn wait(&mut self, at: usize) {
+        let (tag, cmd_sn) = (self.tags[at], self.entries[at].cmd_sn);
+        if self.waiting.contains(&tag) {
+            return;
+        }
+        let younger = |waiting: &u32| {
+            self.find(*waiting).is_some_and(|other| before(cmd_sn, self.entries[other].cmd_sn))
+        };
+        let place = self.waiting.iter().rposition(|waiting| !younger(waiting)).map_or(0, |last| last + 1);
+        self.waiting.insert(place, tag);
+    }
+
+    /// Whether nobody who holds a credit will give it back before a task without one goes on: all of them are barred.
+    fn credits_are_stuck(&self) -> bool {
+        let barred = |at: usize| matches!(self.entries[at].state, State::Ready(_)) && self.barred(at);
+        (0..self.entries.len()).all(|at| self.entries[at].solicited == 0 || barred(at))
     }
 }
 
@@ -214,7 +243,7 @@ impl FullFeature {
         };
         if let Some(reason) = reason {
             if hold == Hold::Early {
-                self.window.void(pdu.cmd_sn);
+                self.window.give_up(pdu.cmd_sn);
             }
             return self.reject(reason, &frame.bhs, &mut effects.output);
         }
@@ -291,7 +320,6 @@ impl FullFeature {
 
     /// Moves the task at `at` on: asks for its data, or hands it over.
     fn gather(&mut self, at: usize, effects: &mut Effects) {
-        let tag = self.tasks.tags[at];
         let entry = &mut self.tasks.entries[at];
         let State::Gathering(inbound) = &mut entry.state else { return };
         if entry.hold == Hold::Early {
@@ -300,16 +328,15 @@ impl FullFeature {
         if inbound.complete() {
             self.ready(at, effects);
         } else if inbound.unrequested().is_some() && entry.solicited == 0 {
-            if !self.tasks.waiting.contains(&tag) {
-                self.tasks.waiting.push_back(tag);
-            }
+            self.tasks.wait(at);
             self.grant(effects);
         } else {
             self.request(at, &mut effects.output);
         }
     }
 
-    /// Gives credits to the tasks that have waited longest, as far as they go. One task always gets its own.
+    /// Gives credits to the oldest tasks that wait, as far as they go. When all credits are stuck behind a task, that
+    /// task gets its own beyond the limit.
     fn grant(&mut self, effects: &mut Effects) {
         while let Some(tag) = self.tasks.waiting.front().copied() {
             let Some(at) = self.tasks.find(tag) else {
@@ -319,7 +346,8 @@ impl FullFeature {
             if let State::Gathering(inbound) = &self.tasks.entries[at].state
                 && let Some((bytes, requests)) = inbound.unrequested()
             {
-                if self.tasks.solicited > 0 && self.tasks.solicited + u64::from(bytes) > SOLICITED_LIMIT {
+                let exceeds = self.tasks.solicited + u64::from(bytes) > SOLICITED_LIMIT;
+                if exceeds && !self.tasks.credits_are_stuck() {
                     return;
                 }
                 let first = self.tasks.transfer_tags(requests);
@@ -372,12 +400,12 @@ impl FullFeature {
                 Answer { status: Status::CheckCondition, sense, data_in: Vec::new(), wanted_out, data_out };
             return self.complete(tag, answer, effects);
         }
-        if self.tasks.ready == 0 && !self.tasks.barred(at) && self.tasks.readable(at) {
+        if self.tasks.ready == 0 && !self.tasks.barred(at) && self.tasks.readable(at, &effects.output) {
             return self.deliver(at, data_out, effects);
         }
         self.tasks.entries[at].state = State::Ready(data_out);
         self.tasks.ready += 1;
-        self.release(effects);
+        self.resume(effects);
     }
 
     fn deliver(&mut self, at: usize, data_out: Vec<u8>, effects: &mut Effects) {
@@ -403,7 +431,9 @@ impl FullFeature {
                         std::cmp::Ordering::Greater
                     }
                 });
-            let Some((at, _)) = oldest.filter(|(at, _)| self.tasks.readable(*at)) else { return };
+            let Some((at, _)) = oldest.filter(|(at, _)| self.tasks.readable(*at, &effects.output)) else {
+                return;
+            };
             let state = std::mem::replace(&mut self.tasks.entries[at].state, State::Running);
             self.tasks.ready -= 1;
             if let State::Ready(data_out) = state {

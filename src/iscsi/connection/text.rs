@@ -26,6 +26,10 @@ enum Targets {
 pub(super) struct Exchange {
     tag: u32,
     incoming: Vec<u8>,
+    /// Bytes that the initiator has said so far.
+    brought: usize,
+    /// No key comes twice, so the answers to a bounded text are bounded too.
+    seen: Seen,
     outgoing: Vec<u8>,
     sent: usize,
     /// Whether the initiator has said everything.
@@ -47,6 +51,8 @@ impl FullFeature {
             _ if request.transfer_tag == NO_TAG => Exchange {
                 tag: request.tag,
                 incoming: Vec::new(),
+                brought: 0,
+                seen: Seen::default(),
                 outgoing: Vec::new(),
                 sent: 0,
                 is_final: false,
@@ -54,7 +60,8 @@ impl FullFeature {
             },
             _ => return self.reject(RejectReason::PROTOCOL_ERROR, bhs, &mut effects.output),
         };
-        if exchange.incoming.len() + frame.data.len() > MAX_NEGOTIATION {
+        exchange.brought += frame.data.len();
+        if exchange.brought > MAX_NEGOTIATION {
             return self.reject(RejectReason::LONG_OPERATION_REJECT, bhs, &mut effects.output);
         }
         exchange.tag = request.tag;
@@ -76,7 +83,6 @@ impl FullFeature {
     }
 
     fn answer_text(&mut self, exchange: &mut Exchange, incoming: &[u8]) -> Result<(), RejectReason> {
-        let mut seen = Seen::default();
         for pair in Pairs::new(incoming) {
             let (name, value) = pair.map_err(|_| RejectReason::INVALID_PDU_FIELD)?;
             let Some(key) = Key::from_name(name) else {
@@ -87,7 +93,7 @@ impl FullFeature {
                 put_pair(&mut exchange.outgoing, name, NOT_UNDERSTOOD);
                 continue;
             };
-            if !seen.first(key) {
+            if !exchange.seen.first(key) {
                 return Err(RejectReason::PROTOCOL_ERROR);
             }
             if key == Key::SendTargets {

@@ -58,6 +58,83 @@ fn nothing_is_taken_in_while_too_much_waits_to_be_sent() {
 }
 
 #[test]
+fn no_read_is_handed_over_while_too_much_waits_to_be_sent() {
+    let mut peer = Peer::logged_in(&[]);
+    for tag in 0..16 {
+        peer.scsi(&read(tag, 8 << 20), &[]);
+    }
+    let handed_over = |peer: &mut Peer| -> Vec<u32> {
+        let events = std::iter::from_fn(|| peer.poll());
+        events
+            .map(|event| match event {
+                Event::Command(command) => command.tag,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    };
+    let mut tags = handed_over(&mut peer);
+    assert_eq!(tags, [0, 1, 2, 3]);
+    let mut next = 0;
+    loop {
+        // The peer reads nothing before everything is done.
+        while next < tags.len() {
+            peer.connection.complete(tags[next], Answer { data_in: vec![0; 8 << 20], ..good() });
+            next += 1;
+            tags.extend(handed_over(&mut peer));
+        }
+        assert!(peer.connection.queued() < OUTPUT_LIMIT + READ_LIMIT as usize + (1 << 20));
+        if next == 16 {
+            break;
+        }
+        peer.take();
+        tags.extend(handed_over(&mut peer));
+    }
+    assert_eq!(tags, (0..16).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_ordered_write_gets_its_credit_though_barred_writes_hold_them_all() {
+    let mut peer = Peer::logged_in(&[("InitialR2T", "No"), ("MaxBurstLength", "131072")]);
+    let ordered = ScsiCommand { attribute: Attribute::Ordered, is_final: false, ..write(0, MAX_DATA_OUT) };
+    peer.scsi(&ordered, &[]);
+    let barred = SOLICITED_LIMIT as u32 / MAX_DATA_OUT;
+    for tag in 1..=barred {
+        peer.scsi(&write(tag, MAX_DATA_OUT), &[]);
+    }
+    // All of theirs comes, and only then the end of the first one's unsolicited data.
+    let mut asked = peer.quiet();
+    let mut unsolicited_ended = false;
+    let mut ended = Vec::new();
+    while ended.len() as u32 <= barred {
+        if asked.is_empty() && !unsolicited_ended {
+            unsolicited_ended = true;
+            peer.data_out(&data(0, NO_TAG, 0, 0, true), &[0; 512]);
+        }
+        for got in std::mem::take(&mut asked) {
+            let Response::ReadyToTransfer(r2t) = got.pdu else { continue };
+            for at in (0..r2t.desired_length).step_by(65_536) {
+                let length = (r2t.desired_length - at).min(65_536);
+                let is_final = at + length == r2t.desired_length;
+                let pdu = data(r2t.tag, r2t.transfer_tag, at / 65_536, r2t.buffer_offset + at, is_final);
+                peer.data_out(&pdu, &vec![0; length as usize]);
+                if let Some(Event::Command(command)) = peer.poll() {
+                    ended.push(command.tag);
+                    peer.connection.complete(command.tag, good());
+                }
+            }
+        }
+        while let Some(Event::Command(command)) = peer.poll() {
+            ended.push(command.tag);
+            peer.connection.complete(command.tag, good());
+        }
+        let more = peer.take();
+        assert!(!(more.is_empty() && unsolicited_ended && ended.is_empty()), "nobody goes on");
+        asked = more;
+    }
+    assert_eq!(ended, (0..=barred).collect::<Vec<_>>());
+}
+
+#[test]
 fn unsolicited_data_closes_the_window_before_it_exceeds_its_limit() {
     let mut peer = Peer::logged_in(&[("InitialR2T", "No")]);
     let mut stored = 0u64;

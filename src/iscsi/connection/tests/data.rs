@@ -40,7 +40,7 @@ fn a_full_read_ends_in_its_last_data_in() {
     assert!(got[..2].iter().all(|got| data_in(got).status.is_none() && data_in(got).numbers.stat_sn == 0));
     let collapse = PhaseCollapse { status: 0, residual: Residual::None };
     assert_eq!(data_in(&got[2]).status, Some(collapse));
-    assert_eq!(peer.connection.commands(), 0);
+    assert_eq!(peer.connection.owed(), 0);
 }
 
 #[test]

@@ -76,12 +76,26 @@ fn a_reset_ends_writes_that_wait_for_data_and_asks_the_array_for_the_rest() {
     assert_eq!(peer.quiet().len(), 1);
     peer.scsi(&ScsiCommand { lun: Lun::from_number(1).unwrap(), ..write(2, 512) }, &[]);
     assert_eq!(peer.quiet().len(), 1);
-    assert_eq!(peer.connection.commands(), 2);
     peer.task(TaskFunction::LOGICAL_UNIT_RESET, 9, NO_TAG, 0);
     let Some(Event::Manage(manage)) = peer.poll() else { panic!() };
-    assert_eq!((manage.function, peer.connection.commands()), (Function::LogicalUnitReset, 1));
+    assert_eq!((manage.function, peer.connection.owed()), (Function::LogicalUnitReset, 1));
     peer.connection.managed(9, FunctionResponse::Complete);
     assert_eq!(response(&peer.one()), (9, TaskResponseCode::FUNCTION_COMPLETE));
+    assert_eq!(peer.connection.owed(), 0);
+    // The write to the other unit waits for its data all the same.
+    peer.data_out(&data(2, 1, 0, 0, true), &[0; 512]);
+    assert_eq!(peer.command().tag, 2);
+}
+
+#[test]
+fn abort_by_the_cmd_sn_of_another_task_that_came_early_loses_neither() {
+    let mut peer = Peer::logged_in(&[]);
+    peer.scsi_as_is(&ScsiCommand { cmd_sn: 101, ..read(5, 0) }, &[]);
+    peer.cmd_sn = 102;
+    peer.task(TaskFunction::ABORT_TASK, 9, 6, 101);
+    assert_eq!(response(&peer.quiet()[0]), (9, TaskResponseCode::TASK_DOES_NOT_EXIST));
+    peer.scsi_as_is(&ScsiCommand { cmd_sn: 100, ..read(4, 0) }, &[]);
+    assert_eq!((peer.command().tag, peer.command().tag), (4, 5));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::*;
 use crate::iscsi::pdu::end::{LogoutReason, LogoutRequest, LogoutResponseCode, RejectReason};
 use crate::iscsi::pdu::nop::{NopIn, NopOut};
 use crate::iscsi::pdu::text::TextRequest;
+use crate::iscsi::text::MAX_NEGOTIATION;
 
 fn rejected(got: &Got) -> RejectReason {
     match &got.pdu {
@@ -239,6 +240,50 @@ fn negotiated_keys_are_closed_but_the_segment_length_may_change() {
     peer.command();
     peer.connection.complete(1, Answer { data_in: vec![0; 1024], ..good() });
     assert_eq!(peer.take().len(), 2);
+}
+
+#[test]
+fn an_exchange_that_never_ends_is_bounded() {
+    let mut peer = Peer::logged_in(&[("MaxRecvDataSegmentLength", "512")]);
+    let text = b"X-a=1\0".repeat(1300);
+    let mut transfer_tag = NO_TAG;
+    let said = (1..100).find(|_| match peer.text(&text, false, false, transfer_tag).remove(0).pdu {
+        Response::Text(response) => {
+            transfer_tag = response.transfer_tag;
+            false
+        }
+        _ => true,
+    });
+    assert_eq!(said, Some(MAX_NEGOTIATION / text.len() + 1));
+}
+
+#[test]
+fn targets_are_told_once_in_an_exchange() {
+    let mut peer = Peer::logged_in(&[]);
+    let Response::Text(response) = peer.text(b"SendTargets=All\0", false, false, NO_TAG)[0].pdu else {
+        panic!()
+    };
+    let got = peer.text(b"SendTargets=All\0", true, false, response.transfer_tag);
+    assert_eq!(rejected(&got[0]), RejectReason::PROTOCOL_ERROR);
+}
+
+#[test]
+fn logout_ends_what_the_array_does_not_have() {
+    let mut peer = Peer::logged_in(&[]);
+    peer.scsi(&read(1, u32::MAX), &[]);
+    assert_eq!(peer.command().tag, 1);
+    peer.scsi(&read(2, u32::MAX), &[]);
+    assert_eq!(peer.poll(), None);
+    let reason = LogoutReason::CloseSession;
+    let request = LogoutRequest { immediate: true, reason, tag: 8, cid: 0, cmd_sn: 102, exp_stat_sn: 0 };
+    let mut bhs = Bhs([0; 48]);
+    request.emit(&mut bhs);
+    peer.send(&bhs, &[]);
+    assert_eq!((peer.poll(), peer.connection.owed()), (Some(Event::Logout), 2));
+    peer.connection.aborted(1);
+    assert_eq!(peer.poll(), None);
+    peer.connection.logged_out();
+    assert!(matches!(peer.one().pdu, Response::Logout(_)));
 }
 
 #[test]
