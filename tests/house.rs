@@ -81,13 +81,15 @@ struct Source {
     path: String,
     room: String,
     text: String,
+    /// It is compiled for tests only: its parent declares it so.
+    is_test: bool,
 }
 
 impl Source {
     /// The lines that are code: numbered from 1, without comments, without what string literals say, and without the
     /// tests, which may use more of the house than the code may.
     fn code(&self) -> impl Iterator<Item = (usize, String)> {
-        let is_test_file = self.path.ends_with("tests.rs") || self.path.contains("/tests/");
+        let is_test_file = self.is_test;
         let starts_tests = |line: &str| line.starts_with("mod tests {");
         let lines = self.text.lines().enumerate();
         let lines = lines.take_while(move |(_, line)| !is_test_file && !starts_tests(line));
@@ -134,9 +136,27 @@ fn sources(below: &[&str]) -> Vec<Source> {
             path.strip_prefix(root).expect("below the package").to_str().expect("a plain name").to_owned();
         let inside = path.split_once('/').map_or("", |(_, rest)| rest);
         let room = inside.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
-        Source { path, room, text }
+        Source { path, room, text, is_test: false }
     };
-    found.into_iter().map(source).collect()
+    let mut sources: Vec<Source> = found.into_iter().map(source).collect();
+    let test_modules: Vec<String> = sources.iter().flat_map(test_modules).collect();
+    for source in &mut sources {
+        let declared = |module: &String| {
+            source.path.strip_prefix(module).is_some_and(|rest| rest.starts_with(['.', '/']))
+        };
+        source.is_test = test_modules.iter().any(declared);
+    }
+    sources
+}
+
+/// The paths, without their ending, of the modules that `source` declares for tests only.
+fn test_modules(source: &Source) -> Vec<String> {
+    let folder = source.path.strip_suffix("/mod.rs").or(source.path.strip_suffix("/lib.rs"));
+    let folder = folder.or(source.path.strip_suffix(".rs")).unwrap_or_default();
+    let lines: Vec<&str> = source.text.lines().map(str::trim).collect();
+    let pairs = lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]");
+    let names = pairs.filter_map(|pair| pair[1].split("mod ").nth(1)?.strip_suffix(';'));
+    names.map(|name| format!("{folder}/{name}")).collect()
 }
 
 /// The code of the package; `tests` are not part of the house.
@@ -272,7 +292,7 @@ mod the_rules_themselves {
     use super::*;
 
     fn source(room: &str, text: &str) -> Vec<Source> {
-        vec![Source { path: format!("src/{room}.rs"), room: room.into(), text: text.into() }]
+        vec![Source { path: format!("src/{room}.rs"), room: room.into(), text: text.into(), is_test: false }]
     }
 
     #[test]

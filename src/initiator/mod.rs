@@ -1,7 +1,7 @@
 //! An initiator of our own: logical units elsewhere, spoken to in band.
 //!
 //! One trait, [`Transport`], stands over both ways to a unit: an iSCSI session over TCP ([`session`]) and SG_IO on a device
-//! node of this machine ([`sg`]). Above it everything is SCSI: [`unit`] asks what a unit is, [`tape`] does what `mt` and `dd`
+//! node of this machine ([`sg`]). Above it everything is SCSI: [`mod@unit`] asks what a unit is, [`tape`] does what `mt` and `dd`
 //! do, [`xcopy`] has a copy manager move data. The calls block; a session's socket lives on a thread of its own.
 
 pub mod session;

@@ -160,14 +160,14 @@ pub(super) struct Initiator {
 }
 
 impl Initiator {
-    /// Attaches nexus `id` and swallows the POWER ON condition.
+    /// Attaches nexus `id` and swallows the attention that greets it.
     pub(super) fn attach(unit: &Arc<LogicalUnit>, id: u64, access: LunAccess) -> Self {
         let port =
             TargetPort { name: "iqn.2026-11.internal.cleave:test".into(), portal_group: 1, relative_id: 1 };
         let nexus = Arc::new(Nexus { id: NexusId(id), initiator: None, port });
         let way = unit.attach(&nexus, Lun::from_number(0).unwrap(), access, Arc::new(OneLun));
         let this = Self { way, endings: Arc::default(), tag: Mutex::new(0) };
-        assert_eq!(this.sense(&[0; 6], &[]), (0x6, 0x2901));
+        assert_eq!(this.sense(&[0; 6], &[]), (0x6, 0x2900));
         this
     }
 

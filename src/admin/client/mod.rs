@@ -20,7 +20,7 @@ pub enum ClientVerb {
     Xcopy(xcopy::Xcopy),
     /// Show who a logical unit is (INQUIRY).
     Inq {
-        /// iscsi://HOST[:PORT]/IQN/LUN, or a device node.
+        /// An `iscsi://HOST[:PORT]/IQN/LUN` or a device node.
         lun: Place,
         /// How to reach it.
         #[command(flatten)]
@@ -28,7 +28,7 @@ pub enum ClientVerb {
     },
     /// Show a vital product data page of a logical unit.
     Vpd {
-        /// iscsi://HOST[:PORT]/IQN/LUN, or a device node.
+        /// An `iscsi://HOST[:PORT]/IQN/LUN` or a device node.
         lun: Place,
         /// The page, in hexadecimal as in 83; the list of pages when absent.
         #[arg(value_parser = show::parse_page)]
@@ -39,7 +39,7 @@ pub enum ClientVerb {
     },
     /// List the targets at a portal and their logical units.
     Luns {
-        /// iscsi://HOST[:PORT][/IQN].
+        /// `iscsi://HOST[:PORT][/IQN]`.
         url: Place,
         /// How to reach it.
         #[command(flatten)]
