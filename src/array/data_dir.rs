@@ -20,6 +20,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::catalog::{self, CatalogStore};
 use super::error::ArrayError;
+use crate::store::make_directory;
 
 const LOCK: &str = "lock";
 const CATALOG: &str = "catalog.json";
@@ -41,7 +42,7 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<Self, ArrayError> {
         let asked = format!("open the data directory {}", path.display());
         let io = |error: io::Error| ArrayError::io(asked.clone(), path.display(), &error);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+        make_directory(path).map_err(|error| ArrayError::store(asked.as_str(), &error))?;
         let path = path.canonicalize().map_err(io)?;
         if let Some(foreign) = foreign_entry(&path).map_err(io)? {
             return Err(ArrayError::refused(

@@ -16,10 +16,10 @@
 //! **Failing closed.** When a sync fails the kernel has marked pages clean that never reached the device, and says so
 //! once. The store then stops: later writes and flushes fail. Reads go on; they may show data that will not survive.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -245,6 +245,25 @@ impl FileStore {
 /// When the directory cannot be opened or synced.
 pub fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(|error| about(directory, error))
+}
+
+/// Makes a directory and those above it that are missing, each for its owner alone and durable. One that is there is left
+/// as it is.
+///
+/// # Errors
+/// When one of them cannot be made or synced.
+pub fn make_directory(path: &Path) -> Result<(), StoreError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent
+        && !parent.exists()
+    {
+        make_directory(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => parent.map_or(Ok(()), sync_directory),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(about(path, error)),
+    }
 }
 
 /// An I/O error that names the file; kinds that have a meaning of their own keep it.

@@ -23,7 +23,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
-pub use file::{FileStore, sync_directory};
+pub use file::{FileStore, make_directory, sync_directory};
 pub use linear::MAX_SEGMENTS;
 pub use mem::MemStore;
 pub use segmented::{SEGMENT, SegmentedStore};

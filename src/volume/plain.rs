@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 use super::header::{self, Header};
 use super::{Block, Identity, VolumeError};
 use crate::store::{
-    Durability, MAX_SEGMENTS, MemStore, Patience, SEGMENT, SegmentedStore, Store, StoreError, sync_directory,
+    Durability, MAX_SEGMENTS, MemStore, Patience, SEGMENT, SegmentedStore, Store, StoreError, make_directory,
+    sync_directory,
 };
 use crate::units::BlockSize;
 
@@ -60,7 +61,7 @@ impl Volume {
         length: u64,
     ) -> Result<Self, VolumeError> {
         check_length(block_size, length)?;
-        fs::create_dir_all(directory).map_err(|error| VolumeError::io(directory, error))?;
+        make_directory(directory)?;
         // An interrupted creation leaves an empty directory or an unborn header.
         if let Some(occupant) = entries(directory)?.into_iter().find(|name| name != header::NEW) {
             return Err(VolumeError::Occupied { path: directory.join(occupant) });
