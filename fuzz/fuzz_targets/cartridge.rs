@@ -75,8 +75,8 @@ fuzz_target!(|data: &[u8]| {
     let [mode, data @ ..] = data else { return };
     if mode & 1 == 1 {
         let (_store, mut cartridge) = blank();
-        if let Ok(objects) = simh::import(&mut &*data, &mut cartridge) {
-            assert_eq!(simh::export(&mut cartridge, &mut std::io::sink()).ok(), Some(objects));
+        if let Ok(objects) = simh::import(&mut &*data, &mut cartridge, &mut |_| true) {
+            assert_eq!(simh::export(&mut cartridge, &mut std::io::sink(), &mut |_| true).ok(), Some(objects));
         }
         return;
     }

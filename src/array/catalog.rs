@@ -391,6 +391,15 @@ pub fn encode(catalog: &Catalog) -> Vec<u8> {
     out
 }
 
+/// The bytes of `catalog`, unless they are more than [`decode`]'s reader takes. Says so.
+pub fn encode_within_bounds(catalog: &Catalog) -> Result<Vec<u8>, String> {
+    let bytes = encode(catalog);
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(format!("the catalog would have {} bytes, more than {MAX_BYTES}", bytes.len()));
+    }
+    Ok(bytes)
+}
+
 /// The catalog that `bytes` hold.
 pub fn decode(bytes: &[u8]) -> Result<Catalog, CatalogError> {
     let line = bytes.iter().position(|byte| *byte == b'\n').ok_or(CatalogError::Foreign)?;

@@ -19,7 +19,9 @@ mod demo;
 pub mod door;
 pub mod error;
 mod failed;
+mod moving;
 pub mod names;
+mod outside;
 mod pairs;
 pub mod request;
 pub mod show;
@@ -93,6 +95,8 @@ pub struct Array {
 struct Control {
     catalog: Catalog,
     store: Box<dyn CatalogStore>,
+    /// A change failed, and nobody knows whether a restart would find it: no further one is made.
+    doubtful: bool,
     volumes: BTreeMap<Name, VolumeUnit>,
     drives: BTreeMap<Name, DriveUnit>,
     cartridges: Cartridges,
@@ -110,14 +114,37 @@ impl Control {
         let mut new = self.catalog.clone();
         let result = change(&mut new)?;
         if new != self.catalog {
-            new.check()
+            if self.doubtful {
+                let why = "an earlier change of the catalog failed, and a restart may find it or not";
+                return Err(ArrayError::new(
+                    Kind::Failed,
+                    asked,
+                    why,
+                    "repair the device and restart the daemon",
+                ));
+            }
+            let bytes = new.check().and_then(|()| catalog::encode_within_bounds(&new));
+            let bytes = bytes
                 .map_err(|why| ArrayError::refused(asked, why, "ask for less, or for something else"))?;
-            self.store
-                .replace(&catalog::encode(&new))
-                .map_err(|error| ArrayError::io(asked, "the catalog could not be written", &error))?;
+            if let Err(error) = self.store.replace(&bytes) {
+                self.take_back();
+                return Err(ArrayError::io(asked, "the catalog could not be written", &error));
+            }
             self.catalog = new;
         }
         Ok(result)
+    }
+
+    /// A change failed: sees to it that a restart does not find it, or takes note that it may.
+    fn take_back(&mut self) {
+        let former = catalog::encode(&self.catalog);
+        if self.store.load().is_ok_and(|bytes| bytes.is_some_and(|bytes| bytes == former)) {
+            return; // it did not get as far as to take the former one's place
+        }
+        if let Err(error) = self.store.replace(&former) {
+            tracing::error!(%error, "the catalog is in doubt: it takes no changes until the daemon is restarted");
+            self.doubtful = true;
+        }
     }
 
     /// Notes files that are about to be made and belong to nobody yet.
@@ -163,6 +190,7 @@ impl Array {
             let control = Control {
                 catalog,
                 store,
+                doubtful: false,
                 volumes: BTreeMap::new(),
                 drives: BTreeMap::new(),
                 cartridges: Cartridges::new(),
@@ -192,6 +220,9 @@ impl Array {
 
     /// Removes what stands in the scrap list. What cannot be removed stays there for the next time.
     fn sweep(&self, control: &mut Control) {
+        if control.doubtful {
+            return; // a restart may find that these files are wanted
+        }
         let mut left = std::collections::BTreeSet::new();
         for scrap in control.catalog.scrap.clone() {
             let removed = match &scrap {
@@ -341,7 +372,7 @@ impl Array {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.sessions().iter().for_each(|session| session.close(Box::new(|| ())));
-        let drained = self.threads.drain(deadline);
+        let drained = self.threads.drain(deadline) & self.await_borrowers(deadline);
         let stopped = self.copier.stop(deadline);
         drained & stopped & self.flush()
     }

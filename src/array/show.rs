@@ -127,7 +127,7 @@ pub struct Split {
 }
 
 /// A cartridge.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cartridge {
     /// Barcode.
     pub barcode: String,
@@ -139,10 +139,25 @@ pub struct Cartridge {
     pub objects: Option<u64>,
     /// The drive that holds it.
     pub drive: Option<String>,
+    /// The export or import that is under way.
+    pub moving: Option<Movement>,
     /// Whether it works.
     pub health: Health,
     /// Why not.
     pub error: Option<String>,
+}
+
+/// An export or import under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Movement {
+    /// `export` or `import`.
+    pub verb: String,
+    /// Bytes of the cartridge, or of the file for an import, that are done.
+    pub done_bytes: u64,
+    /// Bytes to do.
+    pub total_bytes: u64,
+    /// From 0.0 to 1.0.
+    pub progress: f64,
 }
 
 /// A tape drive.

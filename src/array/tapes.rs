@@ -4,12 +4,11 @@
 //! takes the cartridge away from the shelf, works without the control lock, and puts it back.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::catalog::{CartridgeEntry, DriveEntry, Scrap};
+use super::moving::Moving;
 use super::names::{Barcode, Name};
 use super::request::{Load, NewCartridge, NewDrive};
 use super::show::{self, Health};
@@ -17,7 +16,6 @@ use super::{Array, ArrayError, Control, Kind, access, units};
 use crate::lu::LogicalUnit;
 use crate::lu::tape::{Drive, UnloadError};
 use crate::store::{SEGMENT, SegmentedStore, Store, StoreError};
-use crate::tape::simh::{self, SimhError};
 use crate::tape::{Cartridge, Label};
 use crate::volume::Identity;
 
@@ -31,7 +29,7 @@ pub(super) enum Whereabouts {
     /// In the drive that the catalog names.
     Drive,
     /// In use by an export or import.
-    Busy,
+    Busy(Arc<Moving>),
     /// Its file cannot be used, for this reason.
     Failed(String),
 }
@@ -50,6 +48,7 @@ struct Seen {
     /// Bytes and objects, or why they are not known.
     contents: Result<Option<(u64, u64)>, String>,
     drive: Option<(Name, Arc<Drive>)>,
+    moving: Option<Arc<Moving>>,
 }
 
 impl Seen {
@@ -63,7 +62,11 @@ impl Seen {
             let unit = control.drives.get(name)?;
             Some((name.clone(), Arc::clone(&unit.drive)))
         });
-        Self { barcode: barcode.clone(), entry: entry.clone(), contents, drive }
+        let moving = match control.cartridges.get(barcode) {
+            Some(Whereabouts::Busy(moving)) => Some(Arc::clone(moving)),
+            _ => None,
+        };
+        Self { barcode: barcode.clone(), entry: entry.clone(), contents, drive, moving }
     }
 
     /// May wait for a command that the drive is at.
@@ -85,6 +88,7 @@ impl Seen {
             used_bytes: known.map(|(used, _)| used),
             objects: known.map(|(_, objects)| objects),
             drive: self.drive.map(|(name, _)| name.to_string()),
+            moving: self.moving.map(|moving| moving.show()),
             health: if contents.is_ok() { Health::Ready } else { Health::Failed },
             error: contents.err(),
         }
@@ -197,56 +201,6 @@ impl Array {
         Ok(())
     }
 
-    /// Writes a cartridge to a SIMH .tap file, which must not exist.
-    pub fn export_cartridge(&self, barcode: &Barcode, file: &Path) -> Result<show::Moved, ArrayError> {
-        let asked = format!("export cartridge {barcode} to {}", file.display());
-        require_absolute(&asked, file)?;
-        let failed = |error: std::io::Error| ArrayError::io(asked.as_str(), file.display(), &error);
-        self.borrow_cartridge(&asked, barcode, |cartridge| {
-            let image = OpenOptions::new().write(true).create_new(true).open(file).map_err(failed)?;
-            let exported = write_image(cartridge, image);
-            if exported.is_err() {
-                let _ = std::fs::remove_file(file); // made here
-            }
-            let bytes = exported.map_err(|error| image_failure(&asked, &error))?;
-            Ok(moved(barcode, file, cartridge, bytes))
-        })
-    }
-
-    /// Fills a blank cartridge from a SIMH .tap file.
-    pub fn import_cartridge(&self, barcode: &Barcode, file: &Path) -> Result<show::Moved, ArrayError> {
-        let asked = format!("import {} into cartridge {barcode}", file.display());
-        require_absolute(&asked, file)?;
-        let failed = |error: std::io::Error| ArrayError::io(asked.as_str(), file.display(), &error);
-        self.borrow_cartridge(&asked, barcode, |cartridge| {
-            let image = File::open(file).map_err(failed)?;
-            let bytes = image.metadata().map_err(failed)?.len();
-            if let Err(error) = simh::import(&mut BufReader::with_capacity(1 << 20, image), cartridge) {
-                if !matches!(error, SimhError::NotBlank) {
-                    cartridge.rewind();
-                    if let Err(error) = cartridge.erase().and_then(|()| cartridge.sync()) {
-                        tracing::error!(%barcode, %error, "a part of the failed import stays on the cartridge");
-                    }
-                }
-                return Err(image_failure(&asked, &error));
-            }
-            Ok(moved(barcode, file, cartridge, bytes))
-        })
-    }
-
-    /// Does `work` with a cartridge taken from the shelf.
-    fn borrow_cartridge<T>(
-        &self,
-        asked: &str,
-        barcode: &Barcode,
-        work: impl FnOnce(&mut Cartridge) -> Result<T, ArrayError>,
-    ) -> Result<T, ArrayError> {
-        let mut cartridge = self.control.lock().take(asked, barcode, Whereabouts::Busy)?;
-        let result = work(&mut cartridge);
-        self.control.lock().cartridges.insert(barcode.clone(), Whereabouts::Shelf(cartridge));
-        result
-    }
-
     /// The drives.
     #[must_use]
     pub fn drives(&self) -> Vec<show::Drive> {
@@ -321,7 +275,14 @@ impl Array {
         let Some(DriveUnit { drive, unit }) = control.drives.get(name).cloned() else {
             return Err(ArrayError::not_found(asked, "drive", name));
         };
-        let cartridge = control.take(&asked, barcode, Whereabouts::Drive)?;
+        let mut cartridge = control.take(&asked, barcode, Whereabouts::Drive)?;
+        if cartridge.stopped()
+            && let Err(error) = cartridge.reopen()
+        {
+            control.cartridges.insert(barcode.clone(), Whereabouts::Shelf(cartridge));
+            let remedy = "look at its device, and restart the daemon";
+            return Err(ArrayError::new(Kind::Failed, asked, error.to_string(), remedy));
+        }
         if let Err(error) = control.set_loaded(&asked, name, Some(barcode)) {
             control.cartridges.insert(barcode.clone(), Whereabouts::Shelf(cartridge));
             return Err(error);
@@ -351,6 +312,12 @@ impl Array {
             ArrayError::new(kind, asked.as_str(), error.to_string(), "then repeat")
         })?;
         let mut control = self.control.lock();
+        // A cartridge that failed when the array opened is in the catalog's drive only; any other has been taken out by
+        // a second unload, and what the drive may hold by now is not meant.
+        let failed = matches!(control.cartridges.get(&barcode), Some(Whereabouts::Failed(_)));
+        if cartridge.is_none() && !failed {
+            return Err(ArrayError::refused(asked, "it is empty", "see 'cleave drive list'"));
+        }
         if let Err(error) = control.set_loaded(&asked, name, None) {
             if let Some(cartridge) = cartridge
                 && let Err(cartridge) = drive.load(cartridge, &unit)
@@ -426,7 +393,7 @@ impl Control {
                 let remedy = format!("first 'cleave drive unload {drive}'");
                 Err(ArrayError::refused(asked, format!("it is in drive {drive}"), remedy))
             }
-            Some(Whereabouts::Busy) => Err(ArrayError::refused(
+            Some(Whereabouts::Busy(_)) => Err(ArrayError::refused(
                 asked,
                 "it is being exported or imported",
                 "repeat when that has ended",
@@ -436,7 +403,7 @@ impl Control {
     }
 
     /// Takes a cartridge from the shelf and leaves `instead` there.
-    fn take(
+    pub(super) fn take(
         &mut self,
         asked: &str,
         barcode: &Barcode,
@@ -489,46 +456,4 @@ fn label(barcode: &Barcode, entry: &CartridgeEntry) -> Label {
 /// The store of a cartridge: in segments, because a cartridge may be longer than any file.
 fn cartridge_store(directory: &Path, length: u64) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(SegmentedStore::open(directory, SEGMENT, length)?))
-}
-
-fn require_absolute(asked: &str, file: &Path) -> Result<(), ArrayError> {
-    if file.is_absolute() {
-        return Ok(());
-    }
-    let why = "the daemon does not run in your directory, so it needs an absolute path";
-    Err(ArrayError::usage(asked, why, "name the whole path"))
-}
-
-/// Writes the whole cartridge to `image`, durably; how many bytes that are.
-fn write_image(cartridge: &mut Cartridge, image: File) -> Result<u64, SimhError> {
-    let mut image = BufWriter::with_capacity(1 << 20, image);
-    simh::export(cartridge, &mut image)?;
-    image.flush()?;
-    let image = image.get_ref();
-    image.sync_all()?;
-    Ok(image.metadata()?.len())
-}
-
-fn moved(barcode: &Barcode, file: &Path, cartridge: &Cartridge, bytes: u64) -> show::Moved {
-    let end = cartridge.end();
-    show::Moved {
-        barcode: barcode.to_string(),
-        file: file.display().to_string(),
-        blocks: end.object.saturating_sub(end.files),
-        filemarks: end.files,
-        bytes,
-    }
-}
-
-fn image_failure(asked: &str, error: &SimhError) -> ArrayError {
-    match error {
-        SimhError::NotBlank => ArrayError::refused(asked, error.to_string(), "see 'cleave cartridge create'"),
-        SimhError::Io(_) => {
-            ArrayError::new(Kind::Failed, asked, error.to_string(), "look at the file and its file system")
-        }
-        SimhError::Tape(_) => {
-            ArrayError::new(Kind::Failed, asked, error.to_string(), "use another cartridge")
-        }
-        _ => ArrayError::new(Kind::Failed, asked, error.to_string(), "name a SIMH .tap file that is whole"),
-    }
 }

@@ -1,5 +1,7 @@
 //! The array as its two doors see it: verbs of the operator, commands of an initiator.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use super::*;
 use crate::copy::{Designator, Door};
 use crate::lu::{Ending, Outcome, Reply, ReplySink, Task};
 use crate::sam::{Attribute, Cdb, Function, FunctionResponse, Lun, Status, TaskTag};
+use crate::store::{Durability, Patience};
 use crate::units::BlockSize;
 
 const HOST: &str = "iqn.2026-01.example:host";
@@ -351,7 +354,7 @@ fn a_cartridge_is_in_one_place_and_survives_export_and_import() {
     assert_eq!(array.load_drive(&name("tape0"), &load).unwrap_err().kind, Kind::Refused);
     assert_eq!(array.delete_cartridge(&barcode()).unwrap_err().kind, Kind::Refused);
     assert_eq!(
-        array.export_cartridge(&barcode(), &temporary.path().join("x.tap")).unwrap_err().kind,
+        array.export_cartridge(&barcode(), Path::new("/cleave-test-x.tap")).unwrap_err().kind,
         Kind::Refused
     );
     assert_eq!(array.delete_drive(&name("tape0")).unwrap_err().kind, Kind::Refused);
@@ -367,11 +370,16 @@ fn a_cartridge_is_in_one_place_and_survives_export_and_import() {
     assert_eq!(array.drive(&name("tape0")).unwrap().cartridge.as_deref(), Some("DEMO01L8"));
     array.unload_drive(&name("tape0")).unwrap();
     assert_eq!(array.unload_drive(&name("tape0")).unwrap_err().kind, Kind::Refused);
-    let image = temporary.path().join("x.tap");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let image = elsewhere.path().join("x.tap");
     let moved = array.export_cartridge(&barcode(), &image).unwrap();
     assert_eq!((moved.blocks, moved.filemarks), (1, 1));
     assert_eq!(moved.bytes, std::fs::metadata(&image).unwrap().len());
+    assert_eq!(std::fs::metadata(&image).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 1, "no other file is left");
     assert!(array.export_cartridge(&barcode(), &image).is_err(), "an existing file is not overwritten");
+    let inside = temporary.path().join("catalog.json.new");
+    assert_eq!(array.export_cartridge(&barcode(), &inside).unwrap_err().kind, Kind::Refused);
     assert_eq!(
         array.import_cartridge(&barcode(), &image).unwrap_err().kind,
         Kind::Refused,
@@ -383,6 +391,113 @@ fn a_cartridge_is_in_one_place_and_survives_export_and_import() {
     assert_eq!(array.cartridge(&fresh).unwrap().objects, Some(2));
     array.delete_cartridge(&barcode()).unwrap();
     assert_eq!(array.cartridges().len(), 1);
+}
+
+#[test]
+fn a_pipe_or_a_device_is_no_image() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    array.create_cartridge(&NewCartridge { barcode: barcode(), size: 1 << 20 }).unwrap();
+    for file in ["/dev/zero", "/"] {
+        assert_eq!(array.import_cartridge(&barcode(), Path::new(file)).unwrap_err().kind, Kind::Usage);
+    }
+    array.delete_cartridge(&barcode()).unwrap();
+}
+
+#[test]
+fn nothing_on_its_way_to_a_deleted_volume_reaches_a_new_one_of_that_name() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    volume(&array, "a", 1 << 20, StoreKind::File).unwrap();
+    let on_its_way = Arc::clone(&array.control.lock().volumes["a"].switch);
+    array.delete_volume(&name("a")).unwrap();
+    volume(&array, "a", 1 << 20, StoreKind::File).unwrap();
+    on_its_way.write(0, &[7; 512], Durability::Cached, Patience::Wait).unwrap_err();
+    let files: Vec<_> = std::fs::read_dir(temporary.path().join("volumes/a")).unwrap().collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+}
+
+#[test]
+fn a_volume_is_not_put_where_another_objects_files_are_or_will_be() {
+    let temporary = tempfile::tempdir().unwrap();
+    let base = temporary.path().canonicalize().unwrap();
+    let array = open(&base.join("data"));
+    let at = |text: &str, path: PathBuf| {
+        let (block_size, store) = (BlockSize::B512, StoreKind::File);
+        array.create_volume(NewVolume {
+            name: name(text),
+            size: 1 << 20,
+            block_size,
+            store,
+            path: Some(path),
+        })
+    };
+    assert_eq!(at("a", base.join("data/pairs/p")).unwrap_err().kind, Kind::Refused);
+    at("a", base.join("disks/a")).unwrap();
+    let mode = std::fs::metadata(base.join("disks/a")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    std::fs::rename(base.join("disks"), base.join("unmounted")).unwrap();
+    assert_eq!(at("b", base.join("disks/a")).unwrap_err().kind, Kind::Refused);
+    assert_eq!(at("b", base.join("disks/a/b")).unwrap_err().kind, Kind::Refused);
+    at("b", base.join("disks/b")).unwrap();
+}
+
+/// A catalog whose directory cannot be synced for the next `failures` times.
+#[derive(Debug)]
+struct Unsynced {
+    file: data_dir::CatalogFile,
+    failures: AtomicU64,
+}
+
+impl CatalogStore for Unsynced {
+    fn load(&self) -> std::io::Result<Option<Vec<u8>>> {
+        self.file.load()
+    }
+
+    fn replace(&self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.replace(bytes)?;
+        let fails = |left: u64| left.checked_sub(1);
+        match self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails) {
+            Ok(_) => Err(std::io::Error::other("the directory could not be synced")),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn a_deletion_that_was_said_to_have_failed_is_not_found_done_after_a_restart() {
+    for failures in [1, 2] {
+        let temporary = tempfile::tempdir().unwrap();
+        let array = open(temporary.path());
+        volume(&array, "a", 1 << 20, StoreKind::File).unwrap();
+        let file = array.dir.catalog();
+        array.control.lock().store = Box::new(Unsynced { file, failures: AtomicU64::new(failures) });
+        assert_eq!(array.delete_volume(&name("a")).unwrap_err().kind, Kind::Failed);
+        assert!(temporary.path().join("volumes/a/header").exists());
+        let later = volume(&array, "b", 1 << 20, StoreKind::Mem);
+        assert_eq!(later.is_ok(), failures == 1, "a catalog in doubt takes no changes");
+        drop(array);
+        assert_eq!(open(temporary.path()).volume(&name("a")).unwrap().health, Health::Ready);
+    }
+}
+
+#[test]
+fn a_second_unload_does_not_touch_what_was_loaded_meanwhile() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    array.create_cartridge(&NewCartridge { barcode: barcode(), size: 1 << 20 }).unwrap();
+    array.create_drive(&NewDrive { name: name("tape0") }).unwrap();
+    let load = Load { barcode: barcode() };
+    for _ in 0..50 {
+        array.load_drive(&name("tape0"), &load).unwrap();
+        std::thread::scope(|scope| {
+            let unload = || array.unload_drive(&name("tape0")).is_ok();
+            let both = [scope.spawn(unload), scope.spawn(unload)];
+            let done = both.map(|thread| thread.join().unwrap());
+            assert_eq!(done.into_iter().filter(|done| *done).count(), 1, "one of them took it out");
+        });
+        assert_eq!(array.drive(&name("tape0")).unwrap().cartridge, None);
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::catalog::{Catalog, Scrap, Seed, StoreKind, VolumeEntry};
 use super::failed::FailedBlock;
 use super::names::Name;
+use super::outside::outside;
 use super::request::{NewVolume, Resize};
 use super::show::{self, Health};
 use super::{Array, ArrayError, Control, Kind, access, units};
@@ -97,7 +98,7 @@ impl Array {
             let noun = if control.catalog.volumes.contains_key(&name) { "volume" } else { "drive" };
             return Err(ArrayError::exists(asked, noun, &name));
         }
-        let path = path.map(|path| external(&asked, store, &path)).transpose()?;
+        let path = path.map(|path| self.external(&control, &asked, store, &path)).transpose()?;
         let entry = VolumeEntry { seed: self.new_seed(&asked)?, size, block_size, store, path };
         let directory = self.volume_path(&name, &entry);
         let volume = match store {
@@ -198,12 +199,12 @@ impl Array {
                 "restore its files and restart the daemon",
             )
         })?;
-        if resize.size != entry.size {
+        if resize.size != volume.length() {
             volume.resize(resize.size).map_err(|error| failure(&asked, &error))?;
             unit.attention(Asc::CAPACITY_DATA_HAS_CHANGED, None);
-            entry.size = resize.size;
-            control.set_size(&asked, name, resize.size)?;
         }
+        entry.size = resize.size;
+        control.set_size(&asked, name, resize.size)?;
         Ok(self.show_volume(&control, name, &entry))
     }
 
@@ -228,9 +229,41 @@ impl Array {
             }
             Ok(())
         })?;
-        control.volumes.remove(name);
+        if let Some(unit) = control.volumes.remove(name) {
+            // Waits for what a host began before the volume was unmapped; what is still on its way finds nothing there.
+            // A segment that it made later could be in the way of a new volume of this name.
+            let gone =
+                Arc::new(FailedBlock::new(entry.block_size, entry.size, "the volume has been deleted"));
+            unit.switch.replace(|_| gone);
+        }
         self.sweep(&mut control);
         Ok(())
+    }
+
+    /// A directory that the operator names for a volume's files.
+    fn external(
+        &self,
+        control: &Control,
+        asked: &str,
+        store: StoreKind,
+        path: &Path,
+    ) -> Result<String, ArrayError> {
+        if store == StoreKind::Mem {
+            let why = "a volume in memory has no path";
+            return Err(ArrayError::usage(asked, why, "leave --path or --store mem out"));
+        }
+        let place = outside(asked, self.dir.path(), path)?;
+        // Also where its files are not visible now, because their file system is not mounted.
+        let mut others = control.catalog.volumes.iter();
+        let taken = |other: &Path| other.starts_with(&place) || place.starts_with(other);
+        if let Some((other, _)) =
+            others.find(|(_, entry)| entry.path.as_deref().is_some_and(|path| taken(Path::new(path))))
+        {
+            let why = format!("{} is the place of volume {other}", place.display());
+            return Err(ArrayError::refused(asked, why, "name another directory"));
+        }
+        let text = place.to_str().map(str::to_owned);
+        text.ok_or_else(|| ArrayError::usage(asked, "its path is not UTF-8", "name another directory"))
     }
 
     /// An identity that no object has had.
@@ -256,25 +289,6 @@ impl Control {
             }
             Ok(())
         })
-    }
-}
-
-/// A directory that the operator names for a volume's files.
-fn external(asked: &str, store: StoreKind, path: &Path) -> Result<String, ArrayError> {
-    if store == StoreKind::Mem {
-        return Err(ArrayError::usage(
-            asked,
-            "a volume in memory has no path",
-            "leave --path or --store mem out",
-        ));
-    }
-    match path.to_str() {
-        Some(text) if path.is_absolute() => Ok(text.to_owned()),
-        _ => Err(ArrayError::usage(
-            asked,
-            "its path is not an absolute path in UTF-8",
-            "name another directory",
-        )),
     }
 }
 

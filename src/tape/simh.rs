@@ -14,6 +14,9 @@ const FILEMARK: u32 = 0;
 const END_OF_MEDIUM: u32 = 0xFFFF_FFFF;
 const ERASE_GAP: u32 = 0xFFFF_FFFE;
 
+/// Bytes of a length word.
+const WORD: u64 = 4;
+
 /// Upper bits of a length word that are not the length.
 const CLASS: u32 = 0xFF00_0000;
 
@@ -55,6 +58,9 @@ pub enum SimhError {
         /// Length word behind the data.
         trailing: u32,
     },
+    /// Who watches the progress does not want it to go on.
+    #[error("it was stopped before its end")]
+    Stopped,
     /// The image ends in the middle of a record.
     #[error("the image ends inside record {record}")]
     Torn {
@@ -64,22 +70,35 @@ pub enum SimhError {
 }
 
 /// Writes the whole cartridge as an image and returns how many objects it has. The position is afterwards where it
-/// was.
+/// was. `progress` is told before each object how many of the [`Cartridge::used`] bytes are done, and says whether to
+/// go on.
 ///
 /// # Errors
 /// See [`SimhError`]; a damaged object ends the export.
-pub fn export(cartridge: &mut Cartridge, image: &mut impl Write) -> Result<u64, SimhError> {
+pub fn export(
+    cartridge: &mut Cartridge,
+    image: &mut impl Write,
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<u64, SimhError> {
     let before = cartridge.position();
     cartridge.rewind();
-    let exported = export_objects(cartridge, image);
+    let exported = export_objects(cartridge, image, progress);
     cartridge.position = before;
     exported
 }
 
-fn export_objects(cartridge: &mut Cartridge, image: &mut impl Write) -> Result<u64, SimhError> {
+fn export_objects(
+    cartridge: &mut Cartridge,
+    image: &mut impl Write,
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<u64, SimhError> {
     let mut block = vec![0; MAX_BLOCK as usize + 1];
+    let start = cartridge.position().offset;
     let mut objects = 0;
     loop {
+        if !progress(cartridge.position().offset - start) {
+            return Err(SimhError::Stopped);
+        }
         match cartridge.read(&mut block[..MAX_BLOCK as usize], Patience::Wait)? {
             Object::EndOfData => break,
             Object::Filemark => image.write_all(&FILEMARK.to_le_bytes())?,
@@ -97,17 +116,26 @@ fn export_objects(cartridge: &mut Cartridge, image: &mut impl Write) -> Result<u
     Ok(objects)
 }
 
-/// Appends a whole image to a blank cartridge, makes it durable, rewinds, and returns how many objects it has.
+/// Appends a whole image to a blank cartridge, makes it durable, rewinds, and returns how many objects it has. `progress`
+/// is told before each record how many bytes of the image are done, and says whether to go on.
 ///
 /// # Errors
 /// See [`SimhError`]. What was read before a fault of the image is then on the cartridge.
-pub fn import(image: &mut impl Read, cartridge: &mut Cartridge) -> Result<u64, SimhError> {
+pub fn import(
+    image: &mut impl Read,
+    cartridge: &mut Cartridge,
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<u64, SimhError> {
     if !cartridge.end().at_beginning() {
         return Err(SimhError::NotBlank);
     }
     let mut data = Vec::new();
-    let mut record = 0;
+    let (mut record, mut done) = (0, 0);
     while let Some(word) = next_word(image, record)? {
+        if !progress(done) {
+            return Err(SimhError::Stopped);
+        }
+        done += WORD;
         match word {
             END_OF_MEDIUM => break,
             ERASE_GAP => continue,
@@ -123,6 +151,7 @@ pub fn import(image: &mut impl Read, cartridge: &mut Cartridge) -> Result<u64, S
                     return Err(SimhError::LengthMismatch { record, leading: length, trailing });
                 }
                 cartridge.append_block(&data[..length as usize], Patience::Wait)?;
+                done += data.len() as u64 + WORD;
             }
         }
         record += 1;
@@ -162,7 +191,7 @@ mod tests {
 
     fn imported(image: &[u8]) -> Result<Cartridge, SimhError> {
         let mut cartridge = blank();
-        import(&mut &image[..], &mut cartridge).map(|_| cartridge)
+        import(&mut &image[..], &mut cartridge, &mut |_| true).map(|_| cartridge)
     }
 
     #[test]
@@ -171,7 +200,13 @@ mod tests {
         assert_eq!((cartridge.end().object, cartridge.end().files), (5, 3));
         cartridge.locate_object(2).unwrap();
         let mut image = Vec::new();
-        assert_eq!(export(&mut cartridge, &mut image).unwrap(), 5);
+        let mut told = Vec::new();
+        let mut progress = |done| {
+            told.push(done);
+            true
+        };
+        assert_eq!(export(&mut cartridge, &mut image, &mut progress).unwrap(), 5);
+        assert_eq!((told[0], told[5], told.is_sorted()), (0, cartridge.used(), true));
         assert_eq!(image, IMAGE);
         assert_eq!(cartridge.position().object, 2, "an export does not move the cartridge");
     }
@@ -204,8 +239,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_stopped_is_not_said_to_be_done() {
+        let mut told = Vec::new();
+        let mut progress = |done| {
+            told.push(done);
+            told.len() < 4
+        };
+        let stopped = import(&mut &IMAGE[..], &mut blank(), &mut progress);
+        assert!(matches!(stopped, Err(SimhError::Stopped)));
+        assert_eq!(told, [0, 12, 16, 26]);
+        let mut image = Vec::new();
+        let stopped = export(&mut imported(IMAGE).unwrap(), &mut image, &mut |done| done == 0);
+        assert!(matches!(stopped, Err(SimhError::Stopped)));
+        assert_eq!(image, IMAGE[..12]);
+    }
+
+    #[test]
     fn import_needs_a_blank_cartridge() {
         let mut cartridge = imported(IMAGE).unwrap();
-        assert!(matches!(import(&mut &IMAGE[..], &mut cartridge), Err(SimhError::NotBlank)));
+        assert!(matches!(import(&mut &IMAGE[..], &mut cartridge, &mut |_| true), Err(SimhError::NotBlank)));
     }
 }

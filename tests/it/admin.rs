@@ -145,7 +145,8 @@ fn objects_outlive_a_killed_daemon() {
     daemon.text(&["volume", "resize", "db", "2TiB"]);
     assert_eq!(daemon.json(&["volume", "show", "db"])["size"], json!(2u64 << 40));
     daemon.text(&["drive", "unload", "tape0"]);
-    let image = directory.path().join("out.tap");
+    let elsewhere = tempfile::tempdir().expect("a temporary directory");
+    let image = elsewhere.path().join("out.tap");
     let image = image.to_str().expect("UTF-8");
     assert_eq!(daemon.json(&["cartridge", "export", "TAPE01L8", image])["blocks"], 0);
     daemon.text(&["cartridge", "create", "TAPE02L8", "1GiB"]);
