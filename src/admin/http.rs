@@ -28,6 +28,11 @@ impl Daemon {
         Ok(Self { address, runtime })
     }
 
+    /// A second way to the same daemon, for another thread.
+    pub(super) fn another(&self) -> std::io::Result<Self> {
+        Self::new(self.address.clone())
+    }
+
     pub(super) fn fetch<T: DeserializeOwned>(&self, path: &str) -> Result<T, ArrayError> {
         self.call(Method::GET, path, None::<&()>)
     }

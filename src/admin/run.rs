@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use clap::{CommandFactory, Parser};
@@ -17,6 +18,7 @@ use super::http::Daemon;
 use super::types::Done;
 use super::{output, serve};
 use crate::array::error::{ArrayError, Kind};
+use crate::array::names::Barcode;
 use crate::array::request::{
     Load, NewCartridge, NewDrive, NewLun, NewPair, NewTarget, NewVolume, Resize, TapFile, Unmap,
 };
@@ -24,6 +26,9 @@ use crate::array::show::{self, Moved};
 
 /// How long one wait request may last, so that the daemon never waits for a client that has gone.
 const WAIT_SLICE: Duration = Duration::from_secs(10);
+
+/// How often a lasting request is asked after.
+const POLL: Duration = Duration::from_millis(250);
 
 /// The whole program.
 #[must_use]
@@ -223,16 +228,12 @@ impl Client {
             }
             CartridgeVerb::Export { barcode, file } => {
                 let body = TapFile { file: absolute(&file)? };
-                let moved = self.patiently(&format!("exporting {barcode}"), || {
-                    self.daemon.post(&format!("/v1/cartridges/{barcode}/export"), &body)
-                })?;
+                let moved = self.move_cartridge(&barcode, "export", &body)?;
                 self.print(&moved, |moved| said("exported", moved))
             }
             CartridgeVerb::Import { file, barcode } => {
                 let body = TapFile { file: absolute(&file)? };
-                let moved = self.patiently(&format!("importing {barcode}"), || {
-                    self.daemon.post(&format!("/v1/cartridges/{barcode}/import"), &body)
-                })?;
+                let moved = self.move_cartridge(&barcode, "import", &body)?;
                 self.print(&moved, |moved| said("imported", moved))
             }
             CartridgeVerb::Delete { barcode } => {
@@ -241,16 +242,33 @@ impl Client {
         }
     }
 
-    /// Shows a person that something lasts while it lasts.
-    fn patiently(
-        &self,
-        what: &str,
-        work: impl FnOnce() -> Result<Moved, ArrayError>,
-    ) -> Result<Moved, ArrayError> {
-        let spinner = indicatif::ProgressBar::new_spinner().with_message(what.to_owned());
-        spinner.enable_steady_tick(Duration::from_millis(200));
-        let moved = work();
-        spinner.finish_and_clear();
+    /// Exports or imports, and shows a person how far that is while it lasts.
+    fn move_cartridge(&self, barcode: &Barcode, verb: &str, body: &TapFile) -> Result<Moved, ArrayError> {
+        let path = format!("/v1/cartridges/{barcode}");
+        let bar = indicatif::ProgressBar::new(0).with_message(format!("{verb} {barcode}"));
+        let template = "{msg} [{bar:30}] {percent}% {bytes}/{total_bytes} {bytes_per_sec} eta {eta}";
+        if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let moved = std::thread::scope(|scope| {
+            let (bar, path) = (&bar, &path);
+            scope.spawn(move || {
+                // Until the other end is dropped. A bar that nobody sees asks for nothing.
+                while !bar.is_hidden() && ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+                    let Ok(daemon) = self.daemon.another() else { return };
+                    let Ok(cartridge) = daemon.fetch::<show::Cartridge>(path) else { continue };
+                    if let Some(moving) = cartridge.moving {
+                        bar.set_length(moving.total_bytes);
+                        bar.set_position(moving.done_bytes);
+                    }
+                }
+            });
+            let moved = self.daemon.post(&format!("{path}/{verb}"), body);
+            drop(end);
+            moved
+        });
+        bar.finish_and_clear();
         moved
     }
 
