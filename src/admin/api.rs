@@ -9,8 +9,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
@@ -41,16 +42,23 @@ type Shared = State<Arc<Api>>;
 pub(super) fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
-        .merge(disks())
+        .merge(volumes())
+        .merge(pairs())
         .merge(tapes())
-        .merge(hosts())
+        .merge(targets())
+        .merge(sessions())
         .fallback(async || refusal(unknown("there is no such path")))
         .method_not_allowed_fallback(async || refusal(unknown("that path does not take this method")))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)
 }
 
-fn disks() -> Router<Arc<Api>> {
+/// The routes behind a TCP port.
+pub(super) fn on_a_port(routes: Router) -> Router {
+    routes.layer(middleware::from_fn(keep_browsers_out))
+}
+
+fn volumes() -> Router<Arc<Api>> {
     Router::new()
         .route(
             "/v1/volumes",
@@ -82,6 +90,10 @@ fn disks() -> Router<Arc<Api>> {
                 .await
             }),
         )
+}
+
+fn pairs() -> Router<Arc<Api>> {
+    Router::new()
         .route(
             "/v1/pairs",
             get(async |State(api): Shared| run(api, |array| Ok(array.pairs())).await).post(
@@ -194,7 +206,7 @@ fn drives() -> Router<Arc<Api>> {
         )
 }
 
-fn hosts() -> Router<Arc<Api>> {
+fn targets() -> Router<Arc<Api>> {
     Router::new()
         .route(
             "/v1/targets",
@@ -235,6 +247,10 @@ fn hosts() -> Router<Arc<Api>> {
                 .await
             }),
         )
+}
+
+fn sessions() -> Router<Arc<Api>> {
+    Router::new()
         .route(
             "/v1/sessions",
             get(async |State(api): Shared| run(api, |array| Ok(array.session_list())).await),
@@ -266,6 +282,30 @@ fn hosts() -> Router<Arc<Api>> {
                 .await
             }),
         )
+}
+
+/// Refuses what a web page makes somebody's browser ask of a port on his machine: whoever reaches the API controls the
+/// array, and a browser reaches every port that its user does.
+async fn keep_browsers_out(request: Request, next: Next) -> Response {
+    if is_from_page(request.headers()) {
+        let why = "the request may come from a web page";
+        let remedy = "use 'cleave', or curl with the daemon's IP address in the URL";
+        return refusal(ArrayError::new(Kind::Refused, "use the admin API", why, remedy));
+    }
+    next.run(request).await
+}
+
+/// A page's requests carry its origin. Where the page's own name has been made to lead here, so that it has the same
+/// origin, the name stands in Host; ours is an address, `localhost`, or what the control commands say.
+fn is_from_page(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).map_or("", |host| host.to_str().unwrap_or("?"));
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let known = ["", "cleave", "localhost"].contains(&name)
+        || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+    !known || headers.contains_key(header::ORIGIN)
 }
 
 async fn status(State(api): Shared) -> Response {
@@ -356,5 +396,26 @@ fn json(status: StatusCode, document: &impl Serialize) -> Response {
     match serde_json::to_vec(document) {
         Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_web_pages_are_told_from_those_of_programs() {
+        let page = |host: &str, origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            origin.map(|origin| headers.insert(header::ORIGIN, origin.parse().unwrap()));
+            is_from_page(&headers)
+        };
+        for host in ["cleave", "localhost", "localhost:7000", "127.0.0.1:7000", "[::1]:7000", "[::1]"] {
+            assert!(!page(host, None), "{host}");
+        }
+        assert!(page("127.0.0.1:7000", Some("http://example.org")));
+        assert!(page("rebound.example.org:7000", None));
+        assert!(!is_from_page(&HeaderMap::new()));
     }
 }

@@ -143,6 +143,7 @@ impl Daemon {
                 if !address.ip().is_loopback() {
                     tracing::warn!(%address, "the admin API has no authentication: whoever reaches this port controls the array");
                 }
+                let routes = api::on_a_port(routes);
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
                 if let Ok(address) = listener.local_addr() {
                     say(&format!("cleave: admin tcp:{address}"));
