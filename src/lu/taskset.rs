@@ -3,7 +3,7 @@
 //! Invariants:
 //!
 //! * Every admitted task leaves exactly once, by [`TaskSet::finish`]; until then it holds a slot, and the slots are
-//!   bounded by [`MAX_TASKS`].
+//!   bounded by [`MAX_TASKS`] and, above that, one or two for each copy that runs.
 //! * Who ends a running task is decided by one compare-and-swap on its state: either the task completes (and is
 //!   answered) or an abort wins (and it is not). So an abort and a completion can race, but never both happen.
 //! * The ending is handed to the sink *before* [`TaskSet::finish`], and an abort's waiter fires only when every task
@@ -321,6 +321,10 @@ impl<H> Inner<H> {
     }
 
     fn occupy(&mut self, nexus: NexusId, tag: TaskTag, class: Class, running: bool) -> Option<Ticket> {
+        // A part of a task that runs already has to get through, or a busy host would end its own copies.
+        if self.slots.len() - self.free.len() >= MAX_TASKS && class != Class::Nested {
+            return None;
+        }
         let state = if running { RUNNING } else { HELD };
         let index = match self.free.pop() {
             Some(index) => {
@@ -331,7 +335,6 @@ impl<H> Inner<H> {
                 (slot.occupied, slot.counted) = (true, running);
                 index
             }
-            None if self.slots.len() == MAX_TASKS => return None,
             None => {
                 let state = Arc::new(AtomicU8::new(state));
                 self.slots.push(Slot {

@@ -147,6 +147,8 @@ impl ReplySink for Endings {
 struct OneLun;
 
 impl LunInventory for OneLun {
+    fn reported(&self) {}
+
     fn luns(&self) -> Vec<Lun> {
         vec![Lun::from_number(0).unwrap()]
     }

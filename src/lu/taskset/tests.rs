@@ -55,6 +55,8 @@ fn the_set_is_full_at_its_limit_and_takes_again_after_a_finish() {
     let set = TaskSet::new();
     let mut tickets: Vec<_> = (0..MAX_TASKS as u32).map(|tag| run(admit(&set, tag, Class::Simple))).collect();
     assert!(matches!(admit(&set, 9999, Class::Simple), Admission::Full(9999)));
+    finish(&set, run(admit(&set, 9998, Class::Nested)));
+    assert!(matches!(admit(&set, 9999, Class::Simple), Admission::Full(9999)));
     finish(&set, tickets.pop().unwrap());
     let _again = run(admit(&set, 9999, Class::Simple));
 }
