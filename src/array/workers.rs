@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::copy::CopyManager;
 use crate::lu::{Executor, Work};
+use crate::scsi::opcode::Home;
 use crate::scsi::xcopy::MAX_CONCURRENT;
 
 /// EXTENDED COPY commands that run at a time, and a few more that are told that there is no room.
@@ -20,16 +21,17 @@ const COPY_THREADS: usize = MAX_CONCURRENT as usize + 4;
 pub(super) struct Threads {
     io: Pool<Work>,
     copies: Pool<Work>,
-    manager: Arc<CopyManager>,
 }
 
 impl Threads {
     pub(super) fn new(io_threads: usize, manager: &Arc<CopyManager>) -> Arc<Self> {
-        let (copying, manager) = (Arc::clone(manager), Arc::clone(manager));
+        let (copying, answering) = (Arc::clone(manager), Arc::clone(manager));
         Arc::new(Self {
-            io: Pool::new("cleave-io", io_threads, Work::run),
+            io: Pool::new("cleave-io", io_threads, move |work: Work| match work.row().home {
+                Home::Unit => work.run(),
+                Home::CopyManager => answering.run(work),
+            }),
             copies: Pool::new("cleave-copy", COPY_THREADS, move |work| copying.run(work)),
-            manager,
         })
     }
 
@@ -45,8 +47,9 @@ impl Executor for Threads {
     }
 
     fn third_party(&self, work: Work) {
+        // Never here: the end of one command starts the next, and a thousand of them would stand on one stack.
         if CopyManager::is_quick(&work) {
-            self.manager.run(work);
+            self.io.submit(work);
         } else {
             self.copies.submit(work);
         }
