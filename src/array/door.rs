@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use super::names::Name;
 use super::show;
 use crate::copy::CopyManager;
-use crate::lu::{Done, ItlNexus, LogicalUnit, LunAccess, LunInventory, Task, missing};
+use crate::lu::{Done, ItlNexus, LogicalUnit, LunAccess, LunInventory, Task, WeakItlNexus, missing};
 use crate::sam::{Function, FunctionResponse, Lun, Nexus};
 use crate::scsi::sense::Asc;
 
@@ -40,15 +40,22 @@ struct Mapped {
 
 /// What REPORT LUNS tells. Apart from the session, so that the ways, which hold it, do not hold themselves.
 #[derive(Debug, Default)]
-struct Inventory(RwLock<Vec<Lun>>);
+struct Inventory(RwLock<Vec<(Lun, WeakItlNexus)>>);
 
 impl LunInventory for Inventory {
     fn luns(&self) -> Vec<Lun> {
-        self.0.read().clone()
+        self.0.read().iter().map(|(lun, _)| *lun).collect()
+    }
+
+    fn reported(&self) {
+        self.0.read().iter().for_each(|(_, way)| way.clear(Asc::REPORTED_LUNS_DATA_HAS_CHANGED));
     }
 }
 
 type Dropper = Box<dyn Fn() + Send + Sync>;
+
+/// Who waits for the end of a session; `None` when it has come.
+type Waiting = Option<Vec<Box<dyn FnOnce() + Send>>>;
 
 /// One I_T nexus and its way to the array. Dropping it closes it.
 pub struct Session {
@@ -61,6 +68,7 @@ pub struct Session {
     commands: AtomicU64,
     dropper: Mutex<Option<Dropper>>,
     closed: AtomicBool,
+    waiting: Arc<Mutex<Waiting>>,
     copies: Arc<CopyManager>,
     on_close: Box<dyn Fn() + Send + Sync>,
 }
@@ -82,6 +90,7 @@ impl Session {
             commands: AtomicU64::new(0),
             dropper: Mutex::new(None),
             closed: AtomicBool::new(false),
+            waiting: Arc::new(Mutex::new(Some(Vec::new()))),
             copies,
             on_close,
         }
@@ -107,43 +116,64 @@ impl Session {
     pub fn manage(&self, lun: Lun, function: Function, done: Done) {
         match function {
             Function::TargetReset | Function::NexusReset => {
-                if function == Function::NexusReset {
-                    self.copies.nexus_lost(self.nexus.id);
-                }
                 let ways: Vec<ItlNexus> =
                     self.mapped.read().iter().map(|mapped| mapped.way.clone()).collect();
                 let all = Countdown::new(ways.len(), Box::new(|| done(FunctionResponse::Complete)));
                 for way in ways {
                     let all = Arc::clone(&all);
-                    if function == Function::TargetReset {
-                        self.copies.unit_reset(way.unit());
-                    }
-                    way.manage(function, Box::new(move |_| all.one()));
+                    let all = self.forgetting(&way, function, Box::new(move |_| all.one()));
+                    way.manage(function, all);
                 }
             }
             _ => match self.way(lun) {
-                Some(way) => {
-                    if function == Function::LogicalUnitReset {
-                        self.copies.unit_reset(way.unit());
-                    }
-                    way.manage(function, done);
-                }
+                Some(way) => way.manage(function, self.forgetting(&way, function, done)),
                 None => done(FunctionResponse::IncorrectLun),
             },
         }
     }
 
-    /// Ends the session: the loss of the I_T nexus on every unit. `done` is called when its tasks are gone; a second
-    /// call does nothing but that.
+    /// `done`, for a function that stops the copies which `way` or its unit took and discards their results: at once,
+    /// and again when they have ended, because each leaves a result of its own.
+    fn forgetting(&self, way: &ItlNexus, function: Function, done: Done) -> Done {
+        let (copies, unit, nexus) = (Arc::clone(&self.copies), Arc::clone(way.unit()), self.nexus.id);
+        let forget: Box<dyn Fn() + Send> = match function {
+            Function::LogicalUnitReset | Function::TargetReset => Box::new(move || copies.unit_reset(&unit)),
+            Function::NexusReset => Box::new(move || copies.nexus_lost(nexus)),
+            _ => return done,
+        };
+        forget();
+        Box::new(move |response| {
+            forget();
+            done(response);
+        })
+    }
+
+    /// Ends the session: the loss of the I_T nexus on every unit. `done` is called when its tasks are gone, also by a
+    /// second call, which does nothing but wait for that.
     pub fn close(&self, done: Box<dyn FnOnce() + Send>) {
+        let mut waiting = self.waiting.lock();
+        match &mut *waiting {
+            Some(waiting) => waiting.push(done),
+            None => {
+                drop(waiting);
+                return done();
+            }
+        }
+        drop(waiting);
         if self.closed.swap(true, Ordering::AcqRel) {
-            return done();
+            return;
         }
         let mapped = std::mem::take(&mut *self.mapped.write());
         self.inventory.0.write().clear();
         self.copies.nexus_lost(self.nexus.id);
         (self.on_close)();
-        let all = Countdown::new(mapped.len(), done);
+        let (waiting, copies, nexus) = (Arc::clone(&self.waiting), Arc::clone(&self.copies), self.nexus.id);
+        let gone = Box::new(move || {
+            copies.nexus_lost(nexus);
+            let waiting = waiting.lock().take();
+            waiting.into_iter().flatten().for_each(|done| done());
+        });
+        let all = Countdown::new(mapped.len(), gone);
         for Mapped { way, .. } in mapped {
             let all = Arc::clone(&all);
             way.detach(Box::new(move || all.one()));
@@ -212,7 +242,8 @@ impl Session {
             changed = true;
         }
         changed |= !old.is_empty();
-        *self.inventory.0.write() = mapped.iter().map(|mapped| mapped.way.lun()).collect();
+        *self.inventory.0.write() =
+            mapped.iter().map(|mapped| (mapped.way.lun(), mapped.way.downgrade())).collect();
         if tell && changed {
             mapped.iter().for_each(|mapped| mapped.way.establish(Asc::REPORTED_LUNS_DATA_HAS_CHANGED));
         }

@@ -157,6 +157,15 @@ fn a_map_change_reaches_a_live_session_and_is_announced() {
 
     array.unmap_lun(&Unmap { target: target(), lun: 5, initiator: None }).unwrap();
     assert_eq!(host.sense(0, &[0; 6]), (6, 0x3F, 0x0E));
+    map(&array, "b", 6, &[HOST], false);
+    while host.command(6, &[0; 6], Vec::new()).status != Status::Good {}
+    array.unmap_lun(&Unmap { target: target(), lun: 6, initiator: None }).unwrap();
+    map(&array, "b", 5, &[HOST], true);
+    host.command(5, &[0xA0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], Vec::new());
+    assert_eq!(host.command(0, &[0; 6], Vec::new()).status, Status::Good, "it has been told at LUN 5");
+    array.unmap_lun(&Unmap { target: target(), lun: 5, initiator: None }).unwrap();
+    host.command(5, &[0xA0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], Vec::new());
+    assert_eq!(host.command(0, &[0; 6], Vec::new()).status, Status::Good, "and where nothing is");
     assert_eq!(host.sense(5, &[0; 6]), (5, 0x25, 0));
     let (done, response) = mpsc::channel();
     host.0.manage(
@@ -165,6 +174,92 @@ fn a_map_change_reaches_a_live_session_and_is_announced() {
         Box::new(move |r| done.send(r).unwrap()),
     );
     assert_eq!(response.recv().unwrap(), FunctionResponse::IncorrectLun);
+}
+
+/// A sink whose thread rests at the first ending until it is told to go on.
+struct Gate {
+    reached: Mutex<mpsc::Sender<()>>,
+    open: Mutex<mpsc::Receiver<()>>,
+}
+
+impl ReplySink for Gate {
+    fn reply(&self, _: TaskTag, _: Ending) {
+        self.reached.lock().send(()).unwrap();
+        self.open.lock().recv().unwrap();
+    }
+}
+
+/// Counts endings.
+struct Count(Mutex<mpsc::Sender<TaskTag>>);
+
+impl ReplySink for Count {
+    fn reply(&self, tag: TaskTag, _: Ending) {
+        self.0.lock().send(tag).unwrap();
+    }
+}
+
+impl Host {
+    fn ordered(&self, tag: u32, cdb: &[u8], sink: Arc<dyn ReplySink>) {
+        let (nexus, tag, cdb) = (self.0.nexus().id, TaskTag(tag), Cdb::new(cdb).unwrap());
+        let (data_out, data_in, reply) = (Vec::new(), Vec::new(), Reply::new(sink, tag));
+        let task = Task { nexus, tag, attribute: Attribute::Ordered, cdb, data_out, data_in, reply };
+        self.0.submit(Lun::from_number(0).unwrap(), task);
+    }
+}
+
+/// A target with the volume `a` at LUN 0, and a host whose first command is being answered on another thread until the
+/// sender is dropped or used.
+fn host_with_a_task_that_rests(
+    array: &Arc<Array>,
+) -> (Arc<Host>, mpsc::Sender<()>, std::thread::JoinHandle<()>) {
+    volume(array, "a", 1 << 20, StoreKind::Mem).unwrap();
+    array.create_target(&target()).unwrap();
+    map(array, "a", 0, &[], false);
+    let host = Arc::new(Host::login(array, HOST));
+    host.ready(0);
+    let ((reached, reaches), (open, opens)) = (mpsc::channel(), mpsc::channel());
+    let gate = Arc::new(Gate { reached: Mutex::new(reached), open: Mutex::new(opens) });
+    let first = Arc::clone(&host);
+    let small = std::thread::Builder::new().stack_size(512 * 1024);
+    let thread = small.spawn(move || first.ordered(0, &[0; 6], gate)).unwrap();
+    reaches.recv_timeout(Duration::from_secs(20)).unwrap();
+    (host, open, thread)
+}
+
+#[test]
+fn a_long_queue_of_ordered_copy_status_commands_needs_no_long_stack() {
+    const COPY_STATUS: [u8; 16] = [0x84, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0];
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    let (host, open, thread) = host_with_a_task_that_rests(&array);
+    let (sender, endings) = mpsc::channel();
+    let sink = Arc::new(Count(Mutex::new(sender)));
+    for tag in 1..1000 {
+        host.ordered(tag, &COPY_STATUS, Arc::clone(&sink) as Arc<dyn ReplySink>);
+    }
+    open.send(()).unwrap();
+    let order: Vec<u32> =
+        (1..1000).map(|_| endings.recv_timeout(Duration::from_secs(20)).unwrap().0).collect();
+    assert_eq!(order, (1..1000).collect::<Vec<_>>());
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_second_close_waits_for_the_tasks_too() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    let (host, open, thread) = host_with_a_task_that_rests(&array);
+    let (sender, closed) = mpsc::channel();
+    for call in [1, 2] {
+        let sender = sender.clone();
+        host.0.close(Box::new(move || sender.send(call).unwrap()));
+    }
+    assert!(closed.try_recv().is_err(), "a task is not gone");
+    open.send(()).unwrap();
+    thread.join().unwrap();
+    assert_eq!((closed.try_recv(), closed.try_recv()), (Ok(1), Ok(2)));
+    host.0.close(Box::new(move || sender.send(3).unwrap()));
+    assert_eq!(closed.try_recv(), Ok(3));
 }
 
 #[test]
@@ -196,6 +291,11 @@ fn a_copy_reaches_only_what_its_initiator_is_mapped_to_and_with_its_access() {
     let write = Cdb::new(&[0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0]).unwrap();
     let refused = endpoint.perform(write, vec![1; 512], vec![]);
     assert_eq!((refused.sense[2], refused.sense[12]), (7, 0x27), "the map is read only for a copy too");
+    array.unmap_lun(&Unmap { target: target(), lun: 1, initiator: Some(OTHER.parse().unwrap()) }).unwrap();
+    let read = Cdb::new(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]).unwrap();
+    let refused = endpoint.perform(read, vec![], vec![]);
+    assert_eq!((refused.sense[2], refused.sense[12]), (5, 0x25), "a copy that runs loses what is unmapped");
+    assert!(refused.data_in.is_empty());
     let wrong_association = Designator { association: 1, ..designator };
     assert!(door.resolve(other.0.nexus().id, lun(0), &wrong_association).is_none());
 }

@@ -83,8 +83,9 @@ pub(super) fn request_sense(sense: &Sense, format: Format, allocation: u8, out: 
     Truncated::new(out, usize::from(allocation)).put_slice(&sense.encode(format));
 }
 
-/// Appends the data of REPORT LUNS. This array has no well-known logical units.
+/// Appends the data of REPORT LUNS, which clears the pending announcements of a change (SPC-4 6.33). This array has no well-known logical units.
 pub(super) fn report_luns(inventory: &dyn LunInventory, report: ReportLuns, out: &mut Vec<u8>) {
+    inventory.reported();
     let luns = match report.select {
         LunSelection::Ordinary | LunSelection::All => inventory.luns(),
         LunSelection::WellKnown => Vec::new(),

@@ -61,6 +61,8 @@ mod tests {
     struct TwoLuns;
 
     impl LunInventory for TwoLuns {
+        fn reported(&self) {}
+
         fn luns(&self) -> Vec<Lun> {
             vec![Lun::from_number(1).unwrap(), Lun::from_number(300).unwrap()]
         }

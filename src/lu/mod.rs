@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub use server::{Answer, Buffers, DeviceServer, Refusal, Request};
 pub use taskset::MAX_TASKS;
-pub use unit::{Done, ItlNexus, LogicalUnit, LunAccess, LunInventory};
+pub use unit::{Done, ItlNexus, LogicalUnit, LunAccess, LunInventory, WeakItlNexus};
 pub use work::{Executor, Work};
 
 use crate::sam::{Attribute, Cdb, NexusId, Status, TaskTag};

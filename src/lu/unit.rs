@@ -10,7 +10,8 @@
 //! predecessor has work of its own.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -44,6 +45,9 @@ pub struct LunAccess {
 pub trait LunInventory: Send + Sync {
     /// Their LUNs, ascending.
     fn luns(&self) -> Vec<Lun>;
+
+    /// The nexus is being told: REPORTED LUNS DATA HAS CHANGED is no news any more at any of them.
+    fn reported(&self);
 }
 
 /// Whether tasks of other nexuses that are aborted end with TASK ABORTED (TAS of the control mode page, which is not
@@ -98,6 +102,7 @@ impl LogicalUnit {
             attention,
             reserves_as: nexus.id,
             nested: false,
+            closed: Arc::default(),
         }))
     }
 
@@ -223,6 +228,8 @@ struct Way {
     reserves_as: NexusId,
     /// Whether its tasks are parts of a task that runs already.
     nested: bool,
+    /// Whether the way is closed; the copy manager's ways close with the initiator's.
+    closed: Arc<AtomicBool>,
 }
 
 /// One I_T_L nexus: the way of one initiator through one target port to one logical unit. A cheap handle.
@@ -283,8 +290,10 @@ impl ItlNexus {
         }
     }
 
-    /// Closes the way: the I_T nexus is lost. `done` is called when its tasks are gone.
+    /// Closes the way: the I_T nexus is lost. `done` is called when its tasks are gone. No task that still comes this
+    /// way is executed.
     pub fn detach(&self, done: Box<dyn FnOnce() + Send>) {
+        self.0.closed.store(true, Ordering::Release);
         self.0.unit.attached.lock().retain(|(_, attention)| !Arc::ptr_eq(attention, &self.0.attention));
         self.lose(done);
     }
@@ -314,7 +323,14 @@ impl ItlNexus {
             attention: Arc::new(Attention::default()),
             reserves_as: way.reserves_as,
             nested: true,
+            closed: Arc::clone(&way.closed),
         }))
+    }
+
+    /// For who must not keep it alive.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakItlNexus {
+        WeakItlNexus(Arc::downgrade(&self.0))
     }
 
     /// Establishes a unit attention condition for this nexus alone.
@@ -325,6 +341,11 @@ impl ItlNexus {
     /// Clears a pending unit attention condition unreported (REPORTED LUNS DATA HAS CHANGED, after REPORT LUNS).
     pub fn clear(&self, asc: Asc) {
         self.0.attention.clear(asc);
+    }
+
+    /// Whether the way is closed: the LUN is not mapped any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
     }
 
     /// The logical unit.
@@ -363,6 +384,25 @@ impl ItlNexus {
 
     pub(super) fn reserves_as(&self) -> NexusId {
         self.0.reserves_as
+    }
+}
+
+/// An [`ItlNexus`] that does not keep it alive.
+#[derive(Clone)]
+pub struct WeakItlNexus(Weak<Way>);
+
+impl WeakItlNexus {
+    /// [`ItlNexus::clear`], if it lives.
+    pub fn clear(&self, asc: Asc) {
+        if let Some(way) = self.0.upgrade() {
+            way.attention.clear(asc);
+        }
+    }
+}
+
+impl fmt::Debug for WeakItlNexus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakItlNexus")
     }
 }
 

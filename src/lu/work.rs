@@ -13,7 +13,7 @@ use super::{Ending, Outcome, Reply, Task};
 use crate::sam::{Cdb, NexusId, Status};
 use crate::scsi::cdb::Command;
 use crate::scsi::opcode::{Home, Row};
-use crate::scsi::sense::Format;
+use crate::scsi::sense::{Asc, Format, Sense};
 use crate::store::Patience;
 
 /// The threads that commands run on when they cannot run where they came in.
@@ -145,7 +145,11 @@ impl Work {
         let request = Request { row: self.row, command: self.command, nexus: &self.nexus, ticket };
         self.buffers.drop_data_in();
         self.buffers.wanted_out = 0;
-        let result = self.nexus.unit().execute(&request, &mut self.buffers, patience);
+        // Asked here, behind the task set: whatever was admitted before the way closed has been aborted.
+        let result = match self.nexus.is_closed() {
+            true => Err(Sense::illegal_request(Asc::LOGICAL_UNIT_NOT_SUPPORTED).into()),
+            false => self.nexus.unit().execute(&request, &mut self.buffers, patience),
+        };
         let (status, sense) = match result {
             Ok(Answer::Good) => (Status::Good, None),
             Ok(Answer::ConditionMet) => (Status::ConditionMet, None),
