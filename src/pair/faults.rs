@@ -43,6 +43,58 @@ fn read_error(pair: &Arc<Pair>) -> StoreError {
 }
 
 #[test]
+fn what_a_host_flushed_before_a_split_is_in_the_image_after_a_power_loss() {
+    for seed in 0..8 {
+        let rig = Rig::new(BLOCKS);
+        let pair = in_state(&rig, State::Pair);
+        write(&*pair.primary_side(), 3, 1, 2).unwrap();
+        pair.primary_side().flush().unwrap();
+        split(&pair);
+        drop(pair);
+        rig.crash(true, seed);
+        assert_eq!(stamps(&*rig.open().secondary_side(), 3, 1), [2], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_record_is_whole_wherever_power_fails_while_it_is_written_anew() {
+    for changes in 1.. {
+        let mut died = false;
+        for seed in 0..16 {
+            let rig = Rig::new(BLOCKS);
+            let pair = in_state(&rig, State::PsusSp);
+            write(&*pair.primary_side(), PER, 1, 2).unwrap();
+            pair.primary_side().flush().unwrap();
+            drop(pair);
+            rig.machine.arm(changes);
+            drop(rig.try_open());
+            died = rig.machine.is_dead();
+            rig.crash(true, seed);
+            let pair = rig.open();
+            assert_eq!(pair.status().copied_bytes, EXTENT, "change {changes}, seed {seed}");
+            assert_eq!(stamps(&*pair.secondary_side(), PER, 1), [1]);
+        }
+        if !died {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_damaged_header_never_brings_an_older_log_back() {
+    let refused = [0, 1].map(|damaged| {
+        let rig = Rig::new(BLOCKS);
+        drop(in_state(&rig, State::PsusSp));
+        let pair = rig.open();
+        write(&*pair.primary_side(), PER, 1, 2).unwrap();
+        drop(pair);
+        rig.homes[damaged].poke(0, &[0xFF; 64]);
+        rig.try_open().is_err()
+    });
+    assert_ne!(refused[0], refused[1], "one home counts, and without it the image is not known");
+}
+
+#[test]
 fn a_full_secondary_suspends_the_pair_and_not_the_host() {
     let rig = Rig::new(BLOCKS);
     let pair = in_state(&rig, State::PsusSp);

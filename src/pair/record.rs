@@ -6,8 +6,9 @@
 //! * **The current home is the one with a valid header of the highest sequence number.** A rewrite first takes the
 //!   header of the other home away and flushes, then writes slot and frames there and flushes, then writes the header
 //!   with the next sequence number and flushes. That header page is the one flip: before it the old home stands whole,
-//!   after it the new one does. Taking the stale header away first means that damage to the newest header can never
-//!   bring an older, half overwritten log back to light.
+//!   after it the new one does. Then it takes the old home's header away, so that damage to the new one can never bring
+//!   an older log back, which knows less than is held. A crash may leave the old header; the next rewrite overwrites
+//!   its log only after it is gone.
 //! * **A frame counts only in its own log**: it carries the home's sequence number, so what an earlier use of the store
 //!   left behind the end is never read as its continuation. Each opening rewrites, or, on a full device, goes on only
 //!   with a log that has nothing of its own behind its end, so a torn end is never written over in part.
@@ -221,8 +222,7 @@ impl Record {
         let (other, sequence) = (1 - self.current, self.sequence + 1);
         let home = &*self.homes[other];
         grow(home, FRAMES_OFFSET)?;
-        home.write(0, &[0; PAGE as usize], Durability::Cached, Patience::Wait)?;
-        home.flush()?;
+        retire(home)?;
         let slot = Suspension { sequence, reason: self.suspended.clone() }.page();
         home.write(SUSPENSION_OFFSET, &slot, Durability::Cached, Patience::Wait)?;
         let end = self.write_frames(home, sequence, held)?;
@@ -233,9 +233,13 @@ impl Record {
             self.ambiguous = true;
             return Err(error);
         }
-        (self.current, self.sequence) = (other, sequence);
+        let former = std::mem::replace(&mut self.current, other);
+        self.sequence = sequence;
         (self.end, self.durable, self.baseline) = (end, end, end);
         self.torn = false;
+        if let Err(error) = retire(&*self.homes[former]) {
+            tracing::warn!(%error, "the former home of a pair record could not be retired");
+        }
         let spare = home.length().saturating_sub(end.next_multiple_of(PAGE));
         if spare > GROWTH {
             // Only space: what stands behind the end is of an earlier sequence and never read.
@@ -287,6 +291,12 @@ fn header_of(store: &dyn Store) -> Result<Result<Header, NoHeader>, StoreError> 
     let mut page = vec![0; PAGE as usize];
     store.read(0, &mut page, Patience::Wait)?;
     Ok(Header::parse(&page))
+}
+
+/// Takes the header away, durably.
+fn retire(home: &dyn Store) -> Result<(), StoreError> {
+    home.write(0, &[0; PAGE as usize], Durability::Cached, Patience::Wait)?;
+    home.flush()
 }
 
 /// The frame at `offset`, with where it ends.
