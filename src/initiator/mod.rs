@@ -87,7 +87,7 @@ pub enum InitiatorError {
     #[error("{0}")]
     File(String),
     /// The unit ended a command otherwise than asked.
-    #[error("{what} failed: the unit answered {}", explain(*status, sense))]
+    #[error("{what} failed: the unit answered {}{}", explain(*status, sense), advice(sense))]
     Refused {
         /// The command, by its name.
         what: &'static str,
@@ -105,6 +105,11 @@ pub enum InitiatorError {
     /// What was asked cannot be done there.
     #[error("{0}")]
     Impossible(String),
+    /// A tape has no record where one was to be read.
+    #[error(
+        "nothing is recorded from here to the end of the tape; `cleave tape rewind`, `bsf` or `seek` to what is to be read"
+    )]
+    Blank,
     /// A copy ended early.
     #[error("{0}")]
     Copy(String),
@@ -117,7 +122,6 @@ impl InitiatorError {
     /// The exit code by the contract: 1 failed, 2 usage, 3 no such object, 4 refused, 6 not reachable.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        const LOGICAL_UNIT_NOT_SUPPORTED: u16 = 0x2500;
         match self {
             Self::Place(_) => 2,
             Self::Connect { .. } => 6,
@@ -126,7 +130,7 @@ impl InitiatorError {
             Self::Missing => 3,
             Self::Impossible(_) => 4,
             Self::Refused { sense, .. } => match Received::parse(sense) {
-                Some(Received { asc: LOGICAL_UNIT_NOT_SUPPORTED, .. }) => 3,
+                Some(Received { asc: unit::LOGICAL_UNIT_NOT_SUPPORTED, .. }) => 3,
                 _ => 1,
             },
             _ => 1,
@@ -151,6 +155,22 @@ pub fn explain(status: u8, sense: &[u8]) -> String {
     match Received::parse(sense) {
         Some(sense) if status == Status::CheckCondition.code() => sense.to_string(),
         _ => name.to_owned(),
+    }
+}
+
+/// What to do about a refusal, where the sense data alone would leave its reader helpless.
+fn advice(sense: &[u8]) -> &'static str {
+    match Received::parse(sense).map(|sense| sense.asc) {
+        Some(0x0001) => "; a filemark is in the way, and the tape is now behind it",
+        Some(0x0002) => "; the cartridge is full",
+        Some(0x0004) => "; it is now at the beginning of the tape",
+        Some(0x0005) => "; it is now at the end of the recorded data",
+        Some(0x2000) => "; another kind of unit has this command: `cleave luns` tells which unit is what",
+        Some(0x2700) => "; the LUN is read-only, the cartridge protected, or the volume a secondary",
+        Some(0x3A00) => {
+            "; `cleave drive load` puts a cartridge in, `cleave tape load` takes one that was put offline"
+        }
+        _ => "",
     }
 }
 
@@ -206,9 +226,19 @@ impl Initiator {
     /// The way to the unit at `place`, with the unit attentions of its past out of the way.
     ///
     /// # Errors
-    /// The unit cannot be reached.
+    /// The unit cannot be reached, or none is there.
     pub fn open(&mut self, place: &Place) -> Result<Box<dyn Transport>, InitiatorError> {
-        let transport: Box<dyn Transport> = match place {
+        let transport = self.reach(place)?;
+        unit::settle(&*transport)?;
+        Ok(transport)
+    }
+
+    /// The way to `place`, also where no unit is: REPORT LUNS is answered there all the same.
+    ///
+    /// # Errors
+    /// The target cannot be reached.
+    pub fn reach(&mut self, place: &Place) -> Result<Box<dyn Transport>, InitiatorError> {
+        Ok(match place {
             Place::Iscsi(url) => {
                 let (Some(target), Some(lun)) = (&url.target, url.lun.and_then(Lun::from_number)) else {
                     return Err(InitiatorError::Place(format!(
@@ -223,9 +253,7 @@ impl Initiator {
                 Box::new(Remote { session: self.session(&url.address(), Some(target))?, lun })
             }
             Place::Device(path) => device(path)?,
-        };
-        unit::settle(&*transport)?;
-        Ok(transport)
+        })
     }
 
     /// The session with `target` at `address`; with no target, a discovery session.
@@ -289,6 +317,15 @@ mod tests {
         let missing = vec![0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x25, 0, 0, 0, 0, 0];
         assert_eq!(InitiatorError::Refused { what: "READ", status: 2, sense: missing }.exit_code(), 3);
         assert_eq!(InitiatorError::Place(String::new()).exit_code(), 2);
+    }
+
+    #[test]
+    fn a_refusal_that_can_be_mended_says_how() {
+        let empty = vec![0x70, 0, 2, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x3A, 0, 0, 0, 0, 0];
+        let error = InitiatorError::Refused { what: "REWIND", status: 2, sense: empty };
+        assert!(error.to_string().contains("(3Ah/00h); `cleave drive load` puts"), "{error}");
+        let error = InitiatorError::Refused { what: "REWIND", status: 8, sense: Vec::new() };
+        assert_eq!(error.to_string(), "REWIND failed: the unit answered BUSY");
     }
 
     #[test]

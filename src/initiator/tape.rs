@@ -232,11 +232,13 @@ impl Tape<'_> {
     /// records and bytes.
     ///
     /// # Errors
-    /// The drive refuses, or `out` does.
+    /// The drive refuses, or `out` does. Where nothing is recorded there is no file, not even an empty one:
+    /// [`InitiatorError::Blank`].
     pub fn read_file(&self, longest: u32, out: &mut dyn Write) -> Result<(u64, u64), InitiatorError> {
         let (mut records, mut bytes) = (0, 0);
         loop {
             match self.read(longest)? {
+                Record::EndOfData if records == 0 => return Err(InitiatorError::Blank),
                 Record::Filemark | Record::EndOfData => return Ok((records, bytes)),
                 Record::Data(data) => {
                     out.write_all(&data).map_err(|error| {
@@ -293,7 +295,7 @@ fn record(longest: u32, answer: Answer) -> Result<Record, InitiatorError> {
                 Ok(Record::Data(data))
             }
             _ => Err(InitiatorError::Impossible(format!(
-                "the record is longer than {longest} bytes and could not be read whole; read with a larger block size"
+                "the record is longer than {longest} bytes and could not be read whole, and the tape is now behind it; go back and read with a larger --block-size"
             ))),
         },
         _ => good("READ(6)", answer).map(Record::Data),
@@ -326,7 +328,7 @@ mod tests {
         assert_eq!(record(512, answer(check(0x80, Some(512), 1), 0)).unwrap(), Record::Filemark);
         assert_eq!(record(512, answer(check(0x08, Some(512), 5), 0)).unwrap(), Record::EndOfData);
         let long = record(512, answer(check(0x20, Some(-100i32 as u32), 0), 512)).unwrap_err();
-        assert!(long.to_string().contains("larger block size"));
+        assert!(long.to_string().contains("larger --block-size"));
         assert!(record(512, answer(check(0x03, None, 0x1100), 0)).is_err());
     }
 

@@ -14,19 +14,22 @@ use crate::scsi::vpd;
 /// Unit attentions that one unit may have pending for us before we give up.
 const MAX_ATTENTIONS: usize = 16;
 const UNIT_ATTENTION: u8 = 0x06;
+pub(super) const LOGICAL_UNIT_NOT_SUPPORTED: u16 = 0x2500;
 /// PERIPHERAL DEVICE TYPE where no logical unit stands.
 const NO_DEVICE: u8 = 0x1F;
 
 /// Takes the unit attentions of the past out of the way, so that the next command is answered for what it asks.
 ///
 /// # Errors
-/// The way to the unit is broken. What TEST UNIT READY itself says is no error here.
+/// The way to the unit is broken, or no unit is there. What else TEST UNIT READY says is no error here.
 pub fn settle(transport: &dyn Transport) -> Result<(), InitiatorError> {
     for _ in 0..MAX_ATTENTIONS {
         let answer = transport.command(&[0; 6], Vec::new(), 0)?;
-        let attention = Received::parse(&answer.sense).is_some_and(|sense| sense.key == UNIT_ATTENTION);
-        if answer.status != Status::CheckCondition.code() || !attention {
-            break;
+        let sense = Received::parse(&answer.sense).filter(|_| answer.status == Status::CheckCondition.code());
+        match sense {
+            Some(sense) if sense.key == UNIT_ATTENTION => {}
+            Some(sense) if sense.asc == LOGICAL_UNIT_NOT_SUPPORTED => return Err(InitiatorError::Missing),
+            _ => break,
         }
     }
     Ok(())

@@ -412,10 +412,10 @@ fn failure(list: &ParameterList, status: u8, sense: &[u8]) -> String {
     let segment = received.segment.unwrap_or(0);
     let place = match list.segments.get(usize::from(segment)).map(|segment| segment.kind) {
         Some(SegmentKind::BlockToStream { blocks, lba, .. }) => {
-            format!(", source blocks {lba} to {}", lba + u64::from(blocks))
+            format!(", source blocks {lba} to {}", (lba + u64::from(blocks)).saturating_sub(1))
         }
         Some(SegmentKind::BlockToBlock { blocks, source_lba, .. }) => {
-            format!(", source blocks {source_lba} to {}", source_lba + u64::from(blocks))
+            format!(", source blocks {source_lba} to {}", (source_lba + u64::from(blocks)).saturating_sub(1))
         }
         Some(SegmentKind::WriteFilemarks { .. }) => ", the filemarks".to_owned(),
         None => String::new(),
@@ -576,7 +576,7 @@ mod tests {
         let text = failure(&job.lists[0].0, 2, &sense);
         assert!(
             text.starts_with(
-                "in segment 0, source blocks 0 to 1000: COPY ABORTED, third party device failure"
+                "in segment 0, source blocks 0 to 999: COPY ABORTED, third party device failure"
             )
         );
         assert!(text.contains("the destination answered VOLUME OVERFLOW"), "{text}");

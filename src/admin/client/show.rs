@@ -249,7 +249,10 @@ fn discover(initiator: &mut Initiator, url: &IscsiUrl) -> Result<Vec<(String, St
         let (key, value) = pair.map_err(|_| InitiatorError::Unreadable("SendTargets"))?;
         match (Key::from_name(key), targets.last_mut()) {
             (Some(Key::TargetName), _) => targets.push((value.to_owned(), String::new())),
-            (Some(Key::TargetAddress), Some((_, address))) if address.is_empty() => value.clone_into(address),
+            (Some(Key::TargetAddress), Some((_, address))) if address.is_empty() => {
+                // ADDRESS:PORT,PORTAL-GROUP (RFC 7143 13.8)
+                value.rsplit_once(',').map_or(value, |(address, _)| address).clone_into(address);
+            }
             _ => {}
         }
     }
@@ -260,7 +263,7 @@ fn discover(initiator: &mut Initiator, url: &IscsiUrl) -> Result<Vec<(String, St
 fn luns_of(initiator: &mut Initiator, url: &IscsiUrl, target: &str) -> Result<Vec<LunRow>, InitiatorError> {
     let place =
         |lun| Place::Iscsi(IscsiUrl { target: Some(target.to_owned()), lun: Some(lun), ..url.clone() });
-    let luns = report_luns(&*initiator.open(&place(0))?)?;
+    let luns = report_luns(&*initiator.reach(&place(0))?)?;
     let mut rows = Vec::new();
     for lun in luns.into_iter().filter_map(crate::sam::Lun::number) {
         let transport = initiator.open(&place(lun))?;

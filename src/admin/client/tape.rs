@@ -8,11 +8,16 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::xcopy::parse_record;
-use super::{Way, columns, print};
+use super::{Way, columns, counted, print};
 use crate::initiator::tape::{Position, Spacing, Tape};
+use crate::initiator::unit::inquiry;
 use crate::initiator::url::Place;
 use crate::initiator::{InitiatorError, Transport};
+use crate::scsi::inquiry::device_type_name;
 use crate::units::Size;
+
+/// PERIPHERAL DEVICE TYPE of a tape.
+const SEQUENTIAL_ACCESS: u8 = 0x01;
 
 /// A tape drive.
 #[derive(Clone, Debug, Args)]
@@ -169,7 +174,15 @@ pub(super) fn run(verb: TapeVerb, json: bool) -> Result<(), InitiatorError> {
 }
 
 fn open(drive: &Drive) -> Result<Box<dyn Transport>, InitiatorError> {
-    drive.way.initiator().open(&drive.lun)
+    let transport = drive.way.initiator().open(&drive.lun)?;
+    match inquiry(&*transport)?.device_type {
+        SEQUENTIAL_ACCESS => Ok(transport),
+        other => Err(InitiatorError::Impossible(format!(
+            "{} is a {}, not a tape; `cleave luns` tells which unit is what",
+            drive.lun,
+            device_type_name(other)
+        ))),
+    }
 }
 
 fn status(drive: &Drive, json: bool) -> Result<(), InitiatorError> {
@@ -275,5 +288,5 @@ fn write(
 }
 
 fn transferred(verb: &str, records: u64, bytes: u64) -> String {
-    format!("{verb} {records} records, {bytes} bytes ({})", Size(bytes))
+    format!("{verb} {}, {bytes} bytes ({})", counted(records, "record"), Size(bytes))
 }

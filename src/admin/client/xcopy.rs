@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Way, print};
+use super::{Way, counted, print};
 use crate::initiator::url::Place;
 use crate::initiator::xcopy::{Done, Job, Order, prepare, run as copy};
 use crate::initiator::{InitiatorError, Transport};
@@ -27,7 +27,7 @@ pub struct Xcopy {
     #[arg(long, value_name = "N", default_value_t = 0)]
     lba: u64,
     /// Source blocks to copy. [default: to the end]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     blocks: Option<u64>,
     /// First destination block, on a disk.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -104,7 +104,8 @@ pub(super) fn run(options: &Xcopy, json: bool) -> Result<(), InitiatorError> {
     }
     let bar = ProgressBar::new(job.bytes);
     if let Ok(style) = ProgressStyle::with_template(
-        "{bar:30} {percent} %  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
+        // within 80 columns, or each redraw would leave a line behind
+        "{bar:20} {percent} %  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
     ) {
         bar.set_style(style);
     }
@@ -129,13 +130,14 @@ pub(super) fn run(options: &Xcopy, json: bool) -> Result<(), InitiatorError> {
 }
 
 fn tell_plan(job: &Job, json: bool) {
-    let segments = job.lists.iter().map(|(list, _)| list.segments.len()).sum();
+    let segments: usize = job.lists.iter().map(|(list, _)| list.segments.len()).sum();
     let planned = Planned { bytes: job.bytes, commands: job.lists.len(), segments };
     let text = format!(
-        "would copy {} ({} bytes) by {} EXTENDED COPY commands with {segments} segments",
+        "would copy {} ({} bytes) by {} with {}",
         Size(job.bytes),
         job.bytes,
-        job.lists.len()
+        counted(job.lists.len() as u64, "EXTENDED COPY command"),
+        counted(segments as u64, "segment")
     );
     print(json, &planned, &text);
 }
