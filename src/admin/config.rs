@@ -55,8 +55,11 @@ impl ConfigFile {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let config: Self =
-            toml::from_str(text).map_err(|error| error.to_string().trim().replace('\n', " "))?;
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+            format!("{line}{}", error.message().trim().replace('\n', " "))
+        })?;
         match config.io_threads {
             Some(count) if !IO_THREADS.contains(&count) => Err(format!(
                 "io_threads is {count}, not within {} to {}",
@@ -91,6 +94,8 @@ mod tests {
         {
             assert!(ConfigFile::parse(bad).is_err(), "{bad}");
         }
+        let misspelt = ConfigFile::parse("log = 'info'\nlistn = []").unwrap_err();
+        assert!(misspelt.starts_with("line 2: unknown field `listn`"), "{misspelt}");
         assert_eq!(ConfigFile::parse(""), Ok(ConfigFile::default()));
     }
 }

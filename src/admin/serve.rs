@@ -84,6 +84,9 @@ impl Daemon {
 
         let mut portals = Vec::new();
         for address in listen {
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "there is no authentication: every host that reaches this portal can name itself as it likes and use the LUNs mapped to that name");
+            }
             portals.push(bind(*address).await?);
         }
         let addresses: Vec<String> = portals.iter().map(|(_, address)| address.to_string()).collect();

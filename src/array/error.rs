@@ -87,12 +87,19 @@ impl ArrayError {
 
     /// A system call on `what` failed.
     pub fn io(asked: impl Into<String>, what: impl fmt::Display, error: &io::Error) -> Self {
-        Self::new(
-            Kind::Failed,
-            asked,
-            format!("{what}: {error}"),
-            "make the file or device available, then repeat",
-        )
+        let (asked, what) = (asked.into(), what.to_string());
+        // What was asked often ends in the name already.
+        let why = if asked.ends_with(&what) { error.to_string() } else { format!("{what}: {error}") };
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => "check the path, or make what is missing there",
+            io::ErrorKind::PermissionDenied => "run as a user that may, or change the permissions",
+            io::ErrorKind::AlreadyExists => "choose another path, or move away what is there",
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => "choose another path",
+            io::ErrorKind::ReadOnlyFilesystem => "choose a path on a file system that can be written",
+            io::ErrorKind::StorageFull => "free space there, then repeat",
+            _ => "make the file or device available, then repeat",
+        };
+        Self::new(Kind::Failed, asked, why, remedy)
     }
 
     /// A store did not do its part.
@@ -110,6 +117,18 @@ impl ArrayError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_system_call_names_its_path_once_and_what_to_do() {
+        let exists = io::Error::from(io::ErrorKind::AlreadyExists);
+        let error = ArrayError::io("export cartridge A1 to /t/a.tap", "/t/a.tap", &exists);
+        let expected = format!(
+            "cannot export cartridge A1 to /t/a.tap: {exists}; choose another path, or move away what is there"
+        );
+        assert_eq!(error.to_string(), expected);
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(ArrayError::io("start", "the runtime", &denied).why, format!("the runtime: {denied}"));
+    }
 
     #[test]
     fn the_sentence_says_what_why_and_what_to_do() {
