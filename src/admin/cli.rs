@@ -81,7 +81,7 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct Serve {
     /// A portal to listen at; port 0 takes a free one. Repeatable. [default: 127.0.0.1:3260]
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_portal)]
     pub listen: Vec<SocketAddr>,
     /// A TOML file with these settings; read again at SIGHUP.
     #[arg(long, value_name = "FILE")]
@@ -148,6 +148,9 @@ pub enum VolumeVerb {
         name: Name,
         /// The new size.
         size: Size,
+        /// Allow a smaller size; what lies beyond it is lost.
+        #[arg(long)]
+        shrink: bool,
     },
     /// Delete a volume that is neither mapped nor in a pair.
     Delete {
@@ -230,7 +233,7 @@ pub enum PairVerb {
         #[arg(long)]
         defer: bool,
     },
-    /// Split a pair: from this instant the secondary shows the primary as it is now.
+    /// Split a pair: from this instant the secondary shows the primary as it is now; exit code 4 if it was split before.
     Split {
         /// The pair.
         name: Name,
@@ -311,6 +314,11 @@ pub enum DriveVerb {
     },
     /// List the drives.
     List,
+    /// Show one drive.
+    Show {
+        /// Its name.
+        name: Name,
+    },
     /// Put a cartridge into a drive.
     Load {
         /// The drive.
@@ -338,11 +346,13 @@ pub enum CopyVerb {
     /// Show one copy.
     Show {
         /// Its number.
+        #[arg(value_parser = parse_number)]
         id: u64,
     },
     /// End a running copy.
     Abort {
         /// Its number.
+        #[arg(value_parser = parse_number)]
         id: u64,
     },
 }
@@ -355,6 +365,7 @@ pub enum SessionVerb {
     /// End a session. The initiator may log in again.
     Drop {
         /// Its number.
+        #[arg(value_parser = parse_number)]
         id: u64,
     },
 }
@@ -431,6 +442,18 @@ impl StateArg {
     }
 }
 
+fn parse_portal(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "'{text}' is not a portal: write an IP address and a port, as in 127.0.0.1:3260 or [::1]:3260"
+        )
+    })
+}
+
+fn parse_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("'{text}' is not a number: take it from the list verb"))
+}
+
 fn parse_block_size(text: &str) -> Result<BlockSize, String> {
     let bytes: u32 = text.parse().map_err(|_| format!("'{text}' is not a block size: use 512 or 4096"))?;
     bytes.try_into()
@@ -467,6 +490,7 @@ mod tests {
             "volume list --json",
             "volume show db",
             "volume resize db 2GiB",
+            "volume resize db 1GiB --shrink",
             "volume delete db",
             "target create iqn.2026-11.internal.cleave:db",
             "target create db",
@@ -486,6 +510,7 @@ mod tests {
             "cartridge import in.tap DEMO01L8",
             "drive create tape0",
             "drive load tape0 DEMO01L8",
+            "drive show tape0",
             "drive unload tape0",
             "copy list",
             "copy show 3",
@@ -511,6 +536,10 @@ mod tests {
             "pair wait p --state psus --timeout -1",
             "cartridge create demo 1G",
             "volume list --admin nowhere",
+            "serve --listen localhost:3260",
+            "serve --listen 127.0.0.1",
+            "session drop x",
+            "xcopy /dev/sg0 /dev/sg1 --blocks 0",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

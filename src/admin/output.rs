@@ -193,7 +193,14 @@ pub(super) fn cartridges(cartridges: &[Cartridge]) -> String {
 }
 
 pub(super) fn cartridge(cartridge: &Cartridge) -> String {
-    cartridges(std::slice::from_ref(cartridge))
+    details(&[
+        ("barcode", cartridge.barcode.clone()),
+        ("capacity", format!("{} ({} bytes)", Size(cartridge.size), cartridge.size)),
+        ("used", cartridge.used_bytes.map_or_else(|| "-".to_owned(), |bytes| Size(bytes).to_string())),
+        ("objects", cartridge.objects.map_or_else(|| "-".to_owned(), |objects| objects.to_string())),
+        ("drive", or_dash(cartridge.drive.as_ref())),
+        ("health", health(cartridge.health, cartridge.error.as_ref())),
+    ])
 }
 
 pub(super) fn drives(drives: &[Drive]) -> String {
@@ -210,6 +217,17 @@ pub(super) fn drives(drives: &[Drive]) -> String {
         ]
     });
     table(["DRIVE", "CARTRIDGE", "SERIAL", "LUNS", "HEALTH"], rows)
+}
+
+pub(super) fn drive(drive: &Drive) -> String {
+    details(&[
+        ("name", drive.name.clone()),
+        ("cartridge", or_dash(drive.cartridge.as_ref())),
+        ("naa", drive.naa.clone()),
+        ("serial", drive.serial.clone()),
+        ("luns", places(&drive.luns)),
+        ("health", health(drive.health, drive.error.as_ref())),
+    ])
 }
 
 pub(super) fn copies(copies: &[Copy]) -> String {
@@ -231,7 +249,19 @@ pub(super) fn copies(copies: &[Copy]) -> String {
 }
 
 pub(super) fn copy(copy: &Copy) -> String {
-    copies(std::slice::from_ref(copy))
+    details(&[
+        ("copy", copy.id.to_string()),
+        ("state", copy.state.clone()),
+        ("from", copy.sources.join(" ")),
+        ("to", copy.destinations.join(" ")),
+        ("moved", format!("{} of {}", Size(copy.bytes_done), Size(copy.bytes_total))),
+        ("segments", format!("{} of {}", copy.segments_processed, copy.segments)),
+        ("session", copy.session.to_string()),
+        ("list id", copy.list_id.map_or_else(|| "-".to_owned(), |id| id.to_string())),
+        ("started", copy.started_at.to_string()),
+        ("ended", copy.ended_at.map_or_else(|| "-".to_owned(), |at| at.to_string())),
+        ("error", or_dash(copy.error.as_ref())),
+    ])
 }
 
 pub(super) fn sessions(sessions: &[Session]) -> String {

@@ -120,8 +120,8 @@ impl Client {
                 let volume: show::Volume = self.daemon.fetch(&format!("/v1/volumes/{name}"))?;
                 self.print(&volume, output::volume)
             }
-            VolumeVerb::Resize { name, size } => {
-                let resize = Resize { size: size.0 };
+            VolumeVerb::Resize { name, size, shrink } => {
+                let resize = Resize { size: size.0, shrink };
                 let volume: show::Volume =
                     self.daemon.post(&format!("/v1/volumes/{name}/resize"), &resize)?;
                 self.print(&volume, output::volume)
@@ -151,7 +151,8 @@ impl Client {
                     NewLun { object, target, lun, initiators: initiator.into_iter().collect(), read_only };
                 let lun: show::Lun = self.daemon.post("/v1/luns", &new)?;
                 self.print(&lun, |lun| {
-                    format!("{} {} is LUN {} of {}", lun.kind, lun.object, lun.lun, lun.target)
+                    let access = if lun.read_only { ", read-only" } else { "" };
+                    format!("{} {} is LUN {} of {}{access}", lun.kind, lun.object, lun.lun, lun.target)
                 })
             }
             LunVerb::Unmap { target, lun, initiator } => {
@@ -173,6 +174,9 @@ impl Client {
             }
             PairVerb::Split { name, quick: _ } => {
                 let split: show::Split = self.daemon.post(&format!("/v1/pairs/{name}/split"), &())?;
+                if split.already_split {
+                    return Err(split_before(&split));
+                }
                 self.print(&split, |split| {
                     let names: Vec<&str> = split.pairs.iter().map(|pair| pair.name.as_str()).collect();
                     let (elapsed, hold) = (split.elapsed_us, split.hold_us);
@@ -279,6 +283,7 @@ impl Client {
                 let drives: Vec<show::Drive> = self.daemon.fetch("/v1/drives")?;
                 return self.print(&drives, |drives| output::drives(drives));
             }
+            DriveVerb::Show { name } => self.daemon.fetch(&format!("/v1/drives/{name}"))?,
             DriveVerb::Load { name, barcode } => {
                 self.daemon.post(&format!("/v1/drives/{name}/load"), &Load { barcode })?
             }
@@ -287,7 +292,7 @@ impl Client {
                 return self.done(&self.daemon.delete(&format!("/v1/drives/{name}"))?);
             }
         };
-        self.print(&drive, |drive| output::drives(std::slice::from_ref(drive)))
+        self.print(&drive, output::drive)
     }
 
     fn copy(&self, verb: CopyVerb) -> Result<(), ArrayError> {
@@ -313,6 +318,25 @@ impl Client {
             SessionVerb::Drop { id } => self.done(&self.daemon.delete(&format!("/v1/sessions/{id}"))?),
         }
     }
+}
+
+/// The API lets a split be repeated, so that a lost answer harms nobody. A person or script that asks for a new image must
+/// not be told that there is one.
+fn split_before(split: &show::Split) -> ArrayError {
+    let names: Vec<&str> = split.pairs.iter().map(|pair| pair.name.as_str()).collect();
+    let since: Vec<String> =
+        split.pairs.iter().filter_map(|pair| pair.split_at).map(|at| at.to_string()).collect();
+    let remedies = split.pairs.iter().map(|pair| {
+        let show::Pair { name, primary, secondary, .. } = pair;
+        format!(
+            "for a new image first 'cleave pair delete {name}' and 'cleave pair create {primary} {secondary} --name {name} --defer'"
+        )
+    });
+    ArrayError::refused(
+        format!("split pair {}", names.join(" ")),
+        format!("it is split already, and its secondary shows {}", since.join(" ")),
+        remedies.collect::<Vec<_>>().join("; "),
+    )
 }
 
 fn said(verb: &str, moved: &Moved) -> String {
@@ -341,9 +365,12 @@ fn completions(shell: Shell) -> Result<(), ArrayError> {
     };
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "cleave", &mut script);
-    std::io::stdout()
-        .write_all(&script)
-        .map_err(|error| ArrayError::io("print completions", "standard output", &error))
+    match std::io::stdout().write_all(&script) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(ArrayError::io("print completions", "standard output", &error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn man(dir: &Path) -> Result<(), ArrayError> {

@@ -168,19 +168,29 @@ impl Array {
         let began = Instant::now();
         let asked = format!("split pair {name}");
         let unit = self.pair_unit(&asked, name)?;
-        let split = {
+        let (split, already_split) = {
             let removed = unit.removed.lock();
             if *removed {
                 return Err(ArrayError::not_found(asked, "pair", name));
             }
-            unit.pair.quick_split(now(), &|| began.elapsed()).map_err(|error| failure(&asked, &error))?
+            let instant = now();
+            let split = unit
+                .pair
+                .quick_split(instant, &|| began.elapsed())
+                .map_err(|error| failure(&asked, &error))?;
+            (split, unit.pair.status().split_at != Some(instant))
         };
         let elapsed = began.elapsed();
         self.copier.start(&unit);
-        tracing::info!(pair = %name, ?elapsed, hold = ?split.hold, "split");
+        if already_split {
+            tracing::info!(pair = %name, "split already, so nothing was done");
+        } else {
+            tracing::info!(pair = %name, ?elapsed, hold = ?split.hold, "split");
+        }
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Ok(show::Split {
             pairs: vec![self.pair(name)?],
+            already_split,
             elapsed_us: micros(elapsed),
             hold_us: micros(split.hold),
         })

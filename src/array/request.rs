@@ -35,6 +35,9 @@ pub struct NewVolume {
 pub struct Resize {
     /// New capacity in bytes.
     pub size: u64,
+    /// The new capacity may be smaller, and what lies beyond it lost.
+    #[serde(default)]
+    pub shrink: bool,
 }
 
 /// `target create`.

@@ -120,6 +120,8 @@ pub struct Pair {
 pub struct Split {
     /// The pairs that were split.
     pub pairs: Vec<Pair>,
+    /// They had been split before: nothing was done, and `split_at` tells which instant their secondaries show.
+    pub already_split: bool,
     /// From the request to the answer, in microseconds.
     pub elapsed_us: u64,
     /// The longest time that any host write was held back, in microseconds.
@@ -343,7 +345,7 @@ mod tests {
         ];
         assert_eq!(fields(&pair), expected);
         assert_eq!(serde_json::to_value(&pair).unwrap()["split_at"], "1970-01-01T00:00:00Z");
-        let split = Split { pairs: vec![pair], elapsed_us: 1, hold_us: 1 };
-        assert_eq!(fields(&split), ["elapsed_us", "hold_us", "pairs"]);
+        let split = Split { pairs: vec![pair], already_split: false, elapsed_us: 1, hold_us: 1 };
+        assert_eq!(fields(&split), ["already_split", "elapsed_us", "hold_us", "pairs"]);
     }
 }

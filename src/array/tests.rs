@@ -316,7 +316,7 @@ fn what_is_in_use_is_not_deleted() {
     };
     refused(array.delete_volume(&name("a")).unwrap_err(), "LUN 0");
     refused(array.delete_volume(&name("b")).unwrap_err(), "pair p");
-    refused(array.resize_volume(&name("b"), Resize { size: 2 << 20 }).unwrap_err(), "pair p");
+    refused(array.resize_volume(&name("b"), Resize { size: 2 << 20, shrink: false }).unwrap_err(), "pair p");
     refused(array.delete_target(&target()).unwrap_err(), "LUN 0");
     refused(pair(&array, true).unwrap_err(), "exists");
     array.delete_pair(&name("p")).unwrap();
@@ -372,11 +372,17 @@ fn a_resize_is_announced_and_kept() {
     map(&array, "a", 0, &[], false);
     let host = Host::login(&array, HOST);
     host.ready(0);
-    array.resize_volume(&name("a"), Resize { size: 2 << 20 }).unwrap();
+    array.resize_volume(&name("a"), Resize { size: 2 << 20, shrink: false }).unwrap();
     assert_eq!(host.sense(0, &[0; 6]), (6, 0x2A, 0x09));
     let capacity = host.command(0, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], Vec::new()).data_in;
     assert_eq!(capacity[..4], (4095u32).to_be_bytes());
-    assert_eq!(array.resize_volume(&name("a"), Resize { size: 1000 }).unwrap_err().kind, Kind::Usage);
+    let resize = |size, shrink| array.resize_volume(&name("a"), Resize { size, shrink });
+    assert_eq!(resize(1000, true).unwrap_err().kind, Kind::Usage);
+    let unasked = resize(1 << 20, false).unwrap_err();
+    assert_eq!(unasked.kind, Kind::Refused);
+    assert!(unasked.to_string().contains("would be lost"), "{unasked}");
+    assert_eq!(resize(1 << 20, true).unwrap().size, 1 << 20);
+    assert_eq!(resize(2 << 20, false).unwrap().size, 2 << 20);
     drop(host);
     drop(array);
     assert_eq!(open(temporary.path()).volume(&name("a")).unwrap().size, 2 << 20);

@@ -199,7 +199,12 @@ impl Array {
                 "restore its files and restart the daemon",
             )
         })?;
-        if resize.size != volume.length() {
+        let length = volume.length();
+        if resize.size < length && !resize.shrink {
+            let why = format!("it has {}, and what lies beyond the new size would be lost", Size(length));
+            return Err(ArrayError::refused(asked, why, "allow that with --shrink, or name a larger size"));
+        }
+        if resize.size != length {
             volume.resize(resize.size).map_err(|error| failure(&asked, &error))?;
             unit.attention(Asc::CAPACITY_DATA_HAS_CHANGED, None);
         }

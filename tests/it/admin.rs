@@ -90,10 +90,17 @@ fn documents_have_the_contracted_fields() {
     ];
     assert_eq!(keys(&pair), expected);
     let split = daemon.json(&["pair", "split", "demo", "--quick"]);
-    assert_eq!(keys(&split), ["elapsed_us", "hold_us", "pairs"]);
+    assert_eq!(keys(&split), ["already_split", "elapsed_us", "hold_us", "pairs"]);
+    assert_eq!(split["already_split"], json!(false));
     assert!(split["pairs"][0]["split_at"].as_str().expect("a time").ends_with('Z'));
     let whole = daemon.json(&["pair", "wait", "demo", "--state", "psus", "--timeout", "20"]);
     assert_eq!((&whole["state"], &whole["progress"]), (&json!("psus"), &json!(1.0)));
+    let again = daemon.refusal(4, &["pair", "split", "demo", "--quick"]);
+    assert!(again.contains(split["pairs"][0]["split_at"].as_str().expect("a time")), "{again}");
+    daemon.text(&["pair", "delete", "demo"]);
+    daemon.text(&["pair", "create", "primary", "secondary", "--name", "demo", "--defer"]);
+    let second = daemon.json(&["pair", "split", "demo", "--quick"]);
+    assert!(second["pairs"][0]["split_at"].as_str() > split["pairs"][0]["split_at"].as_str());
     for list in ["volume", "target", "lun", "pair", "cartridge", "drive", "copy", "session"] {
         assert!(daemon.json(&[list, "list"]).is_array(), "{list} list");
     }
@@ -121,12 +128,35 @@ fn refusals_are_sentences_with_the_contracted_exit_codes() {
         daemon.refusal(5, &["pair", "wait", "p", "--state", "psus", "--timeout", "0.1"]).contains("SMPL")
     );
     assert!(daemon.refusal(2, &["volume", "create", "odd", "1000"]).contains("512"));
+    daemon.text(&["volume", "create", "spare", "10MiB"]);
+    assert!(daemon.refusal(4, &["volume", "resize", "spare", "1MiB"]).contains("--shrink"));
+    daemon.text(&["volume", "resize", "spare", "1MiB", "--shrink"]);
     assert_eq!(daemon.command(&["volume", "create", "x", "much"]).status.code(), Some(2));
     assert_eq!(daemon.command(&["volume", "frobnicate"]).status.code(), Some(2));
     assert_eq!(daemon.stop(), Some(0));
     let unreachable = control(directory.path(), &["status"]);
     assert_eq!(unreachable.status.code(), Some(6));
     assert!(String::from_utf8_lossy(&unreachable.stderr).contains("cleave serve"));
+}
+
+#[test]
+fn client_verbs_say_what_is_wrong_with_the_unit_they_are_given() {
+    let (_directory, daemon) = fresh(&["--demo"]);
+    let (disk, tape, none) = (daemon.url(DEMO, 0), daemon.url(DEMO, 2), daemon.url(DEMO, 9));
+    for verb in [&["vpd", &none][..], &["inq", &none], &["xcopy", &none, &tape], &["tape", "tell", &none]] {
+        assert!(daemon.refusal(3, verb).contains("no logical unit is mapped there"), "{verb:?}");
+    }
+    assert!(daemon.refusal(4, &["tape", "rewind", &disk]).contains("is a disk, not a tape"));
+    assert!(daemon.refusal(1, &["tape", "read", &tape]).contains("nothing is recorded from here"));
+    daemon.text(&["drive", "unload", "tape0"]);
+    assert!(daemon.refusal(1, &["tape", "rewind", &tape]).contains("cleave drive load"));
+    daemon.text(&["lun", "unmap", "--target", DEMO, "--lun", "0"]);
+    let portal = format!("iscsi://{}", daemon.portal());
+    assert_eq!(
+        daemon.json(&["luns", &portal])[0]["luns"][0]["lun"],
+        1,
+        "a target without LUN 0 is listed too"
+    );
 }
 
 #[test]
