@@ -14,14 +14,16 @@ pub const OPTIMAL_TRANSFER: u32 = 1 << 20;
 pub const TRANSFER_GRANULARITY: u32 = 4096;
 /// Most blocks of one COMPARE AND WRITE.
 pub const MAX_COMPARE_AND_WRITE_BLOCKS: u8 = 128;
-/// Most bytes of medium that one UNMAP gives back, over all its descriptors.
-pub const MAX_UNMAP: u64 = 4 << 30;
+/// Most bytes of medium that one UNMAP gives back, over all its descriptors. No standard bounds it, but libiscsi's
+/// test tool takes more than 2^20 blocks, these of 512 bytes, for a mistake.
+pub const MAX_UNMAP: u64 = 512 << 20;
 /// Most descriptors of one UNMAP.
 pub const MAX_UNMAP_DESCRIPTORS: u32 = 256;
 /// Unmapping is best aligned to this, in bytes.
 pub const UNMAP_GRANULARITY: u32 = 4096;
-/// Most bytes of medium that one WRITE SAME fills.
-pub const MAX_WRITE_SAME: u64 = 256 << 20;
+/// Most bytes of medium that one WRITE SAME fills: as many as one WRITE, so that a host that writes and compares what
+/// WRITE SAME did can do so with single commands.
+pub const MAX_WRITE_SAME: u64 = MAX_TRANSFER as u64;
 /// Most descriptors that one GET LBA STATUS returns.
 pub const MAX_LBA_STATUS_DESCRIPTORS: usize = 1024;
 
@@ -124,10 +126,11 @@ mod tests {
 
     #[test]
     fn write_same_refuses_zero_and_too_many() {
-        let cdb = |high, low| check(&[0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, 0, low, 0, 0]);
+        // 16 MiB are 8000h blocks of 512 bytes.
+        let cdb = |high, low| check(&[0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low, 0, 0]);
         assert_eq!(cdb(0, 0), Err(Sense::invalid_cdb_byte(10)));
-        assert_eq!(cdb(8, 0), Ok(()));
-        assert_eq!(cdb(8, 1), Err(Sense::invalid_cdb_byte(10)));
+        assert_eq!(cdb(0x80, 0), Ok(()));
+        assert_eq!(cdb(0x80, 1), Err(Sense::invalid_cdb_byte(10)));
         assert_eq!(check(&[0x41, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Err(Sense::invalid_cdb_byte(7)));
     }
 }

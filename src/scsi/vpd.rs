@@ -255,9 +255,9 @@ mod tests {
             0x01, 0x80, 0, 8, // WSNZ, COMPARE AND WRITE 128, granularity 8
             0, 0, 0x80, 0, 0, 0, 0x08, 0, // 16 MiB, 1 MiB
             0, 0, 0, 0, // PRE-FETCH
-            0, 0x80, 0, 0, 0, 0, 1, 0, 0, 0, 0, 8, // UNMAP 4 GiB, 256 descriptors, granularity 8
+            0, 0x10, 0, 0, 0, 0, 1, 0, 0, 0, 0, 8, // UNMAP 512 MiB, 256 descriptors, granularity 8
             0x80, 0, 0, 0, // UGAVALID
-            0, 0, 0, 0, 0, 8, 0, 0, // WRITE SAME 256 MiB
+            0, 0, 0, 0, 0, 0, 0x80, 0, // WRITE SAME 16 MiB
         ];
         expected.resize(60, 0);
         assert_eq!(body(|out| limits.emit(out)), expected);
