@@ -175,6 +175,12 @@ fn compare_and_write_writes_all_on_equality_and_nothing_on_a_difference() {
 fn compare_and_write_refuses_other_lengths_and_takes_no_blocks() {
     let rig = rig();
     rig.host.good(&compare_and_write(0, 0), &[]);
+    let wrapped = rig.host.check(&compare_and_write(0, 0), &[0; 2 * 256 * 512]);
+    assert_eq!(
+        (wrapped[12], &wrapped[15..18]),
+        (0x24, &[0xC0, 0, 13][..]),
+        "256 blocks do not fit the count"
+    );
     assert_eq!(rig.host.sense(&compare_and_write(0, 1), &[0; 512]), (0x5, 0x1A00));
     assert_eq!(rig.host.sense(&compare_and_write(0, 1), &[0; 2048]), (0x5, 0x1A00));
     assert_eq!(rig.host.check(&compare_and_write(0, 129), &[])[15..18], [0xC0, 0, 13]);
