@@ -181,7 +181,7 @@ mod tests {
     fn one_command_shows_its_usage_map() {
         assert_eq!(
             codes(DeviceType::Disk, ReportingOptions::OperationCode(0x28), false).unwrap(),
-            [0, 3, 0, 10, 0x28, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0]
+            [0, 3, 0, 10, 0x28, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0x1F, 0xFF, 0xFF, 0]
         );
         assert_eq!(
             codes(DeviceType::Tape, ReportingOptions::OperationCode(0x08), true).unwrap(),
