@@ -2,6 +2,7 @@
 
 mod admin;
 mod clients;
+mod conformance;
 mod crash;
 mod daemon;
 mod faults;
