@@ -11,7 +11,7 @@ use crate::daemon::{DEMO, Daemon};
 
 /// Blocks of 512 bytes; few enough that READ(6) reaches the end.
 const SMALL_BLOCKS: u16 = 4;
-/// Blocks of 4096 bytes.
+/// Blocks of 4096 bytes, in memory, which also shows the other store.
 const LARGE_BLOCKS: u16 = 5;
 /// Mapped read-only.
 const READ_ONLY: u16 = 6;
@@ -130,7 +130,7 @@ const ABSENT: &[Suite] = &[
 fn array() -> Daemon {
     let daemon = Daemon::fresh(&["--demo"]);
     daemon.text(&["volume", "create", "small-blocks", "256MiB", "--block-size", "512"]);
-    daemon.text(&["volume", "create", "large-blocks", "256MiB", "--block-size", "4096"]);
+    daemon.text(&["volume", "create", "large-blocks", "256MiB", "--block-size", "4096", "--store", "mem"]);
     daemon.text(&["volume", "create", "read-only", "64MiB"]);
     let map = |object: &str, lun: u16, options: &[&str]| {
         let lun = lun.to_string();
