@@ -314,7 +314,7 @@ fn the_copy_manager_acts_behind_the_reservation_of_its_nexus() {
 fn supported_operation_codes_come_from_the_table() {
     let rig = rig();
     let one = |opcode, options| rig.host.good(&[0xA3, 0x0C, options, opcode, 0, 0, 0, 0, 1, 0, 0, 0], &[]);
-    assert_eq!(one(0x28, 1), [0, 3, 0, 10, 0x28, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0]);
+    assert_eq!(one(0x28, 1), [0, 3, 0, 10, 0x28, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0x1F, 0xFF, 0xFF, 0]);
     assert_eq!(one(0xC1, 1), [0, 1, 0, 0]);
     assert_eq!(rig.host.sense(&[0xA3, 0x0C, 1, 0x9E, 0, 0, 0, 0, 1, 0, 0, 0], &[]), (0x5, 0x2400));
     let functions = rig.host.good(&[0xA3, 0x0D, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], &[]);
