@@ -61,6 +61,9 @@ impl Disk {
         let announced = usize::from(unmap.parameter_list_length);
         data.wanted_out = announced as u64;
         let list = &data.data_out[..announced.min(data.data_out.len())];
+        if announced > 0 && list.is_empty() {
+            return Err(Sense::illegal_request(Asc::PARAMETER_LIST_LENGTH_ERROR).into());
+        }
         let list = UnmapList::parse(list, &self.limits())?;
         for (lba, count) in list.iter() {
             self.range(lba, u64::from(count))?;

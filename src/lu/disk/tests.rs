@@ -275,6 +275,7 @@ fn unmap_deallocates_its_ranges_and_checks_all_before_the_first() {
     assert_eq!(rig.block.bytes(0, 8 * 512), pattern(8));
     rig.host.good(&cdb(0), &[]);
     assert_eq!(rig.host.sense(&cdb(7), &[0; 7]), (0x5, 0x1A00));
+    assert_eq!(rig.host.sense(&cdb(24), &[]), (0x5, 0x1A00), "nothing came of what was announced");
 }
 
 #[test]
