@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -69,6 +69,8 @@ pub struct Target {
     pub(super) array: Arc<Array>,
     living: Mutex<HashMap<SessionKey, Living>>,
     connections: AtomicUsize,
+    /// Where the search for a free TSIH begins, so that one is not used again at once.
+    next_tsih: AtomicU16,
 }
 
 /// Counts a connection while it lives.
@@ -84,7 +86,12 @@ impl Target {
     /// The target of `array`.
     #[must_use]
     pub fn new(array: Arc<Array>) -> Arc<Self> {
-        Arc::new(Self { array, living: Mutex::default(), connections: AtomicUsize::new(0) })
+        Arc::new(Self {
+            array,
+            living: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            next_tsih: AtomicU16::new(1),
+        })
     }
 
     /// Serves a portal until `stopped` says true; what has come in by then finishes by itself.
@@ -128,11 +135,13 @@ impl Target {
     ) -> Result<(Place, Option<Arc<Session>>), LoginStatus> {
         let key = (proposal.initiator.name.clone(), proposal.initiator.isid, proposal.target.clone());
         let deadline = tokio::time::Instant::now() + REINSTATEMENT;
+        let mut takes_over = false;
         loop {
-            let mut gone = match self.try_admit(&key, proposal, mailbox)? {
+            let mut gone = match self.try_admit(&key, proposal, mailbox, takes_over)? {
                 Ok(admitted) => return Ok(admitted),
                 Err(gone) => gone,
             };
+            takes_over = true;
             // The sender says nothing; that it is dropped is the message.
             if tokio::time::timeout_at(deadline, gone.changed()).await.is_err() {
                 return Err(LoginStatus::OUT_OF_RESOURCES);
@@ -140,13 +149,16 @@ impl Target {
         }
     }
 
-    /// Admits, or tells the session in the way to end and returns what says that it is gone.
+    /// Admits, or tells the session in the way to end and returns what says that it is gone; `takes_over`: it is. At
+    /// ErrorRecoveryLevel 0 a connection that takes the place of its session's only one (a login with its TSIH) starts
+    /// with nothing of it but the TSIH.
     #[allow(clippy::type_complexity)] // the two outcomes of one private step
     fn try_admit(
         self: &Arc<Self>,
         key: &SessionKey,
         proposal: &Proposal,
         mailbox: &Arc<Mailbox>,
+        takes_over: bool,
     ) -> Result<Result<(Place, Option<Arc<Session>>), watch::Receiver<()>>, LoginStatus> {
         let mut living = self.living.lock();
         match living.get(key) {
@@ -160,7 +172,7 @@ impl Target {
                 old.mailbox.post(Mail::Drop);
                 return Ok(Err(old.gone.clone()));
             }
-            None if proposal.tsih != 0 => return Err(LoginStatus::SESSION_DOES_NOT_EXIST),
+            None if proposal.tsih != 0 && !takes_over => return Err(LoginStatus::SESSION_DOES_NOT_EXIST),
             None => {}
         }
         let session = match &proposal.target {
@@ -176,7 +188,14 @@ impl Target {
             }
         };
         let taken = |tsih: &u16| living.values().any(|living| living.tsih == *tsih);
-        let tsih = (1..=u16::MAX).find(|tsih| !taken(tsih)).ok_or(LoginStatus::OUT_OF_RESOURCES)?;
+        let first = self.next_tsih.fetch_add(1, Ordering::Relaxed);
+        let mut free =
+            (0..=u16::MAX).map(|step| first.wrapping_add(step)).filter(|tsih| *tsih != 0 && !taken(tsih));
+        let tsih = match proposal.tsih {
+            0 => free.next().ok_or(LoginStatus::OUT_OF_RESOURCES)?,
+            again if taken(&again) => return Err(LoginStatus::SESSION_DOES_NOT_EXIST),
+            again => again,
+        };
         let (sender, gone) = watch::channel(());
         living.insert(key.clone(), Living { mailbox: Arc::clone(mailbox), tsih, cid: proposal.cid, gone });
         let place = Place { target: Arc::clone(self), key: key.clone(), tsih, _gone: sender };

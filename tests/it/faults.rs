@@ -45,6 +45,57 @@ fn an_unknown_pdu_is_rejected_and_the_session_lives() {
     assert_eq!(bad[..48], header, "a Reject carries the header of the bad PDU");
 }
 
+/// More than the daemon lets wait for the socket, in one piece, and then nothing more that could wake it.
+#[test]
+fn a_burst_of_reads_is_answered_whole() {
+    const READS: u32 = 120;
+    let daemon = Daemon::fresh(&["--demo"]);
+    let mut raw = session(&daemon, 1);
+    assert_eq!(raw.write(0, 0, &[7; 262_144]).expect("WRITE(16)").status, 0);
+    for _ in 0..5 {
+        (0..READS).for_each(|_| raw.issue(0, &crate::raw::cdb16(0x88, 0, 512), 0, 262_144).expect("sent"));
+        for number in 0..READS {
+            let began = std::time::Instant::now();
+            let answer = raw.finish(&[]).expect("an answer");
+            assert_eq!((answer.status, answer.data.len()), (0, 262_144), "read {number}");
+            assert!(began.elapsed().as_secs() < 10, "read {number} waited for something else to come");
+        }
+    }
+}
+
+/// `SendTargets=All` in a discovery session, but the initiator never says that it has nothing more to say.
+#[test]
+fn a_text_exchange_that_never_ends_is_cut_off() {
+    let daemon = Daemon::fresh(&["--demo"]);
+    let mut raw = session(&daemon, 1);
+    let text = "X-a=1\0".repeat(1000);
+    let mut transfer_tag = [0xFF; 4];
+    let refused = (0..64u32).find_map(|_| {
+        let mut header = [0; 48];
+        header[0] = 0x44;
+        header[16..20].copy_from_slice(&0x7700u32.to_be_bytes());
+        header[20..24].copy_from_slice(&transfer_tag);
+        raw.send(header, text.as_bytes()).expect("sent");
+        let (answer, _) = raw.receive().expect("a PDU");
+        transfer_tag.copy_from_slice(&answer[20..24]);
+        (answer[0] & 0x3F == 0x3F).then_some(answer[2])
+    });
+    assert_eq!(refused, Some(0x0A), "LONG OPERATION REJECT");
+}
+
+#[test]
+fn a_connection_that_names_its_session_takes_the_place_of_the_old_one() {
+    let daemon = Daemon::fresh(&["--demo"]);
+    let mut old = session(&daemon, 1);
+    let portal = daemon.portal().to_string();
+    let mut new = Raw::login_to(&portal, DEMO, INITIATOR, 1, old.tsih()).expect("a login");
+    assert_eq!(new.tsih(), old.tsih());
+    new.settle(0).expect("the new connection serves");
+    assert!(old.receive().is_err(), "the old connection is closed");
+    let refused = Raw::login_to(&portal, DEMO, INITIATOR, 2, old.tsih());
+    assert!(refused.is_err(), "another initiator port has no such session");
+}
+
 #[test]
 fn bad_cdbs_get_their_exact_sense() {
     let daemon = Daemon::fresh(&["--demo"]);

@@ -31,6 +31,7 @@ pub(crate) struct Raw {
     status_sn: u32,
     next_tag: u32,
     isid: [u8; 6],
+    tsih: u16,
 }
 
 fn be32(bytes: &[u8], at: usize) -> u32 {
@@ -40,11 +41,22 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
 impl Raw {
     /// A logged-in session of initiator `name`. Each `isid` is an initiator port of its own.
     pub(crate) fn login(portal: &str, target: &str, name: &str, isid: u8) -> io::Result<Self> {
+        Self::login_to(portal, target, name, isid, 0)
+    }
+
+    /// As [`Raw::login`], to the session `tsih` if that is not 0.
+    pub(crate) fn login_to(portal: &str, target: &str, name: &str, isid: u8, tsih: u16) -> io::Result<Self> {
         let socket = TcpStream::connect(portal)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let mut raw =
-            Self { socket, command_sn: 1, status_sn: 0, next_tag: 1, isid: [0x80, 0xC1, 0xEA, 0, 0, isid] };
+        let mut raw = Self {
+            socket,
+            command_sn: 1,
+            status_sn: 0,
+            next_tag: 1,
+            isid: [0x80, 0xC1, 0xEA, 0, 0, isid],
+            tsih,
+        };
         let keys = format!(
             "InitiatorName={name}\0TargetName={target}\0SessionType=Normal\0HeaderDigest=None\0\
              DataDigest=None\0InitialR2T=Yes\0ImmediateData=No\0MaxBurstLength=262144\0MaxRecvDataSegmentLength=262144\0\
@@ -53,6 +65,7 @@ impl Raw {
         let mut header = [0; BHS];
         header[..2].copy_from_slice(&[0x43, 0x87]);
         header[8..14].copy_from_slice(&raw.isid);
+        header[14..16].copy_from_slice(&tsih.to_be_bytes());
         header[24..28].copy_from_slice(&raw.command_sn.to_be_bytes());
         raw.send(header, keys.as_bytes())?;
         let (header, _) = raw.receive()?;
@@ -60,7 +73,13 @@ impl Raw {
             return Err(io::Error::other(format!("login refused: {header:02x?}")));
         }
         raw.status_sn = be32(&header, 24).wrapping_add(1);
+        raw.tsih = (be32(&header, 12) & 0xFFFF) as u16;
         Ok(raw)
+    }
+
+    /// TSIH.
+    pub(crate) fn tsih(&self) -> u16 {
+        self.tsih
     }
 
     /// Swallows the unit attentions of a new nexus.
