@@ -372,7 +372,7 @@ impl Array {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.sessions().iter().for_each(|session| session.close(Box::new(|| ())));
-        let drained = self.threads.drain(deadline) & self.await_borrowers(deadline);
+        let drained = self.threads.drain(deadline) & self.drain_borrowers(deadline);
         let stopped = self.copier.stop(deadline);
         drained & stopped & self.flush()
     }

@@ -107,7 +107,7 @@ impl Array {
     }
 
     /// Waits until no export or import is under way, at most until `deadline`. True if that came about.
-    pub(super) fn await_borrowers(&self, deadline: Instant) -> bool {
+    pub(super) fn drain_borrowers(&self, deadline: Instant) -> bool {
         let busy = |place: &Whereabouts| matches!(place, Whereabouts::Busy(_));
         while self.control.lock().cartridges.values().any(busy) {
             if Instant::now() >= deadline {
