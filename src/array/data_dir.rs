@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/lock                    flock'd for the daemon's life: a second daemon is refused
-//! DIR/catalog.json            the catalog (replaced by rename from catalog.json.new)
+//! DIR/catalog.json            the catalog (replaced by rename from catalog.json.new, which holds its room before)
 //! DIR/volumes/NAME/           a volume's files
 //! DIR/cartridges/BARCODE/     a cartridge's files
 //! DIR/pairs/NAME/             a pair's records
@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use super::catalog::{self, CatalogStore};
 use super::error::ArrayError;
@@ -25,6 +25,9 @@ use crate::store::make_directory;
 const LOCK: &str = "lock";
 const CATALOG: &str = "catalog.json";
 const CATALOG_NEW: &str = "catalog.json.new";
+
+/// How much longer the next catalog may become on a full file system.
+const MARGIN: u64 = 16 << 10;
 
 /// What may lie in a data directory that has no catalog yet: what a daemon makes before the first catalog.
 const BEFORE_CATALOG: [&str; 3] = [LOCK, CATALOG_NEW, "admin.sock"];
@@ -124,7 +127,8 @@ fn foreign_entry(path: &Path) -> io::Result<Option<String>> {
 }
 
 /// The catalog in a file, replaced by rename: the new bytes are durable before the name leads to them, and the name is
-/// durable before `replace` returns.
+/// durable before `replace` returns. The next catalog's room is taken as soon as the last one is in its place, so that
+/// an object can be deleted when the file system is full, which is when that is most wanted.
 #[derive(Debug)]
 pub struct CatalogFile {
     directory: PathBuf,
@@ -146,12 +150,30 @@ impl CatalogStore for CatalogFile {
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
-        let new = self.directory.join(CATALOG_NEW);
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        let mut file = self.open_new()?;
         file.write_all(bytes)?;
+        file.set_len(bytes.len() as u64)?;
         file.sync_all()?;
-        fs::rename(&new, self.directory.join(CATALOG))?;
-        sync_dir(&self.directory)
+        fs::rename(self.directory.join(CATALOG_NEW), self.directory.join(CATALOG))?;
+        sync_dir(&self.directory)?;
+        if let Err(error) = self.reserve(bytes.len() as u64) {
+            tracing::debug!(%error, "no room could be taken for the next catalog");
+        }
+        Ok(())
+    }
+}
+
+impl CatalogFile {
+    /// The next catalog, at its beginning, with whatever room it has.
+    fn open_new(&self) -> io::Result<File> {
+        let new = self.directory.join(CATALOG_NEW);
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(new)
+    }
+
+    /// Takes room for a catalog somewhat longer than `length`.
+    fn reserve(&self, length: u64) -> io::Result<()> {
+        fallocate(self.open_new()?, FallocateFlags::empty(), 0, length + MARGIN)?;
+        Ok(())
     }
 }
 
@@ -199,7 +221,10 @@ mod tests {
         assert_eq!(file.load().unwrap().unwrap(), b"one");
         file.replace(b"two").unwrap();
         assert_eq!(file.load().unwrap().unwrap(), b"two");
-        assert!(!temporary.path().join(CATALOG_NEW).exists());
+        let room = fs::metadata(temporary.path().join(CATALOG_NEW)).unwrap().len();
+        assert_eq!(room, 3 + MARGIN, "the next one has its room already");
+        file.replace(b"three").unwrap();
+        assert_eq!(file.load().unwrap().unwrap(), b"three");
     }
 
     #[test]

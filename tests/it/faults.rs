@@ -131,6 +131,7 @@ fn a_full_disk_is_told_and_the_daemon_lives() {
     assert!(mounted.is_ok_and(|status| status.success()), "this test mounts a small tmpfs: run it as root");
     let unmount = Unmount(small.clone());
     let daemon = Daemon::start(&small, &["--demo"]);
+    daemon.text(&["volume", "create", "spare", "1GiB"]);
     let mut raw = session(&daemon, 1);
     assert_eq!(raw.write(0, 0, &[7; 65_536]).expect("WRITE(16)").status, 0);
     assert_eq!(raw.flush(0).expect("SYNCHRONIZE CACHE").status, 0);
@@ -140,6 +141,12 @@ fn a_full_disk_is_told_and_the_daemon_lives() {
     });
     assert_eq!(refused, Some((7, 0x27, 7)), "SPACE ALLOCATION FAILED WRITE PROTECT");
     assert_eq!(raw.read(0, 0, 128).expect("READ(16)").data, [7; 65_536], "what was flushed is still there");
+    let filler = small.join("filler");
+    let mut rest = std::fs::File::create(&filler).expect("a file");
+    while rest.write(&[1; 4096]).is_ok() {}
+    daemon.text(&["volume", "delete", "spare"]);
+    assert!(!small.join("volumes/spare").exists(), "a full disk keeps nobody from deleting");
+    std::fs::remove_file(&filler).expect("the filler goes");
     let mut unmap = [0; 24];
     unmap[1] = 22;
     unmap[3] = 16;
