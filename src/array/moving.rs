@@ -143,7 +143,11 @@ fn write_image(
     let mut part = file.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
-    let image = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    let image = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
+    let image = image.map_err(|error| {
+        // An export that was killed left it, or it is somebody's: whose, only the operator knows.
+        std::io::Error::new(error.kind(), format!("{}: {error}", part.display()))
+    })?;
     let written = fill(cartridge, image, progress).and_then(|bytes| {
         rename_to_new(&part, file)?;
         Ok(bytes)

@@ -588,6 +588,33 @@ fn a_deletion_that_was_said_to_have_failed_is_not_found_done_after_a_restart() {
 }
 
 #[test]
+fn a_resize_that_the_catalog_did_not_take_is_undone_by_the_next() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    volume(&array, "a", 1 << 20, StoreKind::File).unwrap();
+    let file = array.dir.catalog();
+    array.control.lock().store = Box::new(Unsynced { file, failures: AtomicU64::new(1) });
+    let resize = |size| array.resize_volume(&name("a"), Resize { size, shrink: true });
+    assert_eq!(resize(2 << 20).unwrap_err().kind, Kind::Failed);
+    assert_eq!(resize(1 << 20).unwrap().size, 1 << 20);
+    drop(array);
+    assert_eq!(open(temporary.path()).volume(&name("a")).unwrap().size, 1 << 20);
+}
+
+#[test]
+fn what_a_killed_export_left_is_named() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(&temporary.path().join("data"));
+    array.create_cartridge(&NewCartridge { barcode: barcode(), size: 1 << 20 }).unwrap();
+    let file = temporary.path().join("x.tap");
+    std::fs::write(temporary.path().join("x.tap.part"), "half").unwrap();
+    let failed = array.export_cartridge(&barcode(), &file).unwrap_err();
+    assert!(failed.why.contains("x.tap.part"), "{failed}");
+    assert!(temporary.path().join("x.tap.part").exists());
+    assert!(!file.exists());
+}
+
+#[test]
 fn a_second_unload_does_not_touch_what_was_loaded_meanwhile() {
     let temporary = tempfile::tempdir().unwrap();
     let array = open(temporary.path());
