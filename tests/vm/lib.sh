@@ -1,0 +1,96 @@
+# What the tests in the guest share. Sourced, not run; see docs/TESTING.md.
+#
+# The guest has no init system: what a service manager does on a host (iscsid, multipathd, the daemon itself) is done
+# here. Each test starts from nothing by `fresh`.
+
+set -euEo pipefail
+trap 'echo "FAILED: $BASH_COMMAND (${BASH_SOURCE[0]##*/} line $LINENO)" >&2' ERR
+export PATH=/share:$PATH CLEAVE_DATA_DIR=/var/lib/cleave
+
+readonly target=iqn.2026-11.internal.cleave:vm
+# The names that udev gives to the LUNs of the first portal.
+readonly by_path=127.0.0.1:3260-iscsi-$target-lun
+# shellcheck disable=SC2034 # for the tests
+readonly disk=/dev/disk/by-path/ip-$by_path-0 second=/dev/disk/by-path/ip-$by_path-1 tape=/dev/tape/by-path/ip-$by_path-2-nst
+
+say() { printf '\n== %s\n' "$*"; }
+die() { echo "FAILED: $*" >&2; exit 1; }
+
+# until_true SECONDS COMMAND...
+until_true() {
+  local end=$((SECONDS + $1))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $end ] || die "not within the time: $*"
+    sleep 0.2
+  done
+}
+
+# refused COMMAND...: it has to fail.
+refused() { if "$@"; then die "succeeded, but should not have: $*"; fi; }
+
+# Ends what an earlier test left, forgets its array, and starts the host's own services.
+fresh() {
+  # The guest's own command came by a mount there.
+  if mountpoint -q /mnt; then umount -l /mnt; fi
+  for where in /mnt/*; do umount -q "$where" || true; done
+  if [ -e /run/multipathd.pid ]; then
+    multipath -F || true
+    kill "$(cat /run/multipathd.pid)" && until_true 10 test ! -e /run/multipathd.pid
+  fi
+  nft flush ruleset
+  iscsiadm -m node --logoutall=all >/dev/null 2>&1 || true
+  stop_daemon
+  rm -rf /etc/iscsi/nodes/* /etc/iscsi/send_targets/* /etc/multipath.conf "$CLEAVE_DATA_DIR"
+  mkdir -p "$CLEAVE_DATA_DIR" /mnt/primary /mnt/secondary /mnt/image
+  modprobe -a iscsi_tcp st sg loop dm_multipath
+  [ -e /run/iscsid.pid ] || iscsid
+  dmesg --clear
+}
+
+# start_daemon: the array on two portals. A restart finds what an earlier one had.
+start_daemon() {
+  cleave serve --listen 127.0.0.1:3260 --listen 127.0.0.2:3260 >>/tmp/cleave.log 2>&1 &
+  echo $! >/run/cleave.pid
+  until_true 20 cleave status
+}
+
+stop_daemon() {
+  [ -e /run/cleave.pid ] || return 0
+  kill "$(cat /run/cleave.pid)" 2>/dev/null || true
+  until_true 20 daemon_is_gone
+  rm /run/cleave.pid
+}
+
+kill_daemon() {
+  kill -9 "$(cat /run/cleave.pid)"
+  until_true 5 daemon_is_gone
+  rm /run/cleave.pid
+}
+
+daemon_is_gone() { ! kill -0 "$(cat /run/cleave.pid)"; }
+
+# login: discovers, and logs in by the first portal.
+login() {
+  iscsiadm -m discovery -t sendtargets -p 127.0.0.1
+  iscsiadm -m node -T "$target" -p 127.0.0.1:3260 --login
+  udevadm settle
+}
+
+# The kernel had nothing to complain of since `fresh` but what a new session brings.
+kernel_is_quiet() {
+  local complaints
+  complaints=$(dmesg --level=warn,err,crit,alert,emerg | grep -vE "$expected_of_the_kernel" || true)
+  [ -z "$complaints" ] || die "the kernel complained:"$'\n'"$complaints"
+}
+readonly expected_of_the_kernel='Power-on or device reset occurred|Lost [0-9]+ RTC|device-mapper: core: CONFIG_IMA|XFS .* (Mounting|Ending|Unmounting)|clocksource'
+
+# guide NAME: runs the `sh` blocks of a guide in one shell, showing each command; its line numbers are the guide's. The
+# daemon that the guide starts stays until the next test's `fresh`.
+guide() {
+  local script=/tmp/guide-$1.sh
+  echo "trap 'jobs -p >/run/cleave.pid' EXIT; PS4='$ '; set -euxo pipefail" >"$script"
+  awk '/^```sh$/ { on = 1; print ""; next } /^```/ { on = 0 } NR > 1 { print on ? $0 : "" }' "/share/guides/$1.md" >>"$script"
+  [ "$(grep -c . "$script")" -gt 1 ] || die "the guide $1 has no commands"
+  bash "$script"
+}

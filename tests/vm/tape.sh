@@ -1,0 +1,132 @@
+#!/bin/bash
+# A tape drive under Linux's st: mt, dd and tar; blocks from 512 bytes to 1 MiB; the end of the medium under tar's
+# multi-volume archives.
+# limit: 240 s
+. /scripts/lib.sh
+fresh
+start_daemon
+cleave drive create tape0
+for barcode in BIG001L8:512MiB VOL001L8:16MiB VOL002L8:16MiB VOL003L8:16MiB; do
+  cleave cartridge create "${barcode%%:*}" "${barcode##*:}"
+done
+cleave drive load tape0 BIG001L8
+cleave target create "$target"
+cleave lun map tape0 --target "$target" --lun 2
+login
+export TAPE=$tape
+mt status
+
+say "records of 512 bytes to 1 MiB, variable and fixed"
+head -c 4194304 /dev/urandom >/tmp/random
+mt setblk 0
+for size in 512 1024 4096 10240 65536 262144 1048576; do
+  # Short records go one a command: fewer of them.
+  head -c $((size < 4096 ? 256 * size : 4194304)) /tmp/random >/tmp/part
+  mt rewind
+  dd if=/tmp/part of="$tape" bs=$size status=none
+  mt rewind
+  dd if="$tape" bs=$size status=none | cmp - /tmp/part
+  # The record length is the writer's, whatever the reader asks for.
+  mt rewind
+  [ "$(dd if="$tape" bs=1M count=1 status=none | wc -c)" = $size ] || die "the first record is not of $size bytes"
+done
+for size in 512 4096 32768; do
+  mt setblk $size
+  mt rewind
+  dd if=/tmp/random of="$tape" bs=262144 status=none
+  mt rewind
+  dd if="$tape" bs=1M status=none | cmp - /tmp/random
+done
+mt setblk 0
+# A reader whose buffer is shorter than the record is told so.
+mt rewind
+dd if=/tmp/random of="$tape" bs=65536 status=none
+mt rewind
+refused dd if="$tape" of=/dev/null bs=512 count=1
+
+say "files: filemarks, spacing, positions"
+field() { mt "$1" | grep -oE '[0-9]+' | head -n 1; }
+file_and_block() { mt status | sed -n 's/^File number=\(-\?[0-9]*\), block number=\(-\?[0-9]*\).*/\1 \2/p'; }
+at() { [ "$(file_and_block)" = "$1" ] || die "the tape is at '$(file_and_block)' instead of '$1'"; }
+mt rewind
+for name in one two three; do
+  mkdir -p /tmp/tree/$name
+  head -c 300000 /dev/urandom >/tmp/tree/$name/data
+  tar -b 20 -C /tmp/tree -cf "$tape" $name
+done
+mt rewind
+at "0 0"
+mt fsf 1
+at "1 0"
+tar -tf "$tape" | grep '^two/data$'
+mt rewind
+mt fsf 2
+tar -tf "$tape" | grep '^three/data$'
+mt bsfm 1
+mt bsfm 1
+tar -tf "$tape" | grep '^three/data$' || die "bsfm"
+mt rewind
+mt fsr 3
+at "0 3"
+mt bsr 2
+at "0 1"
+position=$(field tell)
+mt fsf 2
+mt seek "$position"
+[ "$(field tell)" = "$position" ] || die "seek went to $(field tell) instead of $position"
+mt asf 1
+at "1 0"
+mt eod
+refused mt fsf 1
+at_end=$(field tell)
+mkdir -p /tmp/tree/four
+cp /tmp/random /tmp/tree/four/data
+mt eod
+tar -b 2048 -C /tmp/tree -cf "$tape" four
+mt rewind
+mt fsf 3
+[ "$(field tell)" = "$at_end" ] || die "the fourth file is at $(field tell), behind the end $at_end"
+mkdir -p /tmp/back
+tar -b 2048 -C /tmp/back -xf "$tape"
+cmp /tmp/back/four/data /tmp/random
+mt rewind
+for name in one two three; do
+  tar -b 20 -C /tmp/back -xf "$tape"
+  mt fsf 1 || true
+done
+diff -r /tmp/tree /tmp/back
+say "tar appends to an archive"
+mt rewind
+tar -b 20 -C /tmp/tree -cf "$tape" one
+mt rewind
+tar -b 20 -C /tmp/tree -rf "$tape" two
+mt rewind
+[ "$(tar -tf "$tape" | grep -c data)" = 2 ] || die "the archive does not hold both files"
+mt weof 2
+mt erase
+mt offline
+mt status | grep DR_OPEN
+
+say "an archive over three cartridges"
+cleave drive unload tape0 || true
+cat >/tmp/next-volume <<'END'
+#!/bin/bash
+# tar's -F: puts the next cartridge in.
+set -e
+number=$TAR_VOLUME
+cleave drive unload tape0
+cleave drive load tape0 VOL00${number}L8
+echo "volume $number" >&2
+END
+chmod +x /tmp/next-volume
+mkdir -p /tmp/large
+head -c 38000000 /dev/urandom >/tmp/large/data
+cleave drive load tape0 VOL001L8
+tar -b 128 -C /tmp/large -cM -F /tmp/next-volume -f "$tape" data
+cleave cartridge list
+cleave drive unload tape0
+cleave drive load tape0 VOL001L8
+rm -rf /tmp/back
+mkdir /tmp/back
+tar -b 128 -C /tmp/back -xM -F /tmp/next-volume -f "$tape"
+cmp /tmp/large/data /tmp/back/data
