@@ -93,7 +93,8 @@ impl Daemon {
         let (stop, stopped) = watch::channel(false);
         let api = Arc::new(Api { array: Arc::clone(&self.array), portals: addresses.clone() });
         self.serve_admin(api, stopped.clone()).await?;
-        let target = Target::new(Arc::clone(&self.array));
+        let target =
+            Target::new(Arc::clone(&self.array), portals.iter().map(|(_, address)| *address).collect());
         for (listener, _) in portals {
             tokio::spawn(Arc::clone(&target).serve(listener, stopped.clone()));
         }

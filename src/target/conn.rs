@@ -262,17 +262,15 @@ impl Conn {
         }
     }
 
-    /// A discovery session sees every target that admits it, a normal session its own; both at the address that the
-    /// initiator reached.
+    /// A discovery session sees every target that admits it, a normal session its own; both with the portals.
     fn discover(&mut self) {
-        let address = SocketAddr::new(self.local.ip().to_canonical(), self.local.port());
-        let address = vec![format!("{address},{PORTAL_GROUP}")];
+        let addresses = self.target.addresses(self.local);
         let names = match (self.session(), self.initiator()) {
             (Some(session), _) => vec![session.nexus().port.name.clone()],
             (None, Some(initiator)) => self.target.array.discover(initiator),
             (None, None) => Vec::new(),
         };
-        let targets: Vec<_> = names.into_iter().map(|name| (name, address.clone())).collect();
+        let targets: Vec<_> = names.into_iter().map(|name| (name, addresses.clone())).collect();
         self.core.targets(&targets);
     }
 

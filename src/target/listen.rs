@@ -67,6 +67,7 @@ impl Drop for Place {
 /// The iSCSI target of one array.
 pub struct Target {
     pub(super) array: Arc<Array>,
+    portals: Vec<SocketAddr>,
     living: Mutex<HashMap<SessionKey, Living>>,
     connections: AtomicUsize,
     /// Where the search for a free TSIH begins, so that one is not used again at once.
@@ -82,16 +83,33 @@ impl Drop for Counted {
     }
 }
 
+/// The portals that are told to one who reached the address `reached`: that address first, because it is known to lead
+/// here, then the others. A wildcard names no address, and another host's loopback does not lead here: neither is told.
+fn advertised(portals: &[SocketAddr], reached: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+    let reached = SocketAddr::new(reached.ip().to_canonical(), reached.port());
+    let others = portals.iter().copied().filter(move |portal| {
+        let ip = portal.ip();
+        *portal != reached && !ip.is_unspecified() && (!ip.is_loopback() || reached.ip().is_loopback())
+    });
+    std::iter::once(reached).chain(others)
+}
+
 impl Target {
-    /// The target of `array`.
+    /// The target of `array`. Discovery tells the addresses of all its `portals`, where [`Self::serve`] listens.
     #[must_use]
-    pub fn new(array: Arc<Array>) -> Arc<Self> {
+    pub fn new(array: Arc<Array>, portals: Vec<SocketAddr>) -> Arc<Self> {
         Arc::new(Self {
             array,
+            portals,
             living: Mutex::default(),
             connections: AtomicUsize::new(0),
             next_tsih: AtomicU16::new(1),
         })
+    }
+
+    /// TargetAddress values for an initiator that reached the address `reached` (RFC 7143 appendix C).
+    pub(super) fn addresses(&self, reached: SocketAddr) -> Vec<String> {
+        advertised(&self.portals, reached).map(|address| format!("{address},{PORTAL_GROUP}")).collect()
     }
 
     /// Serves a portal until `stopped` says true; what has come in by then finishes by itself.
@@ -207,5 +225,34 @@ impl Target {
         let living = self.living.lock();
         let affected = living.iter().filter(|((_, _, target), _)| target.as_deref() == Some(name));
         affected.for_each(|(_, living)| living.mailbox.post(Mail::Drop));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(portals: &[&str], reached: &str) -> Vec<String> {
+        let portals: Vec<SocketAddr> = portals.iter().map(|portal| portal.parse().unwrap()).collect();
+        advertised(&portals, reached.parse().unwrap()).map(|address| address.to_string()).collect()
+    }
+
+    #[test]
+    fn the_portal_that_was_reached_is_told_first_and_then_every_other() {
+        let portals = ["10.0.0.1:3260", "10.0.1.1:3260", "[fd00::1]:3260"];
+        assert_eq!(told(&portals, "10.0.1.1:3260"), ["10.0.1.1:3260", "10.0.0.1:3260", "[fd00::1]:3260"]);
+    }
+
+    #[test]
+    fn a_wildcard_is_told_as_the_address_that_was_reached() {
+        assert_eq!(told(&["0.0.0.0:3260"], "10.0.0.1:3260"), ["10.0.0.1:3260"]);
+        assert_eq!(told(&["[::]:3260"], "[::ffff:10.0.0.1]:3260"), ["10.0.0.1:3260"]);
+    }
+
+    #[test]
+    fn loopback_is_told_to_this_machine_only() {
+        let portals = ["127.0.0.1:3260", "127.0.0.2:3260", "10.0.0.1:3260"];
+        assert_eq!(told(&portals, "10.0.0.1:3260"), ["10.0.0.1:3260"]);
+        assert_eq!(told(&portals, "127.0.0.2:3260"), ["127.0.0.2:3260", "127.0.0.1:3260", "10.0.0.1:3260"]);
     }
 }

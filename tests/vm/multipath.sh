@@ -32,18 +32,17 @@ for setting in noop_out_interval noop_out_timeout; do
 done
 iscsiadm -m node -T "$target" --login
 udevadm settle
-wwid=$(/lib/udev/scsi_id -g -u "$disk")
-node=/dev/mapper/$wwid
 paths() { multipathd show paths format '%d %t %o' | grep -c "active running"; }
 both_paths() { [ "$(paths)" = 2 ]; }
 one_path() { [ "$(paths)" = 1 ]; }
 until_true 20 both_paths
 multipath -ll
+node=/dev/mapper/$(multipath -l -v1 "$(readlink -f "$disk")")
 
 mkfs.ext4 -q "$node"
 mount "$node" /mnt/primary
 fio --name=verify --directory=/mnt/primary --size=48M --rw=randwrite --bs=4k --ioengine=libaio --iodepth=8 --direct=1 \
-  --rate_iops=250 --time_based --runtime=60 --verify=crc32c --verify_fatal=1 --do_verify=0 --output-format=terse >/tmp/fio.out &
+  --rate_iops=250 --time_based --runtime=75 --verify=crc32c --verify_fatal=1 --do_verify=0 --output-format=terse >/tmp/fio.out &
 fio=$!
 still_writing() { kill -0 $fio || die "fio ended early: $(cat /tmp/fio.out)"; }
 nft add table ip cut
