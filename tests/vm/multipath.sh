@@ -41,8 +41,13 @@ node=/dev/mapper/$(multipath -l -v1 "$(readlink -f "$disk")")
 
 mkfs.ext4 -q "$node"
 mount "$node" /mnt/primary
-fio --name=verify --directory=/mnt/primary --size=48M --rw=randwrite --bs=4k --ioengine=libaio --iodepth=8 --direct=1 \
-  --rate_iops=250 --time_based --runtime=75 --verify=crc32c --verify_fatal=1 --do_verify=0 --output-format=terse >/tmp/fio.out &
+rm -f /tmp/enough
+(
+  until [ -e /tmp/enough ]; do
+    fio --name=verify --directory=/mnt/primary --size=8M --rw=randwrite --bs=4k --ioengine=libaio --iodepth=8 --direct=1 \
+      --rate_iops=500 --verify=crc32c --verify_fatal=1 --output-format=terse >/tmp/fio.out || exit 1
+  done
+) &
 fio=$!
 still_writing() { kill -0 $fio || die "fio ended early: $(cat /tmp/fio.out)"; }
 nft add table ip cut
@@ -60,6 +65,7 @@ for portal in 127.0.0.2 127.0.0.1; do
   until_true 40 both_paths
   still_writing
 done
+touch /tmp/enough
 wait $fio || die "fio: $(cat /tmp/fio.out)"
 umount /mnt/primary
 e2fsck -fn "$node"

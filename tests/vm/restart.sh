@@ -9,9 +9,9 @@ cleave volume create db 256MiB
 cleave target create "$target"
 cleave lun map db --target "$target" --lun 0
 login
-verify=(--name=verify --filename="$(readlink -f "$disk")" --size=128M --bs=4k --rw=randwrite --ioengine=libaio --iodepth=16 --direct=1
+verify=(--name=verify --filename="$(readlink -f "$disk")" --size=64M --bs=4k --rw=randwrite --ioengine=libaio --iodepth=16 --direct=1
   --norandommap=0 --verify=crc32c --verify_fatal=1 --randrepeat=1 --output-format=terse)
-fio "${verify[@]}" --rate_iops=1500 --do_verify=0 >/tmp/fio.out &
+fio "${verify[@]}" --rate_iops=700 --do_verify=0 >/tmp/fio.out &
 fio=$!
 for time in 1 2 3; do
   sleep 2
