@@ -86,6 +86,16 @@ pub enum InitiatorError {
     /// A file of this machine.
     #[error("{0}")]
     File(String),
+    /// The unit said GOOD to less than it was sent.
+    #[error(
+        "{what} was answered GOOD, but the unit did not take {bytes} of the bytes that were sent; nothing more was written"
+    )]
+    Short {
+        /// The command, by its name.
+        what: &'static str,
+        /// How many bytes.
+        bytes: u32,
+    },
     /// The unit ended a command otherwise than asked.
     #[error("{what} failed: the unit answered {}{}", explain(*status, sense), advice(sense))]
     Refused {
@@ -177,13 +187,18 @@ fn advice(sense: &[u8]) -> &'static str {
 /// The data of an answer that has to be GOOD.
 ///
 /// # Errors
-/// [`InitiatorError::Refused`] for any other status, except a recovered error.
+/// [`InitiatorError::Refused`] for any other status, except a recovered error; [`InitiatorError::Short`] when the unit
+/// did not take all that was sent.
 pub fn good(what: &'static str, answer: Answer) -> Result<Vec<u8>, InitiatorError> {
     const RECOVERED_ERROR: u8 = 1;
-    let Answer { status, sense, data_in } = answer;
+    let Answer { status, sense, data_in, not_taken } = answer;
     let recovered = || Received::parse(&sense).is_some_and(|sense| sense.key == RECOVERED_ERROR);
     if status == Status::Good.code() || status == Status::CheckCondition.code() && recovered() {
-        return Ok(data_in);
+        return if not_taken == 0 {
+            Ok(data_in)
+        } else {
+            Err(InitiatorError::Short { what, bytes: not_taken })
+        };
     }
     Err(InitiatorError::Refused { what, status, sense })
 }
@@ -331,8 +346,10 @@ mod tests {
     #[test]
     fn a_recovered_error_is_good_and_a_conflict_is_named() {
         let recovered = vec![0x72, 1, 0x5D, 0, 0, 0, 0, 0];
-        let answer = Answer { status: 2, sense: recovered, data_in: vec![7] };
+        let answer = Answer { status: 2, sense: recovered, data_in: vec![7], not_taken: 0 };
         assert_eq!(good("READ", answer).unwrap(), [7]);
+        let short = good("WRITE(6)", Answer { not_taken: 512, ..Answer::default() }).unwrap_err();
+        assert!(short.to_string().contains("did not take 512"), "{short}");
         let conflict = good("WRITE(6)", Answer { status: 0x18, ..Answer::default() }).unwrap_err();
         assert!(conflict.to_string().starts_with("WRITE(6) failed: the unit answered RESERVATION CONFLICT"));
     }

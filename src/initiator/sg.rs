@@ -125,10 +125,11 @@ impl Transport for Device {
             );
             return Err(Self::failure(&self.path, &reason));
         }
-        let received = data_in.len().saturating_sub(usize::try_from(header.residual).unwrap_or(0));
-        data_in.truncate(received);
+        let residual = u32::try_from(header.residual).unwrap_or(0);
+        data_in.truncate(data_in.len().saturating_sub(residual as usize));
+        let not_taken = if data_out.is_empty() { 0 } else { residual };
         let sense = sense[..usize::from(header.sense_length).min(SENSE_LENGTH)].to_vec();
-        Ok(Answer { status: header.status, sense, data_in })
+        Ok(Answer { status: header.status, sense, data_in, not_taken })
     }
 
     fn abort(&self) -> Result<(), InitiatorError> {

@@ -317,7 +317,7 @@ mod tests {
     }
 
     fn answer(sense: Vec<u8>, length: usize) -> Answer {
-        Answer { status: if sense.is_empty() { 0 } else { 2 }, sense, data_in: vec![7; length] }
+        Answer { status: if sense.is_empty() { 0 } else { 2 }, sense, data_in: vec![7; length], not_taken: 0 }
     }
 
     #[test]

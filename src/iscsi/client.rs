@@ -18,7 +18,7 @@ use crate::iscsi::pdu::login::{LoginRequest, LoginResponse, LoginStatus, Stage};
 use crate::iscsi::pdu::nop::{NopIn, NopOut};
 use crate::iscsi::pdu::task::{TaskFunction, TaskRequest, TaskResponseCode};
 use crate::iscsi::pdu::text::{TextRequest, TextResponse};
-use crate::iscsi::pdu::{Malformed, Numbers, Response};
+use crate::iscsi::pdu::{Malformed, Numbers, Residual, Response};
 use crate::iscsi::text::{MAX_NEGOTIATION, Pairs, TextError, put_pair, yes_no};
 use crate::sam::{Attribute, Cdb, Lun};
 use crate::wire::pad4;
@@ -100,6 +100,8 @@ pub struct Answer {
     pub sense: Vec<u8>,
     /// What was received of the data-in.
     pub data_in: Vec<u8>,
+    /// How many bytes of the data-out the unit did not take (the residual of a write).
+    pub not_taken: u32,
 }
 
 /// Something that the owner has waited for.
@@ -137,6 +139,8 @@ struct Exchange {
     lun: Lun,
     cmd_sn: u32,
     data_out: Vec<u8>,
+    /// How much of it has been sent: transfers come in order (DataSequenceInOrder), so no byte is asked for twice.
+    sent: usize,
     expected_in: u32,
     data_in: Vec<u8>,
 }
@@ -220,7 +224,7 @@ impl Client {
     pub fn command(&mut self, lun: Lun, cdb: Cdb, data_out: Vec<u8>, expected_in: u32) -> u32 {
         let state = &mut self.state;
         let tag = state.tag();
-        let exchange = Exchange { lun, cmd_sn: 0, data_out, expected_in, data_in: Vec::new() };
+        let exchange = Exchange { lun, cmd_sn: 0, data_out, sent: 0, expected_in, data_in: Vec::new() };
         state.exchanges.insert(tag, exchange);
         state.waiting.push_back((tag, cdb));
         state.send_waiting();
@@ -530,7 +534,7 @@ impl State {
             }
             Some(collapse) => {
                 self.count(pdu.numbers)?;
-                self.finish(pdu.tag, collapse.status, Vec::new())
+                self.finish(pdu.tag, collapse.status, Vec::new(), Residual::None)
             }
         }
     }
@@ -541,12 +545,23 @@ impl State {
             return Err(ClientError::Protocol("the target failed to execute a command"));
         }
         let sense = ScsiResponse::sense(data)?.to_vec();
-        self.finish(response.tag, response.status, sense)
+        self.finish(response.tag, response.status, sense, response.residual)
     }
 
-    fn finish(&mut self, tag: u32, status: u8, sense: Vec<u8>) -> Result<(), ClientError> {
+    fn finish(
+        &mut self,
+        tag: u32,
+        status: u8,
+        sense: Vec<u8>,
+        residual: Residual,
+    ) -> Result<(), ClientError> {
         let exchange = self.exchanges.remove(&tag).ok_or(ClientError::Protocol("a status for no command"))?;
-        self.events.push_back(Event::Command(tag, Answer { status, sense, data_in: exchange.data_in }));
+        let not_taken = match residual {
+            Residual::Underflow(bytes) if !exchange.data_out.is_empty() => bytes,
+            _ => 0,
+        };
+        let answer = Answer { status, sense, data_in: exchange.data_in, not_taken };
+        self.events.push_back(Event::Command(tag, answer));
         Ok(())
     }
 
@@ -554,8 +569,8 @@ impl State {
         self.widen(r2t.numbers);
         let exchange = self.exchanges.get(&r2t.tag).ok_or(ClientError::Protocol("an R2T for no command"))?;
         let (start, length) = (r2t.buffer_offset as usize, r2t.desired_length as usize);
-        if start + length > exchange.data_out.len() {
-            return Err(ClientError::Protocol("an R2T beyond the data"));
+        if start != exchange.sent || start + length > exchange.data_out.len() {
+            return Err(ClientError::Protocol("an R2T out of order or beyond the data"));
         }
         self.send_data(r2t.tag, r2t.transfer_tag, start, length);
         Ok(())
@@ -585,6 +600,7 @@ impl State {
         }
         if let Some(exchange) = self.exchanges.get_mut(&tag) {
             exchange.data_out = data_out;
+            exchange.sent = start + length;
         }
     }
 
@@ -631,6 +647,7 @@ impl State {
         self.send(&bhs, &ahs, &data_out[..immediate]);
         if let Some(exchange) = self.exchanges.get_mut(&tag) {
             exchange.data_out = data_out;
+            exchange.sent = immediate;
         }
         if unsolicited > 0 {
             self.send_data(tag, NO_TAG, immediate, unsolicited);

@@ -95,8 +95,12 @@ impl Wire {
     }
 
     fn complete(&mut self, status: Status, sense: Vec<u8>, data_in: Vec<u8>) {
+        let wanted_out = self.commands[0].data_out.len() as u64;
+        self.complete_wanting(wanted_out, status, sense, data_in);
+    }
+
+    fn complete_wanting(&mut self, wanted_out: u64, status: Status, sense: Vec<u8>, data_in: Vec<u8>) {
         let connection::Command { tag, data_out, .. } = self.commands.remove(0);
-        let wanted_out = data_out.len() as u64;
         self.target.complete(tag, connection::Answer { status, sense, data_in, wanted_out, data_out });
         self.run();
     }
@@ -118,7 +122,7 @@ fn exchange(digests: Digests, terms: Terms) {
     let read = wire.client.command(lun, cdb(), vec![], data.len() as u32);
     wire.run();
     wire.complete(Status::Good, vec![], data.clone());
-    let answer = Answer { status: 0, sense: vec![], data_in: data };
+    let answer = Answer { status: 0, sense: vec![], data_in: data, not_taken: 0 };
     assert_eq!(wire.client.event(), Some(Event::Command(read, answer)));
     wire.client.logout();
     wire.run();
@@ -137,13 +141,23 @@ fn data_flows_both_ways_by_r2t_alone_and_with_digests() {
 }
 
 #[test]
+fn a_write_that_is_not_taken_whole_says_how_much_is_missing() {
+    let mut wire = Wire::new(Digests::default(), Terms::DEFAULT);
+    let tag = wire.client.command(Lun::from_number(0).unwrap(), cdb(), vec![1; 4096], 0);
+    wire.run();
+    wire.complete_wanting(512, Status::Good, vec![], vec![]);
+    let answer = Answer { not_taken: 4096 - 512, ..Answer::default() };
+    assert_eq!(wire.client.event(), Some(Event::Command(tag, answer)));
+}
+
+#[test]
 fn a_check_condition_brings_its_sense_and_the_data_before_it() {
     let mut wire = Wire::new(Digests::default(), Terms::DEFAULT);
     let tag = wire.client.command(Lun::from_number(0).unwrap(), cdb(), vec![], 4096);
     wire.run();
     let sense = vec![0xF0, 0, 0x20, 0, 0, 0x0F, 0x9C, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     wire.complete(Status::CheckCondition, sense.clone(), vec![7; 100]);
-    let answer = Answer { status: 2, sense, data_in: vec![7; 100] };
+    let answer = Answer { status: 2, sense, data_in: vec![7; 100], not_taken: 0 };
     assert_eq!(wire.client.event(), Some(Event::Command(tag, answer)));
 }
 
