@@ -100,7 +100,12 @@ pub fn unmap(catalog: &mut Catalog, iqn: &Iqn, lun: u16, initiator: Option<&Iqn>
     }
     if target.maps == before {
         return Err(match initiator {
-            None => ArrayError::not_found(asked, "lun", lun),
+            None => ArrayError::new(
+                super::error::Kind::NotFound,
+                asked,
+                format!("{iqn} has no LUN {lun}"),
+                "see 'cleave lun list'",
+            ),
             Some(name) => ArrayError::new(
                 super::error::Kind::NotFound,
                 asked,
@@ -211,6 +216,8 @@ mod tests {
         assert!(unmap(&mut catalog, &iqn("t"), 0, Some(&A.parse().unwrap())).is_err());
         unmap(&mut catalog, &iqn("t"), 0, Some(&B.parse().unwrap())).unwrap();
         assert!(catalog.targets[&iqn("t")].maps.is_empty());
+        let missing = unmap(&mut catalog, &iqn("t"), 7, None).unwrap_err();
+        assert_eq!((missing.kind, missing.why), (Kind::NotFound, format!("{} has no LUN 7", iqn("t"))));
     }
 
     #[test]

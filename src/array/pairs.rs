@@ -69,6 +69,7 @@ impl Array {
             })?,
         };
         let mut control = self.control.lock();
+        check_names(&control, &asked, &primary, &secondary)?;
         if control.catalog.pairs.contains_key(&name) {
             return Err(ArrayError::exists(asked, "pair", &name));
         }
@@ -328,16 +329,20 @@ fn now() -> Timestamp {
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
 
-/// Whether two volumes can be a pair.
-fn check_volumes(control: &Control, asked: &str, primary: &Name, secondary: &Name) -> Result<(), ArrayError> {
+/// Whether a pair can be asked of these names: two, and both of volumes. That a volume is named twice is a mistake in
+/// the request, because no state of the array would allow it.
+fn check_names(control: &Control, asked: &str, primary: &Name, secondary: &Name) -> Result<(), ArrayError> {
     if primary == secondary {
         let why = "a volume cannot be the secondary of itself";
-        return Err(ArrayError::refused(asked, why, "name another secondary"));
+        return Err(ArrayError::usage(asked, why, "name another volume of the same size as the secondary"));
     }
+    let missing = [primary, secondary].into_iter().find(|name| !control.catalog.volumes.contains_key(*name));
+    missing.map_or(Ok(()), |name| Err(ArrayError::not_found(asked, "volume", name)))
+}
+
+/// Whether two volumes, which exist, can become a pair.
+fn check_volumes(control: &Control, asked: &str, primary: &Name, secondary: &Name) -> Result<(), ArrayError> {
     for name in [primary, secondary] {
-        if !control.catalog.volumes.contains_key(name) {
-            return Err(ArrayError::not_found(asked, "volume", name));
-        }
         if let Some((pair, _)) = control.catalog.pair_of(name.as_str()) {
             let why = format!("{name} is in pair {pair} already");
             return Err(ArrayError::refused(asked, why, format!("first 'cleave pair delete {pair}'")));

@@ -268,6 +268,9 @@ impl Array {
         let mut control = self.control.lock();
         let entry = control.catalog.drives.get(name);
         let entry = entry.ok_or_else(|| ArrayError::not_found(asked.as_str(), "drive", name))?;
+        if !control.catalog.cartridges.contains_key(barcode) {
+            return Err(ArrayError::not_found(asked, "cartridge", barcode));
+        }
         if let Some(there) = &entry.loaded {
             let why = format!("it holds cartridge {there}");
             return Err(ArrayError::refused(asked, why, format!("first 'cleave drive unload {name}'")));
