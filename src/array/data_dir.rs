@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use super::catalog::{self, CatalogStore};
-use super::error::ArrayError;
-use crate::store::make_directory;
+use super::error::{ArrayError, Kind};
+use crate::store::{StoreError, make_directory};
 
 const LOCK: &str = "lock";
 const CATALOG: &str = "catalog.json";
@@ -45,9 +45,19 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<Self, ArrayError> {
         let asked = format!("open the data directory {}", path.display());
         let io = |error: io::Error| ArrayError::io(asked.clone(), path.display(), &error);
-        make_directory(path).map_err(|error| ArrayError::store(asked.as_str(), &error))?;
+        let unusable = |why: &dyn std::fmt::Display| {
+            let remedy = "name by --data-dir a directory that you may write, or a path where one can be made";
+            ArrayError::new(Kind::Failed, asked.as_str(), why.to_string(), remedy)
+        };
+        make_directory(path).map_err(|error| match error {
+            StoreError::NoSpace => ArrayError::store(asked.as_str(), &error),
+            error => unusable(&error),
+        })?;
         let path = path.canonicalize().map_err(io)?;
-        if let Some(foreign) = foreign_entry(&path).map_err(io)? {
+        if !path.is_dir() {
+            return Err(unusable(&"it is not a directory"));
+        }
+        if let Some(foreign) = foreign_entry(&path).map_err(|error| unusable(&error))? {
             return Err(ArrayError::refused(
                 asked,
                 format!("it is not a cleave data directory and not empty: it holds '{foreign}'"),
@@ -60,7 +70,7 @@ impl DataDir {
             .write(true)
             .mode(0o600)
             .open(path.join(LOCK))
-            .map_err(io)?;
+            .map_err(|error| unusable(&error))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(ArrayError::refused(
@@ -185,7 +195,6 @@ pub fn sync_dir(directory: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::array::error::Kind;
 
     #[test]
     fn a_directory_has_one_owner_at_a_time() {
@@ -206,6 +215,19 @@ mod tests {
         assert!(refused.why.contains("'thesis.tex'"), "{refused}");
         let left: Vec<_> = fs::read_dir(temporary.path()).unwrap().collect();
         assert_eq!(left.len(), 1);
+    }
+
+    #[test]
+    fn a_path_that_can_be_no_directory_is_refused_with_what_to_name_instead() {
+        let temporary = tempfile::tempdir().unwrap();
+        let file = temporary.path().join("file");
+        fs::write(&file, "x").unwrap();
+        for path in [file.clone(), file.join("below")] {
+            let refused = DataDir::open(&path).unwrap_err();
+            assert!(refused.remedy.contains("--data-dir"), "{refused}");
+            assert!(refused.why.to_lowercase().contains("not a directory"), "{refused}");
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"x");
     }
 
     #[test]
