@@ -209,7 +209,15 @@ impl Conn {
                 }
             }
             Event::Closed(reason) => {
-                tracing::info!(peer = %self.peer, initiator = self.initiator(), "connection over: {reason}");
+                // Each client verb logs in and out, so what went well would drown the rest.
+                match reason {
+                    Closed::LoggedOut => {
+                        tracing::debug!(peer = %self.peer, initiator = self.initiator(), "connection over: {reason}");
+                    }
+                    _ => {
+                        tracing::info!(peer = %self.peer, initiator = self.initiator(), "connection over: {reason}")
+                    }
+                }
                 if let (Closed::ColdReset, Some(session)) = (reason, self.session()) {
                     self.target.drop_sessions(&session.nexus().port.name);
                 }
@@ -254,11 +262,15 @@ impl Conn {
                     session.set_peer(self.peer.to_string());
                 }
                 let target = proposal.target.as_deref();
-                tracing::info!(peer = %self.peer, initiator, target, "logged in");
+                tracing::debug!(peer = %self.peer, initiator, target, "logged in");
                 self.core.accept(place.tsih, Instant::now());
                 self.logged_in = Some(LoggedIn { initiator, session, place });
             }
-            Err(status) => self.core.refuse(status),
+            Err(status) => {
+                let target = proposal.target.as_deref();
+                tracing::info!(peer = %self.peer, initiator, target, "login refused: status {:04x}h", status.0);
+                self.core.refuse(status);
+            }
         }
     }
 
