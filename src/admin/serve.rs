@@ -1,7 +1,8 @@
 //! `cleave serve`: the daemon's life, from the data directory's lock to the last flush.
 //!
-//! Order at the start: settings, log, data directory (a second daemon ends here), portals, admin socket, and only then
-//! the lines on stdout that say that it serves. Order at the end: no new connection, sessions end, commands finish,
+//! Order at the start: settings, log, portals and admin port, so that an address in use leaves no new data directory
+//! behind; then the data directory (a second daemon ends here), admin socket, and only then the lines on stdout that
+//! say that it serves. Who connects earlier waits. Order at the end: no new connection, sessions end, commands finish,
 //! flush, all within [`SHUTDOWN`].
 
 use std::io::{self, Write};
@@ -43,6 +44,16 @@ pub fn run(admin: Option<AdminAddress>, data_dir: Option<PathBuf>, options: Serv
     let config = options.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
     let log = start_log(options.log_format.or(config.log_format).unwrap_or_default(), config.log.as_deref())?;
     raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ArrayError::io("start the daemon", "the runtime", &error))?;
+    let admin = admin.or(config.admin.clone());
+    let mut listen = if options.listen.is_empty() { config.listen.clone() } else { options.listen };
+    if listen.is_empty() {
+        listen.extend(DEFAULT_PORTAL.parse::<SocketAddr>());
+    }
+    let bound = runtime.block_on(Bound::new(&listen, admin.as_ref()))?;
     let data_dir = data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
     let array = Array::open(
         &data_dir,
@@ -51,37 +62,25 @@ pub fn run(admin: Option<AdminAddress>, data_dir: Option<PathBuf>, options: Serv
     if options.demo {
         array.create_demo()?;
     }
-    let admin = admin.or(config.admin.clone()).unwrap_or_else(|| AdminAddress::in_data_dir(array.data_dir()));
-    let mut listen = if options.listen.is_empty() { config.listen.clone() } else { options.listen };
-    if listen.is_empty() {
-        listen.extend(DEFAULT_PORTAL.parse::<SocketAddr>());
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| ArrayError::io("start the daemon", "the runtime", &error))?;
-    let daemon = Daemon { array, admin, config: options.config, loaded: config, log };
-    let served = runtime.block_on(daemon.serve(&listen));
+    let socket = match admin.unwrap_or_else(|| AdminAddress::in_data_dir(array.data_dir())) {
+        AdminAddress::Unix(path) => Some(path),
+        AdminAddress::Tcp(_) => None,
+    };
+    let daemon = Daemon { array, socket, config: options.config, loaded: config, log };
+    let served = runtime.block_on(daemon.serve(bound));
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
-struct Daemon {
-    array: Arc<Array>,
-    admin: AdminAddress,
-    config: Option<PathBuf>,
-    loaded: ConfigFile,
-    log: LogHandle,
+/// The addresses that this daemon has taken before it touches anything.
+struct Bound {
+    portals: Vec<(TcpListener, SocketAddr)>,
+    /// The admin port, if that is where the admin API is.
+    admin: Option<TcpListener>,
 }
 
-impl Daemon {
-    async fn serve(mut self, listen: &[SocketAddr]) -> Result<(), ArrayError> {
-        let signals =
-            |kind| signal(kind).map_err(|error| ArrayError::io("start the daemon", "signals", &error));
-        let mut terminate = signals(SignalKind::terminate())?;
-        let mut interrupt = signals(SignalKind::interrupt())?;
-        let mut hangup = signals(SignalKind::hangup())?;
-
+impl Bound {
+    async fn new(listen: &[SocketAddr], admin: Option<&AdminAddress>) -> Result<Self, ArrayError> {
         let mut portals = Vec::new();
         for address in listen {
             if !address.ip().is_loopback() {
@@ -89,10 +88,56 @@ impl Daemon {
             }
             portals.push(bind(*address).await?);
         }
+        let Some(AdminAddress::Tcp(address)) = admin else { return Ok(Self { portals, admin: None }) };
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "the admin API has no authentication: whoever reaches this port controls the array");
+        }
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|error| no_admin(&AdminAddress::Tcp(*address), &error))?;
+        Ok(Self { portals, admin: Some(listener) })
+    }
+}
+
+fn no_admin(address: &AdminAddress, error: &io::Error) -> ArrayError {
+    ArrayError::io(format!("listen for control commands at {address}"), address, error)
+}
+
+struct Daemon {
+    array: Arc<Array>,
+    /// Where the admin API is, unless it is on a port.
+    socket: Option<PathBuf>,
+    config: Option<PathBuf>,
+    loaded: ConfigFile,
+    log: LogHandle,
+}
+
+impl Daemon {
+    async fn serve(mut self, bound: Bound) -> Result<(), ArrayError> {
+        let Bound { portals, admin } = bound;
+        let signals =
+            |kind| signal(kind).map_err(|error| ArrayError::io("start the daemon", "signals", &error));
+        let mut terminate = signals(SignalKind::terminate())?;
+        let mut interrupt = signals(SignalKind::interrupt())?;
+        let mut hangup = signals(SignalKind::hangup())?;
+
         let addresses: Vec<String> = portals.iter().map(|(_, address)| address.to_string()).collect();
         let (stop, stopped) = watch::channel(false);
         let api = Arc::new(Api { array: Arc::clone(&self.array), portals: addresses.clone() });
-        self.serve_admin(api, stopped.clone()).await?;
+        let routes = api::router(api);
+        if let Some(path) = &self.socket {
+            let listener = bind_socket(path).await;
+            let listener = listener.map_err(|error| no_admin(&AdminAddress::Unix(path.clone()), &error))?;
+            let served = axum::serve(listener, routes.clone()).with_graceful_shutdown(ended(stopped.clone()));
+            tokio::spawn(async move { served.await });
+        }
+        if let Some(listener) = admin {
+            if let Ok(address) = listener.local_addr() {
+                say(&format!("cleave: admin tcp:{address}"));
+            }
+            let served = axum::serve(listener, api::on_a_port(routes));
+            let served = served.with_graceful_shutdown(ended(stopped.clone()));
+            tokio::spawn(async move { served.await });
+        }
         let target =
             Target::new(Arc::clone(&self.array), portals.iter().map(|(_, address)| *address).collect());
         for (listener, _) in portals {
@@ -112,7 +157,7 @@ impl Daemon {
         let _ = stop.send(true);
         let array = Arc::clone(&self.array);
         let flushed = tokio::task::spawn_blocking(move || array.shutdown(SHUTDOWN)).await.unwrap_or(false);
-        if let AdminAddress::Unix(path) = &self.admin {
+        if let Some(path) = &self.socket {
             let _ = std::fs::remove_file(path);
         }
         if flushed {
@@ -125,39 +170,6 @@ impl Daemon {
                 "look at the log; what had been flushed for a host is safe",
             ))
         }
-    }
-
-    /// Starts the admin API.
-    async fn serve_admin(&self, api: Arc<Api>, stopped: watch::Receiver<bool>) -> Result<(), ArrayError> {
-        let asked = format!("listen for control commands at {}", self.admin);
-        let failed = |error: io::Error| ArrayError::io(asked.as_str(), &self.admin, &error);
-        let routes = api::router(api);
-        let ended = async move {
-            let mut stopped = stopped;
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        };
-        match &self.admin {
-            AdminAddress::Unix(path) => {
-                let listener = bind_socket(path).await.map_err(failed)?;
-                tokio::spawn(
-                    async move { axum::serve(listener, routes).with_graceful_shutdown(ended).await },
-                );
-            }
-            AdminAddress::Tcp(address) => {
-                if !address.ip().is_loopback() {
-                    tracing::warn!(%address, "the admin API has no authentication: whoever reaches this port controls the array");
-                }
-                let routes = api::on_a_port(routes);
-                let listener = TcpListener::bind(address).await.map_err(failed)?;
-                if let Ok(address) = listener.local_addr() {
-                    say(&format!("cleave: admin tcp:{address}"));
-                }
-                tokio::spawn(
-                    async move { axum::serve(listener, routes).with_graceful_shutdown(ended).await },
-                );
-            }
-        }
-        Ok(())
     }
 
     /// SIGHUP: reads the configuration again. The log's filter changes at once; the rest needs a restart, and is said.
@@ -179,6 +191,10 @@ impl Daemon {
         self.loaded = new;
         tracing::info!(path = %path.display(), "configuration read again");
     }
+}
+
+async fn ended(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ArrayError> {

@@ -123,6 +123,14 @@ fn refusals_are_sentences_with_the_contracted_exit_codes() {
     assert!(daemon.refusal(3, &["volume", "show", "nothing"]).contains("volume list"));
     assert!(daemon.refusal(3, &["copy", "show", "9"]).contains("no copy 9"));
     assert!(daemon.refusal(3, &["session", "drop", "9"]).contains("no session 9"));
+    assert!(daemon.refusal(3, &["pair", "create", "db", "nope"]).contains("no volume nope"));
+    assert!(daemon.refusal(3, &["pair", "create", "db", "nope", "--name", "p"]).contains("no volume nope"));
+    assert!(daemon.refusal(2, &["pair", "create", "db", "db"]).contains("secondary of itself"));
+    daemon.text(&["drive", "create", "tape0"]);
+    daemon.text(&["cartridge", "create", "TAPE01L8", "1MiB"]);
+    daemon.text(&["drive", "load", "tape0", "TAPE01L8"]);
+    assert!(daemon.refusal(3, &["drive", "load", "tape0", "NOPE01L8"]).contains("no cartridge NOPE01L8"));
+    assert!(daemon.refusal(3, &["lun", "unmap", "--target", "t", "--lun", "7"]).contains(":t has no LUN 7"));
     assert!(daemon.refusal(3, &["cartridge", "show", "NONE01"]).contains("NONE01"));
     assert!(
         daemon.refusal(5, &["pair", "wait", "p", "--state", "psus", "--timeout", "0.1"]).contains("SMPL")
@@ -195,6 +203,20 @@ fn one_daemon_owns_a_data_directory_and_its_socket_is_private() {
         std::fs::metadata(directory.path().join("admin.sock")).expect("the socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(daemon.text(&["volume", "list"]).trim(), "no volumes");
+}
+
+#[test]
+fn an_address_in_use_leaves_no_data_directory_behind() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = directory.path().join("data");
+    let admin = format!("tcp:{address}");
+    for options in [&["--listen", &address][..], &["--admin", &admin]] {
+        let refusal = Daemon::try_start(&data, options).err().expect("refused");
+        assert!(refusal.contains(&address), "{refusal}");
+        assert!(!data.exists());
+    }
 }
 
 #[test]
