@@ -327,7 +327,7 @@ impl Operation {
                 Some(Ended { status: Status::TaskAborted, .. }) => "aborted",
                 Some(_) => "failed",
             },
-            sense: sense.map(|sense| sense.to_string()),
+            sense: sense.map(|sense| sense.with_forwarded()),
         }
     }
 }
@@ -422,6 +422,18 @@ mod tests {
         assert!(lists.status(NEXUS, 6, 11, at(2)).is_some());
         lists.forget_unit(UNIT);
         assert_eq!(lists.status(NEXUS, 6, 12, at(2)), None);
+    }
+
+    #[test]
+    fn a_failure_is_shown_with_what_the_unit_answered() {
+        let mut lists = Lists::default();
+        let inner = [0x70, 0, 7, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x27, 0, 0, 0, 0, 0];
+        let mut sense = vec![0x70, 0, 0x0A, 0, 0, 0, 0, 29, 0, 18, 0, 0, 0x0D, 0x01, 0, 0, 0, 0, 2];
+        sense.extend(inner);
+        ended(&mut lists, 1, Status::CheckCondition, &sense);
+        let shown = lists.views().pop().and_then(|view| view.sense).unwrap();
+        assert!(shown.starts_with("COPY ABORTED, third party device failure (0Dh/01h)"), "{shown}");
+        assert!(shown.contains("; the destination answered DATA PROTECT, "), "{shown}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::iscsi::client::{ClientError, Login};
 use crate::iscsi::framer::Digests;
 use crate::iscsi::pdu::login::LoginStatus;
 use crate::sam::{Cdb, Lun, Status};
-use crate::scsi::received::Received;
+use crate::scsi::received::{Received, explain};
 use session::Session;
 use url::Place;
 
@@ -145,26 +145,6 @@ impl InitiatorError {
             },
             _ => 1,
         }
-    }
-}
-
-/// A status and its sense data in words.
-#[must_use]
-pub fn explain(status: u8, sense: &[u8]) -> String {
-    let name = match Status::from_code(status) {
-        Some(Status::Good) => "GOOD",
-        Some(Status::CheckCondition) => "CHECK CONDITION",
-        Some(Status::ConditionMet) => "CONDITION MET",
-        Some(Status::Busy) => "BUSY",
-        Some(Status::ReservationConflict) => "RESERVATION CONFLICT (another initiator holds it)",
-        Some(Status::TaskSetFull) => "TASK SET FULL",
-        Some(Status::AcaActive) => "ACA ACTIVE",
-        Some(Status::TaskAborted) => "TASK ABORTED",
-        None => return format!("status {status:02X}h"),
-    };
-    match Received::parse(sense) {
-        Some(sense) if status == Status::CheckCondition.code() => sense.to_string(),
-        _ => name.to_owned(),
     }
 }
 

@@ -9,7 +9,7 @@ use nom::number::complete::{be_u8, be_u16, be_u24, be_u64};
 
 use super::{Answer, InitiatorError, Transport, good};
 use crate::sam::Status;
-use crate::scsi::received::Received;
+use crate::scsi::received::{Received, explain};
 
 /// What SPACE counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,8 +181,7 @@ impl Tape<'_> {
     /// The way to the drive is broken.
     pub fn status(&self) -> Result<TapeStatus, InitiatorError> {
         let ready = self.0.command(&[0; 6], Vec::new(), 0)?;
-        let not_ready =
-            (ready.status != Status::Good.code()).then(|| super::explain(ready.status, &ready.sense));
+        let not_ready = (ready.status != Status::Good.code()).then(|| explain(ready.status, &ready.sense));
         let unless_refused = |error| match error {
             InitiatorError::Refused { .. } => Ok(None),
             other => Err(other),

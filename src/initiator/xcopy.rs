@@ -10,10 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::unit::{Capacity, best_designator, capacity, designators, inquiry};
-use super::{InitiatorError, Transport, explain, good};
+use super::{InitiatorError, Transport, good};
 use crate::sam::Status;
 use crate::scsi::inquiry::device_type_name;
-use crate::scsi::received::Received;
+use crate::scsi::received::{Received, explain};
 use crate::scsi::xcopy::Command;
 use crate::scsi::xcopy::list::{
     BLOCK_TO_BLOCK, BLOCK_TO_STREAM, CSCD_LENGTH, Cscd, CscdId, DeviceParameters, HEADER_LENGTH,
@@ -174,6 +174,9 @@ fn plan(ends: &Ends, order: &Order, limits: &OperatingParameters) -> Result<Job,
         End::Tape => record_blocks(order.tape_block, block_length, limits)?,
         End::Disk(to) => destination_unit(to, block_length, order.seek, bytes)?,
     };
+    if matches!(ends.cscds.as_slice(), [from, to] if from.designator == to.designator) {
+        apart(order.lba, order.seek, blocks)?;
+    }
     let segment_blocks = segment_blocks(ends.destination, block_length, unit, order, limits)?;
     let per_command = segments_per_command(ends.cscds.len(), limits)? * segment_blocks;
     let whole = (per_command - per_command % unit).max(unit);
@@ -257,6 +260,19 @@ fn destination_unit(to: Capacity, block: u32, seek: u64, bytes: u64) -> Result<u
         )));
     }
     Ok(u64::from(to.block_length.div_ceil(block)))
+}
+
+/// Refuses two ranges of one disk that overlap: segment by segment, the copy would read what it has written itself.
+fn apart(lba: u64, seek: u64, blocks: u64) -> Result<(), InitiatorError> {
+    if lba.abs_diff(seek) >= blocks {
+        return Ok(());
+    }
+    let last = |first: u64| first + (blocks - 1); // both ranges have been found within the disk
+    Err(InitiatorError::Impossible(format!(
+        "source and destination are the same disk, and its blocks {lba} to {} to be read overlap its blocks {seek} to {} to be written: name another destination, or --seek and --blocks that keep the ranges apart",
+        last(lba),
+        last(seek)
+    )))
 }
 
 /// Source blocks of one segment, within the field, the limits and the granularity; for a disk, whole destination blocks.
@@ -420,17 +436,23 @@ fn failure(list: &ParameterList, status: u8, sense: &[u8]) -> String {
         Some(SegmentKind::WriteFilemarks { .. }) => ", the filemarks".to_owned(),
         None => String::new(),
     };
-    let mut text = format!("in segment {segment}{place}: {received}");
-    for (who, forwarded) in [("source", &received.source), ("destination", &received.destination)] {
-        if let Some((status, sense)) = forwarded {
-            text.push_str(&format!("; the {who} answered {}", explain(*status, sense)));
-        }
-    }
+    let mut text = format!("in segment {segment}{place}: {}", received.with_forwarded());
     if let Some(residual) = received.information {
-        text.push_str(&format!("; {residual} bytes or blocks of the segment were not written"));
+        let unit = residual_unit(list, segment);
+        text.push_str(&format!("; {residual} {unit} of the segment were not written"));
     }
     text.push_str(advice(&received));
     text
+}
+
+/// What INFORMATION counts in `segment`: bytes for a tape in variable-block mode, else the destination's blocks.
+fn residual_unit(list: &ParameterList, segment: u16) -> &'static str {
+    let segment = list.segments.get(usize::from(segment));
+    let destination = segment.and_then(|segment| list.cscds.get(usize::from(segment.destination.0)));
+    match destination.map(|cscd| cscd.parameters) {
+        Some(DeviceParameters::VariableStream) => "bytes",
+        _ => "blocks",
+    }
 }
 
 fn advice(received: &Received) -> &'static str {
@@ -453,10 +475,10 @@ mod tests {
     use crate::scsi::designator::Designator;
 
     fn ends(destination: End) -> Ends {
-        let cscd = |kind, parameters| Cscd {
+        let cscd = |number: u8, parameters| Cscd {
             relative_initiator_port: 0,
-            designator: Designator::naa(&[0x30; 8]),
-            peripheral_device_type: kind,
+            designator: Designator::naa(&[0x30 + number; 8]),
+            peripheral_device_type: number % 2, // 0 and 2 are disks
             pad: false,
             parameters,
         };
@@ -465,7 +487,10 @@ mod tests {
             destination,
             cscds: vec![
                 cscd(0, DeviceParameters::Block { block_length: 512 }),
-                cscd(1, DeviceParameters::VariableStream),
+                match destination {
+                    End::Disk(to) => cscd(2, DeviceParameters::Block { block_length: to.block_length }),
+                    End::Tape => cscd(1, DeviceParameters::VariableStream),
+                },
             ],
         }
     }
@@ -556,6 +581,21 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_within_one_disk_keeps_its_ranges_apart() {
+        let mut ends = ends(End::Disk(Capacity { blocks: 1 << 30, block_length: 512 }));
+        let order = |lba, seek| Order { lba, seek, ..order(100) };
+        assert!(plan(&ends, &order(0, 0), &OperatingParameters::ours()).is_ok(), "two disks");
+        ends.cscds[1] = ends.cscds[0].clone();
+        let plan = |order| plan(&ends, &order, &OperatingParameters::ours());
+        for (lba, seek) in [(0, 0), (0, 99), (99, 0)] {
+            let refused = plan(order(lba, seek)).unwrap_err();
+            assert_eq!(refused.exit_code(), 4);
+            assert!(refused.to_string().contains("are the same disk"), "{refused}");
+        }
+        assert!(plan(order(0, 100)).is_ok() && plan(order(100, 0)).is_ok());
+    }
+
+    #[test]
     fn what_cannot_be_done_is_said_before_anything_is_sent() {
         let ours = OperatingParameters::ours();
         let refused = |order, limits| plan(&ends(End::Tape), &order, limits).unwrap_err().to_string();
@@ -580,6 +620,15 @@ mod tests {
             )
         );
         assert!(text.contains("the destination answered VOLUME OVERFLOW"), "{text}");
-        assert!(text.ends_with("; the cartridge is full: load a larger one"), "{text}");
+        assert!(
+            text.ends_with(
+                "; 65536 bytes of the segment were not written; the cartridge is full: load a larger one"
+            ),
+            "{text}"
+        );
+        let to = End::Disk(Capacity { blocks: 1 << 30, block_length: 512 });
+        let job = plan(&ends(to), &order(1000), &OperatingParameters::ours()).unwrap();
+        let text = failure(&job.lists[0].0, 2, &sense);
+        assert!(text.contains("; 65536 blocks of the segment"), "{text}");
     }
 }

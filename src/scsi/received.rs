@@ -1,5 +1,6 @@
 //! Sense data as it was received from somebody else, in either format (SPC-4 4.5): what an initiator needs to see.
 
+use crate::sam::Status;
 use crate::scsi::sense::Asc;
 
 /// The parts of received sense data that somebody acts on or reads.
@@ -116,6 +117,18 @@ impl Received {
         self.incorrect_length = flags & 0x20 != 0;
     }
 
+    /// What happened, and what the copy source and the copy destination answered if it is a copy that failed by them.
+    #[must_use]
+    pub fn with_forwarded(&self) -> String {
+        let mut text = self.to_string();
+        for (who, forwarded) in [("source", &self.source), ("destination", &self.destination)] {
+            if let Some((status, sense)) = forwarded {
+                text.push_str(&format!("; the {who} answered {}", explain(*status, sense)));
+            }
+        }
+        text
+    }
+
     /// SPC-4's name of the sense key.
     #[must_use]
     pub fn key_name(&self) -> &'static str {
@@ -149,6 +162,26 @@ impl std::fmt::Display for Received {
             write!(f, ", {}", name.to_lowercase().replace('_', " "))?;
         }
         write!(f, " ({:02X}h/{:02X}h)", self.asc >> 8, self.asc & 0xFF)
+    }
+}
+
+/// A status and its sense data in words.
+#[must_use]
+pub fn explain(status: u8, sense: &[u8]) -> String {
+    let name = match Status::from_code(status) {
+        Some(Status::Good) => "GOOD",
+        Some(Status::CheckCondition) => "CHECK CONDITION",
+        Some(Status::ConditionMet) => "CONDITION MET",
+        Some(Status::Busy) => "BUSY",
+        Some(Status::ReservationConflict) => "RESERVATION CONFLICT (another initiator holds it)",
+        Some(Status::TaskSetFull) => "TASK SET FULL",
+        Some(Status::AcaActive) => "ACA ACTIVE",
+        Some(Status::TaskAborted) => "TASK ABORTED",
+        None => return format!("status {status:02X}h"),
+    };
+    match Received::parse(sense) {
+        Some(sense) if status == Status::CheckCondition.code() => sense.to_string(),
+        _ => name.to_owned(),
     }
 }
 
