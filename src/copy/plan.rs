@@ -34,6 +34,8 @@ pub enum Medium {
         block: u32,
         /// Blocks.
         capacity: u64,
+        /// What is unmapped there reads as zeros (LBPME and LBPRZ).
+        unmaps: bool,
     },
     /// Tape in variable-block mode.
     VariableTape,
@@ -198,7 +200,7 @@ struct Disk {
 
 fn disk(side: Option<Side>, id_field: u16) -> Result<(Disk, bool), Fault> {
     match side {
-        Some(Side { medium: Medium::Disk { block, capacity }, pad }) => {
+        Some(Side { medium: Medium::Disk { block, capacity, .. }, pad }) => {
             Ok((Disk { block: u64::from(block), capacity }, pad))
         }
         _ => Err(wrong_type(id_field)),
@@ -272,8 +274,8 @@ mod tests {
     use super::*;
     use crate::scsi::xcopy::list::CscdId;
 
-    const DISK: Medium = Medium::Disk { block: 512, capacity: 1 << 20 };
-    const DISK_4K: Medium = Medium::Disk { block: 4096, capacity: 1 << 20 };
+    const DISK: Medium = Medium::Disk { block: 512, capacity: 1 << 20, unmaps: false };
+    const DISK_4K: Medium = Medium::Disk { block: 4096, capacity: 1 << 20, unmaps: false };
 
     fn segment(cat: bool, kind: SegmentKind) -> Segment {
         Segment { cat, source: CscdId(0), destination: CscdId(1), kind }
@@ -424,7 +426,7 @@ mod tests {
     #[test]
     fn ranges_beyond_the_medium_point_at_their_lba() {
         let outside = |byte| Fault::segment(Asc::NO_ADDITIONAL_SENSE_INFORMATION, byte);
-        let small = Medium::Disk { block: 512, capacity: 7 };
+        let small = Medium::Disk { block: 512, capacity: 7, unmaps: false };
         assert_eq!(fault(to_tape(8, 512), small, Medium::VariableTape, 0), outside(16));
         assert_eq!(fault(to_disk(false, 8), small, DISK, 0), outside(12));
         assert_eq!(fault(to_disk(false, 8), DISK, small, 0), outside(20));

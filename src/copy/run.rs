@@ -6,6 +6,8 @@
 //! * What is read and written is what [`plan`](mod@crate::copy::plan) said before the first byte, so the reader
 //!   needs no answer from the writer. It may run ahead across segments only while no segment writes to a disk: what it
 //!   reads could be what an earlier segment is still to write. Otherwise each segment's reads wait for its turn.
+//! * Zeros go to a thin disk as WRITE SAME with UNMAP, so that the holes of a thin source stay holes. The medium reads as
+//!   after a WRITE of them, and they count as written.
 //! * When this returns, no command is running: the reader is joined on every path.
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -228,7 +230,7 @@ impl Reader<'_> {
         source.endpoint.prefetch(lba, count);
         let buffer = self.recycled.try_recv().unwrap_or_default();
         let Outcome { status, sense, data_in, .. } =
-            source.endpoint.perform(block_io(READ_16, lba, count), Vec::new(), buffer);
+            source.endpoint.perform(block_io([READ_16, 0], lba, count), Vec::new(), buffer);
         if !succeeded(status, &sense) {
             let forwarded = Forwarded { status: status.code(), sense };
             return Chunk::Failed(Asc::THIRD_PARTY_DEVICE_FAILURE, Some(forwarded));
@@ -243,10 +245,14 @@ impl Reader<'_> {
 
 const READ_16: u8 = 0x88;
 const WRITE_16: u8 = 0x8A;
+const WRITE_SAME_16: u8 = 0x93;
+const UNMAP: u8 = 0x08;
+const NDOB: u8 = 0x01;
 
-fn block_io(opcode: u8, lba: u64, count: u32) -> Cdb {
+/// `operation`: opcode and flags.
+fn block_io(operation: [u8; 2], lba: u64, count: u32) -> Cdb {
     let mut bytes = [0; 16];
-    bytes[0] = opcode;
+    bytes[..2].copy_from_slice(&operation);
     bytes[2..10].copy_from_slice(&lba.to_be_bytes());
     bytes[10..14].copy_from_slice(&count.to_be_bytes());
     cdb(&bytes)
@@ -417,17 +423,25 @@ impl Writer<'_> {
         }
     }
 
-    /// One WRITE of all of `data`, which comes back for reuse.
+    /// One WRITE of all of `data`, or the unmapping that comes to the same; `data` comes back for reuse.
     fn write(&mut self, position: &mut Position<'_>, data: &mut Vec<u8>) -> Result<(), Stopped> {
         if (self.stop)() {
             return Err(Stopped::Cancelled);
         }
         let length = data.len() as u64;
         let party = &position.step.destination;
-        let cdb = position.write_command(length);
-        let Outcome { status, sense, data_out, .. } =
-            party.endpoint.perform(cdb, std::mem::take(data), Vec::new());
-        *data = data_out;
+        let outcome = match party.side.medium {
+            Medium::Disk { block, unmaps: true, .. } if is_zero(data) => {
+                party.endpoint.perform(position.unmap_command(block, length), Vec::new(), Vec::new())
+            }
+            _ => {
+                let cdb = position.write_command(length);
+                let mut outcome = party.endpoint.perform(cdb, std::mem::take(data), Vec::new());
+                *data = std::mem::take(&mut outcome.data_out);
+                outcome
+            }
+        };
+        let Outcome { status, sense, .. } = outcome;
         if succeeded(status, &sense) {
             position.written += length;
             self.progress.wrote(length);
@@ -445,6 +459,11 @@ impl Writer<'_> {
             ..sense_of(position.step.index, fault)
         })))
     }
+}
+
+fn is_zero(data: &[u8]) -> bool {
+    let (wide, rest) = data.as_chunks::<64>(); // whole vectors at a time
+    wide.iter().all(|bytes| *bytes == [0; 64]) && rest.iter().all(|byte| *byte == 0)
 }
 
 /// What of a WRITE that ended with CHECK CONDITION is on the medium all the same: a tape that warns of its end (EOM) has
@@ -493,12 +512,24 @@ impl Position<'_> {
         };
         match self.step.destination.side.medium {
             Medium::Disk { block, .. } => {
-                let lba = self.moved.write_lba + self.written / u64::from(block);
-                block_io(WRITE_16, lba, count(block))
+                let (lba, count) = self.blocks(block, length);
+                block_io([WRITE_16, 0], lba, count)
             }
             Medium::VariableTape => write_6(0, length as u32),
             Medium::FixedTape { block } => write_6(1, count(block)),
         }
+    }
+
+    /// Makes the next `length` bytes of a disk zeros by giving their space back: WRITE SAME(16) with UNMAP and NDOB.
+    fn unmap_command(&self, block: u32, length: u64) -> Cdb {
+        let (lba, count) = self.blocks(block, length);
+        block_io([WRITE_SAME_16, UNMAP | NDOB], lba, count)
+    }
+
+    /// The next `length` bytes of a disk: first block and blocks.
+    fn blocks(&self, block: u32, length: u64) -> (u64, u32) {
+        let block = u64::from(block);
+        (self.moved.write_lba + self.written / block, (length / block) as u32)
     }
 
     /// INFORMATION of a COPY ABORTED in this segment: what it would still have written, in bytes for a tape in

@@ -125,6 +125,7 @@ fn survey_addressed(endpoint: Option<Arc<dyn Endpoint>>) -> Surveyed {
 fn medium(endpoint: &dyn Endpoint, parameters: DeviceParameters) -> Result<Medium, Forwarded> {
     match (endpoint.device_type(), parameters) {
         (DeviceType::Disk, _) => {
+            const LBPME_AND_LBPRZ: u8 = 0xC0;
             const READ_CAPACITY_16: [u8; 16] = [0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
             let data = ask(endpoint, &READ_CAPACITY_16)?;
             let (Some(last), Some(block)) =
@@ -133,7 +134,9 @@ fn medium(endpoint: &dyn Endpoint, parameters: DeviceParameters) -> Result<Mediu
                 return Err(Forwarded { status: Status::Good.code(), sense: Vec::new() });
             };
             let block = u32::from_be_bytes(*block).max(1);
-            Ok(Medium::Disk { block, capacity: u64::from_be_bytes(*last).saturating_add(1) })
+            let capacity = u64::from_be_bytes(*last).saturating_add(1);
+            let unmaps = data.get(14).is_some_and(|byte| byte & LBPME_AND_LBPRZ == LBPME_AND_LBPRZ);
+            Ok(Medium::Disk { block, capacity, unmaps })
         }
         (_, DeviceParameters::FixedStream { .. }) => {
             const MODE_SENSE_DESCRIPTOR: [u8; 6] = [0x1A, 0, 0x3F, 0, 12, 0];

@@ -147,6 +147,7 @@ impl Endpoint for Unit {
                         data_in.extend((medium.len() as u64 / block as u64 - 1).to_be_bytes());
                         data_in.extend((block as u32).to_be_bytes());
                         data_in.resize(32, 0);
+                        data_in[14] = 0xC0;
                     }
                     0x88 => {
                         let (lba, count) = (number(&bytes[2..10]), number(&bytes[10..14]));
@@ -156,6 +157,12 @@ impl Endpoint for Unit {
                     0x8A => {
                         let (lba, count) = (number(&bytes[2..10]), number(&bytes[10..14]));
                         medium[range(lba, count)].copy_from_slice(&data_out);
+                    }
+                    0x93 => {
+                        assert_eq!((bytes[1], data_out.len()), (0x09, 0), "UNMAP and NDOB");
+                        let (lba, count) = (number(&bytes[2..10]), number(&bytes[10..14]));
+                        inside.log.push(format!("UNMAP {lba} {count}"));
+                        medium[range(lba, count)].fill(0);
                     }
                     other => panic!("opcode {other:#x} to a disk"),
                 }

@@ -75,6 +75,22 @@ fn a_large_range_is_copied_from_disk_to_disk_of_another_block_length() {
 }
 
 #[test]
+fn zeros_are_unmapped_at_a_thin_disk_and_count_as_written() {
+    let bench = Bench::new();
+    bench.other.fill(&pattern(3 << 20));
+    let mut image = vec![0; 3 << 20];
+    image[1 << 20] = 1;
+    bench.disk.fill(&image);
+    let mut list = bench.list_to(2, vec![to_disk(false, 6144, 0, 0)]);
+    list.list_id = 9;
+    assert_eq!(bench.copy(&list).status, Status::Good);
+    assert_eq!(bench.other.bytes()[..3 << 20], image);
+    assert_eq!(bench.other.log(), ["UNMAP 0 256", "UNMAP 512 256"]);
+    let status = bench.receive(Command::Status { list_id: 9, allocation: 12 });
+    assert_eq!(CopyStatus::parse(&status.data_in).unwrap().bytes, 3 << 20);
+}
+
+#[test]
 fn residues_of_disk_segments_go_on_to_the_next() {
     let bench = Bench::new();
     bench.disk.fill(&pattern(64 * 512));
@@ -246,6 +262,7 @@ fn the_end_of_the_tape_counts_the_record_that_warned() {
 #[test]
 fn a_reservation_conflict_is_forwarded_as_a_status_without_sense() {
     let bench = Bench::new();
+    bench.disk.fill(&pattern(64 * 512));
     bench.other.fail(0x8A, 0, Outcome::status(Status::ReservationConflict));
     let outcome = bench.copy(&bench.list_to(2, vec![to_disk(false, 8, 0, 0)]));
     check(&outcome, "70000a00000000 0b 00120000 0d01 00 800050 18");
