@@ -21,7 +21,7 @@ use super::types::{Done, ErrorDocument, WaitQuery};
 use crate::array::Array;
 use crate::array::error::{ArrayError, Kind};
 use crate::array::names::{Barcode, Iqn, Name};
-use crate::array::request::TapFile;
+use crate::array::request::{TapFile, Unmap};
 
 /// The longest request body.
 const MAX_BODY: usize = 1 << 20;
@@ -240,9 +240,9 @@ fn targets() -> Router<Arc<Api>> {
         .route(
             "/v1/luns/unmap",
             post(async |State(api): Shared, body: Bytes| {
-                with(api, &body, |array, unmap: crate::array::request::Unmap| {
-                    array.unmap_lun(&unmap)?;
-                    Ok(done(format!("LUN {} of {} unmapped", unmap.lun, unmap.target)))
+                with(api, &body, |array, unmap: Unmap| {
+                    let copies = array.unmap_lun(&unmap)?;
+                    Ok(done(unmapped(&unmap, &copies)))
                 })
                 .await
             }),
@@ -306,6 +306,15 @@ fn is_from_page(headers: &HeaderMap) -> bool {
     let known = ["", "cleave", "localhost"].contains(&name)
         || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
     !known || headers.contains_key(header::ORIGIN)
+}
+
+/// The sentence says which running copies lost a unit that they need.
+fn unmapped(unmap: &Unmap, ended: &[u64]) -> String {
+    let mut text = format!("LUN {} of {} unmapped", unmap.lun, unmap.target);
+    for copy in ended {
+        text.push_str(&format!("; this ends copy {copy}, which reached its data through it"));
+    }
+    text
 }
 
 async fn status(State(api): Shared) -> Response {
@@ -402,6 +411,14 @@ fn json(status: StatusCode, document: &impl Serialize) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unmap_names_the_copies_that_it_ends() {
+        let unmap = Unmap { target: "iqn.2026-11.a:t".parse().unwrap(), lun: 2, initiator: None };
+        assert_eq!(unmapped(&unmap, &[]), "LUN 2 of iqn.2026-11.a:t unmapped");
+        let text = unmapped(&unmap, &[7]);
+        assert!(text.ends_with(" unmapped; this ends copy 7, which reached its data through it"), "{text}");
+    }
 
     #[test]
     fn requests_of_web_pages_are_told_from_those_of_programs() {

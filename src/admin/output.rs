@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::array::show::{Cartridge, Copy, Drive, Health, Lun, Pair, Place, Session, Status, Target, Volume};
+use crate::array::show::{
+    Cartridge, Copy, Drive, DriveState, Health, Lun, Pair, Place, Session, Status, Target, Volume, time,
+};
 use crate::units::Size;
 
 /// Prints `document` for scripts, or what `text` makes of it for people. A reader that has gone away is no failure.
@@ -152,7 +154,7 @@ pub(super) fn pairs(pairs: &[Pair]) -> String {
             state(&pair.state),
             percent(pair.progress),
             Size(pair.dirty_bytes).to_string(),
-            pair.split_at.map_or_else(|| "-".to_owned(), |at| at.to_string()),
+            pair.split_at.map_or_else(|| "-".to_owned(), time),
         ]
     });
     table(["PAIR", "PRIMARY", "SECONDARY", "STATE", "COPIED", "TO COPY", "SPLIT AT"], rows)
@@ -170,7 +172,7 @@ pub(super) fn pair(pair: &Pair) -> String {
             format!("{} of {} ({})", Size(pair.copied_bytes), Size(pair.total_bytes), percent(pair.progress)),
         ),
         ("to copy", Size(pair.dirty_bytes).to_string()),
-        ("split at", pair.split_at.map_or_else(|| "-".to_owned(), |at| at.to_string())),
+        ("split at", pair.split_at.map_or_else(|| "-".to_owned(), time)),
         ("error", or_dash(pair.error.as_ref())),
     ])
 }
@@ -203,6 +205,14 @@ pub(super) fn cartridge(cartridge: &Cartridge) -> String {
     ])
 }
 
+fn drive_state(state: DriveState) -> &'static str {
+    match state {
+        DriveState::Empty => "empty",
+        DriveState::Loaded => "loaded",
+        DriveState::Unthreaded => "unthreaded",
+    }
+}
+
 pub(super) fn drives(drives: &[Drive]) -> String {
     if drives.is_empty() {
         return "no drives".to_owned();
@@ -211,18 +221,20 @@ pub(super) fn drives(drives: &[Drive]) -> String {
         [
             drive.name.clone(),
             or_dash(drive.cartridge.as_ref()),
+            drive_state(drive.state).to_owned(),
             drive.serial.clone(),
             places(&drive.luns),
             health(drive.health, drive.error.as_ref()),
         ]
     });
-    table(["DRIVE", "CARTRIDGE", "SERIAL", "LUNS", "HEALTH"], rows)
+    table(["DRIVE", "CARTRIDGE", "STATE", "SERIAL", "LUNS", "HEALTH"], rows)
 }
 
 pub(super) fn drive(drive: &Drive) -> String {
     details(&[
         ("name", drive.name.clone()),
         ("cartridge", or_dash(drive.cartridge.as_ref())),
+        ("state", drive_state(drive.state).to_owned()),
         ("naa", drive.naa.clone()),
         ("serial", drive.serial.clone()),
         ("luns", places(&drive.luns)),
@@ -258,8 +270,8 @@ pub(super) fn copy(copy: &Copy) -> String {
         ("segments", format!("{} of {}", copy.segments_processed, copy.segments)),
         ("session", copy.session.to_string()),
         ("list id", copy.list_id.map_or_else(|| "-".to_owned(), |id| id.to_string())),
-        ("started", copy.started_at.to_string()),
-        ("ended", copy.ended_at.map_or_else(|| "-".to_owned(), |at| at.to_string())),
+        ("started", time(copy.started_at)),
+        ("ended", copy.ended_at.map_or_else(|| "-".to_owned(), time)),
         ("error", or_dash(copy.error.as_ref())),
     ])
 }
@@ -276,7 +288,7 @@ pub(super) fn sessions(sessions: &[Session]) -> String {
             session.target.clone(),
             session.luns.to_string(),
             session.commands.to_string(),
-            session.since.to_string(),
+            time(session.since),
         ]
     });
     table(["SESSION", "INITIATOR", "FROM", "TARGET", "LUNS", "COMMANDS", "SINCE"], rows)
@@ -288,7 +300,7 @@ pub(super) fn status(status: &Status) -> String {
         status.version,
         status.data_dir,
         if status.portals.is_empty() { "no portal".to_owned() } else { status.portals.join(" ") },
-        status.started_at,
+        time(status.started_at),
     );
     let parts = [
         head,

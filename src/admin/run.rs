@@ -324,8 +324,7 @@ impl Client {
 /// not be told that there is one.
 fn split_before(split: &show::Split) -> ArrayError {
     let names: Vec<&str> = split.pairs.iter().map(|pair| pair.name.as_str()).collect();
-    let since: Vec<String> =
-        split.pairs.iter().filter_map(|pair| pair.split_at).map(|at| at.to_string()).collect();
+    let since: Vec<String> = split.pairs.iter().filter_map(|pair| pair.split_at).map(show::time).collect();
     let remedies = split.pairs.iter().map(|pair| {
         let show::Pair { name, primary, secondary, .. } = pair;
         format!(

@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::names::Name;
 use super::show;
-use crate::copy::CopyManager;
+use crate::copy::{CopyManager, OperationId};
 use crate::lu::{Done, ItlNexus, LogicalUnit, LunAccess, LunInventory, Task, WeakItlNexus, missing};
 use crate::sam::{Function, FunctionResponse, Lun, Nexus};
 use crate::scsi::sense::Asc;
@@ -209,6 +209,19 @@ impl Session {
     pub(super) fn object(&self, lun: Lun) -> Option<Name> {
         let number = lun.number()?;
         self.mapped.read().iter().find(|mapped| mapped.number == number).map(|mapped| mapped.object.clone())
+    }
+
+    /// The running copies of this session that need LUN `number`: they reach an object by the first LUN that leads
+    /// to it.
+    pub(super) fn copies(&self, number: u16) -> Vec<OperationId> {
+        let mapped = self.mapped.read();
+        let Some(here) = mapped.iter().find(|mapped| mapped.number == number) else { return Vec::new() };
+        match mapped.iter().find(|mapped| mapped.object == here.object) {
+            Some(first) if first.number == number => {
+                self.copies.of_nexus(self.nexus.id, here.object.as_str(), here.way.unit())
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// All ways, with the names of the objects that they lead to.

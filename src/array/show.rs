@@ -4,9 +4,26 @@
 //! RFC 3339 in UTC. The control commands read the same types back, so both ends share one definition.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::catalog::{Pace, StoreKind};
+
+/// `time` as all documents have it: always six decimals, so that texts compare as the times do.
+#[must_use]
+pub fn time(time: Timestamp) -> String {
+    format!("{time:.6}")
+}
+
+fn micros<S: Serializer>(value: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time(*value))
+}
+
+fn optional_micros<S: Serializer>(value: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => micros(value, serializer),
+        None => serializer.serialize_none(),
+    }
+}
 
 /// Whether an object can do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +33,18 @@ pub enum Health {
     Ready,
     /// Its files are missing, torn or foreign; `error` says which. They are left untouched.
     Failed,
+}
+
+/// What a drive holds, as an initiator meets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriveState {
+    /// No cartridge.
+    Empty,
+    /// A cartridge, ready for commands.
+    Loaded,
+    /// A cartridge that no command can use: an initiator has unloaded it, or it has failed. LOAD threads it again.
+    Unthreaded,
 }
 
 /// A place where an object is mapped.
@@ -110,6 +139,7 @@ pub struct Pair {
     /// From 0.0 to 1.0.
     pub progress: f64,
     /// The split instant.
+    #[serde(serialize_with = "optional_micros")]
     pub split_at: Option<Timestamp>,
     /// Why it is suspended or unusable.
     pub error: Option<String>,
@@ -169,6 +199,8 @@ pub struct Drive {
     pub name: String,
     /// The cartridge in it.
     pub cartridge: Option<String>,
+    /// Whether the cartridge is ready for commands.
+    pub state: DriveState,
     /// NAA designator, in hexadecimal.
     pub naa: String,
     /// Serial.
@@ -197,6 +229,7 @@ pub struct Session {
     /// Address of the initiator, if the transport told.
     pub peer: Option<String>,
     /// When it logged in.
+    #[serde(serialize_with = "micros")]
     pub since: Timestamp,
     /// How many LUNs it sees.
     pub luns: usize,
@@ -228,8 +261,10 @@ pub struct Copy {
     /// Bytes that will have been written at the end.
     pub bytes_total: u64,
     /// When it began.
+    #[serde(serialize_with = "micros")]
     pub started_at: Timestamp,
     /// When it ended.
+    #[serde(serialize_with = "optional_micros")]
     pub ended_at: Option<Timestamp>,
     /// What went wrong: the sense data in words.
     pub error: Option<String>,
@@ -258,6 +293,7 @@ pub struct Status {
     /// Its data directory.
     pub data_dir: String,
     /// When it started.
+    #[serde(serialize_with = "micros")]
     pub started_at: Timestamp,
     /// Portals, `ADDRESS:PORT`.
     pub portals: Vec<String>,
@@ -344,7 +380,7 @@ mod tests {
             "total_bytes",
         ];
         assert_eq!(fields(&pair), expected);
-        assert_eq!(serde_json::to_value(&pair).unwrap()["split_at"], "1970-01-01T00:00:00Z");
+        assert_eq!(serde_json::to_value(&pair).unwrap()["split_at"], "1970-01-01T00:00:00.000000Z");
         let split = Split { pairs: vec![pair], already_split: false, elapsed_us: 1, hold_us: 1 };
         assert_eq!(fields(&split), ["already_split", "elapsed_us", "hold_us", "pairs"]);
     }

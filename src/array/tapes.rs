@@ -11,7 +11,7 @@ use super::catalog::{CartridgeEntry, DriveEntry, Scrap};
 use super::moving::Moving;
 use super::names::{Barcode, Name};
 use super::request::{Load, NewCartridge, NewDrive};
-use super::show::{self, Health};
+use super::show::{self, DriveState, Health};
 use super::{Array, ArrayError, Control, Kind, access, units};
 use crate::lu::LogicalUnit;
 use crate::lu::tape::{Drive, UnloadError};
@@ -204,17 +204,23 @@ impl Array {
     /// The drives.
     #[must_use]
     pub fn drives(&self) -> Vec<show::Drive> {
-        let control = self.control.lock();
-        control.catalog.drives.iter().map(|(name, entry)| show_drive(&control, name, entry)).collect()
+        let seen: Vec<_> = {
+            let control = self.control.lock();
+            control.catalog.drives.iter().map(|(name, entry)| see_drive(&control, name, entry)).collect()
+        };
+        seen.into_iter().map(|(shown, drive)| with_state(shown, drive.as_deref())).collect()
     }
 
     /// One drive.
     pub fn drive(&self, name: &Name) -> Result<show::Drive, ArrayError> {
-        let control = self.control.lock();
-        let entry = control.catalog.drives.get(name);
-        let entry =
-            entry.ok_or_else(|| ArrayError::not_found(format!("show drive {name}"), "drive", name))?;
-        Ok(show_drive(&control, name, entry))
+        let (shown, drive) = {
+            let control = self.control.lock();
+            let entry = control.catalog.drives.get(name);
+            let entry =
+                entry.ok_or_else(|| ArrayError::not_found(format!("show drive {name}"), "drive", name))?;
+            see_drive(&control, name, entry)
+        };
+        Ok(with_state(shown, drive.as_deref()))
     }
 
     /// Makes an empty drive.
@@ -298,7 +304,7 @@ impl Array {
         Ok(show_drive(&control, name, &control.catalog.drives[name]))
     }
 
-    /// Takes the cartridge out of a drive, everything on it stable. Waits for the command that the drive is at.
+    /// Takes the cartridge out of a drive that no copy uses, everything on it stable. Waits for the command that the drive is at.
     pub fn unload_drive(&self, name: &Name) -> Result<show::Drive, ArrayError> {
         let asked = format!("unload drive {name}");
         let (DriveUnit { drive, unit }, barcode) = {
@@ -310,6 +316,12 @@ impl Array {
             };
             (control.drives[name].clone(), barcode)
         };
+        // One that begins from now on finds no medium before its first record, or an unload that waits for that record.
+        if let Some(copy) = self.copies.of_object(name.as_str()).first() {
+            let why = format!("copy {copy} uses it");
+            let remedy = format!("wait until it has ended, or 'cleave copy abort {copy}'");
+            return Err(ArrayError::refused(asked, why, remedy));
+        }
         let cartridge = drive.unload().map_err(|error| {
             let kind = if matches!(error, UnloadError::Prevented) { Kind::Refused } else { Kind::Failed };
             ArrayError::new(kind, asked.as_str(), error.to_string(), "then repeat")
@@ -435,6 +447,23 @@ impl Control {
 /// All cartridges.
 pub(super) type Cartridges = BTreeMap<Barcode, Whereabouts>;
 
+/// What the catalog says of a drive, and the drive itself, which alone knows whether its cartridge is threaded.
+fn see_drive(control: &Control, name: &Name, entry: &DriveEntry) -> (show::Drive, Option<Arc<Drive>>) {
+    let drive = control.drives.get(name).map(|unit| Arc::clone(&unit.drive));
+    (show_drive(control, name, entry), drive)
+}
+
+/// May wait for a command that the drive is at.
+fn with_state(shown: show::Drive, drive: Option<&Drive>) -> show::Drive {
+    if shown.cartridge.is_none() {
+        return shown;
+    }
+    let threaded = drive.and_then(Drive::status).is_some_and(|status| status.threaded);
+    let state = if threaded { DriveState::Loaded } else { DriveState::Unthreaded };
+    show::Drive { state, ..shown }
+}
+
+/// A drive as a verb of the operator leaves it: what is in it is threaded.
 fn show_drive(control: &Control, name: &Name, entry: &DriveEntry) -> show::Drive {
     let identity = Identity::from_seed(entry.seed.0);
     let error = entry.loaded.as_ref().and_then(|barcode| match control.cartridges.get(barcode) {
@@ -444,6 +473,7 @@ fn show_drive(control: &Control, name: &Name, entry: &DriveEntry) -> show::Drive
     show::Drive {
         name: name.to_string(),
         cartridge: entry.loaded.as_ref().map(Barcode::to_string),
+        state: if entry.loaded.is_some() { DriveState::Loaded } else { DriveState::Empty },
         naa: identity.naa_text(),
         serial: identity.serial(),
         health: if error.is_none() { Health::Ready } else { Health::Failed },

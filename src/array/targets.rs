@@ -4,6 +4,7 @@ use super::catalog::{MapEntry, TargetEntry};
 use super::names::Iqn;
 use super::request::{NewLun, Unmap};
 use super::{Array, ArrayError, Control, access, show};
+use crate::copy::OperationId;
 
 impl Array {
     /// The targets.
@@ -91,14 +92,25 @@ impl Array {
         Ok(show_lun(&control, &target, &entry))
     }
 
-    /// Takes a LUN away.
-    pub fn unmap_lun(&self, unmap: &Unmap) -> Result<(), ArrayError> {
+    /// Takes a LUN away, and with it what the running copies that it returns reach: nobody goes on copying what is no
+    /// longer his. They end on their own threads, as failed or aborted.
+    pub fn unmap_lun(&self, unmap: &Unmap) -> Result<Vec<u64>, ArrayError> {
         let Unmap { target, lun, initiator } = unmap;
         let asked = format!("unmap LUN {lun} of {target}");
         let mut control = self.control.lock();
         control.change(&asked, |catalog| access::unmap(catalog, target, *lun, initiator.as_ref()))?;
+        let reached = self.copies_through(target, *lun);
         self.refresh_sessions(&control, target);
-        Ok(())
+        let still = self.copies_through(target, *lun);
+        Ok(reached.into_iter().filter(|copy| !still.contains(copy)).map(|copy| copy.0).collect())
+    }
+
+    /// The running copies that go through LUN `lun` of target `iqn`.
+    fn copies_through(&self, iqn: &Iqn, lun: u16) -> Vec<OperationId> {
+        let sessions = self.sessions_with(iqn);
+        let mut copies: Vec<OperationId> = sessions.iter().flat_map(|session| session.copies(lun)).collect();
+        copies.sort_unstable();
+        copies
     }
 
     /// Lets the live sessions with `iqn` see what the catalog says now.

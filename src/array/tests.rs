@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::catalog::{Pace, StoreKind};
 use super::names::{Barcode, Iqn, Name};
 use super::request::{Load, NewCartridge, NewDrive, NewLun, NewPair, NewVolume, Resize, Unmap};
-use super::show::Health;
+use super::show::{DriveState, Health};
 use super::*;
 use crate::copy::{Designator, Door};
 use crate::lu::{Ending, Outcome, Reply, ReplySink, Task};
@@ -298,6 +298,68 @@ fn a_copy_reaches_only_what_its_initiator_is_mapped_to_and_with_its_access() {
     assert!(refused.data_in.is_empty());
     let wrong_association = Designator { association: 1, ..designator };
     assert!(door.resolve(other.0.nexus().id, lun(0), &wrong_association).is_none());
+}
+
+/// An array with the disk `a` as LUN 0 and the drive `tape`, which holds a cartridge, as LUN 1.
+fn disk_and_tape(path: &Path) -> Arc<Array> {
+    let array = open(path);
+    volume(&array, "a", 1 << 20, StoreKind::Mem).unwrap();
+    array.create_cartridge(&NewCartridge { barcode: barcode(), size: 4 << 20 }).unwrap();
+    array.create_drive(&NewDrive { name: name("tape") }).unwrap();
+    array.load_drive(&name("tape"), &Load { barcode: barcode() }).unwrap();
+    array.create_target(&target()).unwrap();
+    map(&array, "a", 0, &[], false);
+    map(&array, "tape", 1, &[], false);
+    array
+}
+
+#[test]
+fn a_drive_says_whether_its_cartridge_is_threaded() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = disk_and_tape(temporary.path());
+    let host = Host::login(&array, HOST);
+    host.ready(1);
+    let states = || {
+        let [listed] = &array.drives()[..] else { panic!("one drive") };
+        assert_eq!(listed.state, array.drive(&name("tape")).unwrap().state);
+        listed.state
+    };
+    assert_eq!(states(), DriveState::Loaded);
+    assert_eq!(host.command(1, &[0x1B, 0, 0, 0, 0, 0], Vec::new()).status, Status::Good);
+    assert_eq!(states(), DriveState::Unthreaded);
+    assert_eq!(host.command(1, &[0x1B, 0, 0, 0, 1, 0], Vec::new()).status, Status::Good);
+    assert_eq!(states(), DriveState::Loaded);
+    assert_eq!(array.unload_drive(&name("tape")).unwrap().state, DriveState::Empty);
+    assert_eq!(states(), DriveState::Empty);
+}
+
+#[test]
+fn a_drive_that_a_copy_uses_is_not_unloaded() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = disk_and_tape(temporary.path());
+    let host = Host::login(&array, HOST);
+    let disk = Arc::clone(host.0.way(Lun::from_number(0).unwrap()).unwrap().unit());
+    let copy = array.copies.stand_in(host.0.nexus().id, &disk, "a", "tape");
+    let refused = array.unload_drive(&name("tape")).unwrap_err();
+    assert_eq!(refused.kind, Kind::Refused);
+    assert!(refused.to_string().contains(&format!("'cleave copy abort {copy}'")), "{refused}");
+    assert_eq!(array.drive(&name("tape")).unwrap().state, DriveState::Loaded);
+}
+
+#[test]
+fn an_unmap_names_the_copies_that_it_ends_and_no_others() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = disk_and_tape(temporary.path());
+    map(&array, "a", 2, &[], false);
+    let (host, other) = (Host::login(&array, HOST), Host::login(&array, OTHER));
+    let disk = Arc::clone(host.0.way(Lun::from_number(0).unwrap()).unwrap().unit());
+    let copies = [&host, &other].map(|host| array.copies.stand_in(host.0.nexus().id, &disk, "a", "tape").0);
+    let unmap = |lun| array.unmap_lun(&Unmap { target: target(), lun, initiator: None }).unwrap();
+    assert!(unmap(2).is_empty(), "they go by the first LUN of a");
+    assert_eq!(unmap(1), copies);
+    assert_eq!(unmap(0), copies);
+    map(&array, "a", 0, &[HOST], false);
+    assert_eq!(unmap(0), [copies[0]], "the other initiator no longer had it");
 }
 
 #[test]

@@ -28,6 +28,12 @@ const HISTORY: usize = 128;
 #[serde(transparent)]
 pub struct OperationId(pub u64);
 
+impl std::fmt::Display for OperationId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Names the logical unit that took a command, for as long as the unit exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UnitKey(pub(super) usize);
@@ -268,6 +274,25 @@ impl Lists {
             return Some(true);
         }
         self.history.iter().any(|(operation, _)| operation.id == id).then_some(false)
+    }
+
+    /// The running operations of `nexus`, or of all, that read or write an object `name` or were sent to `unit`.
+    pub(super) fn using(
+        &self,
+        nexus: Option<NexusId>,
+        name: &str,
+        unit: Option<UnitKey>,
+    ) -> Vec<OperationId> {
+        let names = |operation: &Operation| {
+            operation.about.get().is_some_and(|about| {
+                about.sources.iter().chain(&about.destinations).any(|object| object == name)
+            })
+        };
+        let of_interest = self.running.iter().filter(|operation| {
+            nexus.is_none_or(|nexus| operation.nexus == nexus)
+                && (unit == Some(operation.unit) || names(operation))
+        });
+        of_interest.map(|operation| operation.id).collect()
     }
 
     /// Every operation that is known, oldest first.

@@ -136,6 +136,34 @@ impl CopyManager {
         self.list().into_iter().find(|view| view.id == id)
     }
 
+    /// The running copies that read or write the object `name`.
+    #[must_use]
+    pub fn of_object(&self, name: &str) -> Vec<OperationId> {
+        self.lists.lock().using(None, name, None)
+    }
+
+    /// The running copies of `nexus` that read or write the object `name`, or that its unit took.
+    #[must_use]
+    pub fn of_nexus(&self, nexus: NexusId, name: &str, unit: &Arc<LogicalUnit>) -> Vec<OperationId> {
+        self.lists.lock().using(Some(nexus), name, Some(unit_key(unit)))
+    }
+
+    /// A copy that runs and does nothing, for tests of what asks after running copies.
+    #[cfg(test)]
+    pub(crate) fn stand_in(
+        &self,
+        nexus: NexusId,
+        unit: &Arc<LogicalUnit>,
+        from: &str,
+        to: &str,
+    ) -> OperationId {
+        let begun = self.lists.lock().begin(nexus, unit_key(unit), None, 1, (self.clock)());
+        let operation = begun.expect("few copies run in a test");
+        let (sources, destinations) = (vec![from.to_owned()], vec![to.to_owned()]);
+        operation.about.set(About { sources, destinations, total: 1 }).expect("it is new");
+        operation.id
+    }
+
     /// Stops a running copy; its command ends COPY ABORTED, COMMANDS CLEARED BY DEVICE SERVER. `Some(false)` if it has
     /// ended already, `None` if there is no such copy.
     pub fn abort(&self, id: OperationId) -> Option<bool> {
