@@ -61,7 +61,7 @@ impl Lun {
 
     /// The LUN with these eight wire bytes.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; 8]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
         Self(bytes)
     }
 

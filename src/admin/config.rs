@@ -1,5 +1,6 @@
 //! The daemon's settings: what the command line says, then what the `--config` file says, then the defaults.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use super::address::AdminAddress;
 use super::cli::LogFormat;
 use crate::array::error::ArrayError;
+use crate::array::names::Name;
 
 /// The largest file that is read.
 const MAX_BYTES: u64 = 1 << 20;
@@ -23,6 +25,9 @@ const IO_THREADS: std::ops::RangeInclusive<usize> = 1..=1024;
 /// log = "info,cleave::target=debug"           # filter; read again at SIGHUP
 /// log_format = "json"                         # text or json
 /// io_threads = 32                             # threads that wait for disk I/O
+///
+/// [tcmu.copy_reach]                           # cleave-tcmu: beside the LU that an EXTENDED COPY is sent to,
+/// primary = ["tape0"]                         # it reaches these objects
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +43,19 @@ pub struct ConfigFile {
     pub log_format: Option<LogFormat>,
     /// Most threads that wait for disk I/O.
     pub io_threads: Option<usize>,
+    /// The kernel front; only `cleave-tcmu` looks at it.
+    #[serde(default)]
+    pub tcmu: TcmuConfig,
+}
+
+/// What the operator may set about LIO's user backend.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcmuConfig {
+    /// For an object, what else a third-party copy that is sent to it may reach. The kernel does not tell which
+    /// initiator sends it, so this holds for all that it lets in (CVE-2021-3139).
+    #[serde(default)]
+    pub copy_reach: BTreeMap<Name, Vec<Name>>,
 }
 
 impl ConfigFile {
@@ -90,6 +108,11 @@ mod tests {
         assert_eq!(config.listen.len(), 2);
         assert_eq!(config.admin, Some(AdminAddress::Unix("/s".into())));
         assert_eq!(config.log_format, Some(LogFormat::Json));
+        let config = ConfigFile::parse("[tcmu.copy_reach]\nprimary = ['tape0', 'secondary']").unwrap();
+        assert_eq!(config.tcmu.copy_reach["primary"].len(), 2);
+        for bad in ["tcmu.copy_reach.a = ['../b']", "tcmu.reach = {}"] {
+            assert!(ConfigFile::parse(bad).is_err(), "{bad}");
+        }
         for bad in ["listn = []", "listen = ['x']", "admin = 'x'", "io_threads = 0", "io_threads = 1e9", "]"]
         {
             assert!(ConfigFile::parse(bad).is_err(), "{bad}");

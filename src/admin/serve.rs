@@ -39,8 +39,22 @@ const DEFAULT_LOG: &str = "info";
 
 type LogHandle = reload::Handle<EnvFilter, Registry>;
 
+/// Ends a front in order: what it has taken is answered. Called once, on a thread that may wait.
+pub type StopFront = Box<dyn FnOnce() + Send>;
+
 /// Runs the daemon until it is told to stop.
 pub fn run(admin: Option<AdminAddress>, data_dir: Option<PathBuf>, options: Serve) -> Result<(), ArrayError> {
+    run_with(admin, data_dir, options, |_, _| Ok(Box::new(|| ())))
+}
+
+/// Runs the daemon with one more front beside the iSCSI target. `front` starts it, within the daemon's runtime, when
+/// all else is up and nothing has been announced; it is the first that ends.
+pub fn run_with(
+    admin: Option<AdminAddress>,
+    data_dir: Option<PathBuf>,
+    options: Serve,
+    front: impl FnOnce(&Arc<Array>, &ConfigFile) -> Result<StopFront, ArrayError>,
+) -> Result<(), ArrayError> {
     let config = options.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
     let log = start_log(options.log_format.or(config.log_format).unwrap_or_default(), config.log.as_deref())?;
     raise_open_files();
@@ -67,7 +81,7 @@ pub fn run(admin: Option<AdminAddress>, data_dir: Option<PathBuf>, options: Serv
         AdminAddress::Tcp(_) => None,
     };
     let daemon = Daemon { array, socket, config: options.config, loaded: config, log };
-    let served = runtime.block_on(daemon.serve(bound));
+    let served = runtime.block_on(daemon.serve(bound, front));
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
@@ -112,7 +126,11 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn serve(mut self, bound: Bound) -> Result<(), ArrayError> {
+    async fn serve(
+        mut self,
+        bound: Bound,
+        front: impl FnOnce(&Arc<Array>, &ConfigFile) -> Result<StopFront, ArrayError>,
+    ) -> Result<(), ArrayError> {
         let Bound { portals, admin } = bound;
         let signals =
             |kind| signal(kind).map_err(|error| ArrayError::io("start the daemon", "signals", &error));
@@ -144,6 +162,7 @@ impl Daemon {
             tokio::spawn(Arc::clone(&target).serve(listener, stopped.clone()));
         }
 
+        let stop_front = front(&self.array, &self.loaded)?;
         announce(&addresses);
         loop {
             tokio::select! {
@@ -156,7 +175,11 @@ impl Daemon {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         let _ = stop.send(true);
         let array = Arc::clone(&self.array);
-        let flushed = tokio::task::spawn_blocking(move || array.shutdown(SHUTDOWN)).await.unwrap_or(false);
+        let ended = tokio::task::spawn_blocking(move || {
+            stop_front();
+            array.shutdown(SHUTDOWN)
+        });
+        let flushed = ended.await.unwrap_or(false);
         if let Some(path) = &self.socket {
             let _ = std::fs::remove_file(path);
         }

@@ -1,7 +1,7 @@
 //! The array: the composition root of the core and the one door into it.
 //!
 //! ```text
-//!   target, TCMU ──login──► Session ──submit──► lu::ItlNexus         (door)
+//!   target ──login──► Session ──submit──► lu::ItlNexus               (door; TCMU: backstore)
 //!   admin ──verbs──► Array ──change──► catalog ──refresh──► Sessions (targets, volumes, pairs, tapes)
 //!   lu ──Executor──► worker threads ──► copy manager ──Door──► lu    (workers, copies)
 //! ```
@@ -11,6 +11,7 @@
 //! a crash leaves between the two stands in the catalog's scrap list and is swept when the array opens.
 
 pub mod access;
+pub mod backstore;
 pub mod catalog;
 mod copier;
 mod copies;

@@ -259,6 +259,7 @@ impl Array {
             return Err(ArrayError::refused(asked, why, format!("first 'cleave drive unload {name}'")));
         }
         access::refuse_if_mapped(&control.catalog, &asked, name)?;
+        self.refuse_if_backstore(&asked, name)?;
         control.change(&asked, |catalog| {
             catalog.drives.remove(name);
             Ok(())

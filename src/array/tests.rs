@@ -14,6 +14,7 @@ use super::*;
 use crate::copy::{Designator, Door};
 use crate::lu::{Ending, Outcome, Reply, ReplySink, Task};
 use crate::sam::{Attribute, Cdb, Function, FunctionResponse, Lun, Status, TaskTag};
+use crate::scsi::opcode::DeviceType;
 use crate::store::{Durability, Patience};
 use crate::units::BlockSize;
 
@@ -772,4 +773,35 @@ fn targets_outlive_the_daemon_and_login_obeys_the_map() {
     array.delete_target(&iqn).unwrap();
     assert!(array.shutdown(Duration::from_secs(10)));
     assert_eq!(array.login(port("iqn.2026-01.a:b"), iqn.as_str(), 1).unwrap_err(), LoginRefusal::NotFound);
+}
+
+#[test]
+fn a_kernel_device_reaches_its_object_and_what_is_listed_for_its_copies() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    for object in ["a", "b", "c"] {
+        volume(&array, object, 1 << 20, StoreKind::Mem).unwrap();
+    }
+    let device = array.open_backstore("user_0/a", &name("a"), &[name("c"), name("a")]).unwrap();
+    assert_eq!((device.size, device.device_type), (Some(1 << 20), DeviceType::Disk));
+    let host = Host(Arc::clone(&device.session));
+    host.ready(0);
+    assert_eq!(host.write(0, 3, 0x5A), Status::Good);
+    let page = host.command(0, &[0x12, 1, 0x83, 2, 0, 0], Vec::new()).data_in;
+    assert_eq!(Designator::parse_list(&page[4..]).len(), 3, "the port is LIO's: only the unit is named");
+    let door = CopyDoor(Arc::downgrade(&array));
+    let resolves = |object: &str| {
+        let own = array.open_backstore("other", &name(object), &[]).unwrap();
+        let host = Host(Arc::clone(&own.session));
+        let page = host.command(0, &[0x12, 1, 0x83, 2, 0, 0], Vec::new()).data_in;
+        let naa = Designator::parse_list(&page[4..]).remove(0);
+        door.resolve(device.session.nexus().id, backstore::Backstore::LUN, &naa).is_some()
+    };
+    assert!(resolves("a") && resolves("c"));
+    assert!(!resolves("b"), "nobody listed it");
+    let refused = array.delete_volume(&name("a")).unwrap_err();
+    assert!(refused.to_string().contains("user_0/a"), "{refused}");
+    drop((host, device));
+    array.delete_volume(&name("a")).unwrap();
+    assert_eq!(array.open_backstore("user_0/a", &name("a"), &[]).unwrap_err().kind, Kind::NotFound);
 }

@@ -220,6 +220,7 @@ impl Array {
         let entry = control.catalog.volumes.get(name).cloned();
         let entry = entry.ok_or_else(|| ArrayError::not_found(asked.as_str(), "volume", name))?;
         access::refuse_if_mapped(&control.catalog, &asked, name)?;
+        self.refuse_if_backstore(&asked, name)?;
         if let Some((pair, _)) = control.catalog.pair_of(name.as_str()) {
             let why = format!("it is in pair {pair}");
             return Err(ArrayError::refused(asked, why, format!("first 'cleave pair delete {pair}'")));

@@ -4,7 +4,7 @@
 use super::attention::Attention;
 use super::server::{Answer, Buffers, Refusal, Request};
 use super::unit::{LogicalUnit, LunInventory};
-use crate::sam::{Status, TargetPort};
+use crate::sam::{Nexus, Status};
 use crate::scsi::cdb::Command;
 use crate::scsi::cdb::primary::{Inquiry, LunSelection, ReportLuns};
 use crate::scsi::designator::Designator;
@@ -35,7 +35,7 @@ pub(super) fn execute(
 ) -> Option<Result<Answer, Refusal>> {
     let way = request.nexus;
     Some(match request.command {
-        Command::Inquiry(inquiry) => self::inquiry(unit, inquiry, request.port(), data.data_in()),
+        Command::Inquiry(inquiry) => self::inquiry(unit, inquiry, way.nexus(), data.data_in()),
         Command::RequestSense(request) => {
             let sense = pending(way.attention());
             request_sense(&sense, request.format, request.allocation, data.data_in());
@@ -96,7 +96,7 @@ pub(super) fn report_luns(inventory: &dyn LunInventory, report: ReportLuns, out:
 fn inquiry(
     unit: &LogicalUnit,
     inquiry: Inquiry,
-    port: &TargetPort,
+    nexus: &Nexus,
     out: &mut Vec<u8>,
 ) -> Result<Answer, Refusal> {
     let device = unit.server().device_type();
@@ -104,14 +104,14 @@ fn inquiry(
     match inquiry.page {
         None => StandardInquiry::of(device, true, REVISION).emit(&mut out),
         Some(page) => {
-            let body = page_body(unit, page, port).ok_or_else(|| Sense::invalid_cdb_byte(2))?;
+            let body = page_body(unit, page, nexus).ok_or_else(|| Sense::invalid_cdb_byte(2))?;
             vpd::emit(device, page, &body, &mut out);
         }
     }
     Ok(Answer::Good)
 }
 
-fn page_body(unit: &LogicalUnit, page: u8, port: &TargetPort) -> Option<Vec<u8>> {
+fn page_body(unit: &LogicalUnit, page: u8, nexus: &Nexus) -> Option<Vec<u8>> {
     let server = unit.server();
     let mut body = Vec::new();
     match page {
@@ -121,10 +121,13 @@ fn page_body(unit: &LogicalUnit, page: u8, port: &TargetPort) -> Option<Vec<u8>>
         }
         vpd::UNIT_SERIAL_NUMBER => body.extend(unit.identity().serial().into_bytes()),
         vpd::DEVICE_IDENTIFICATION => {
-            // What names the unit comes first and is the same on every path; then the path.
+            // What names the unit comes first and is the same on every path; then the path, unless the transport
+            // hides it with the initiator: then the port is not ours to name.
+            let port = &nexus.port;
             let path =
                 [Designator::relative_port(port), Designator::port_name(port), Designator::device_name(port)];
-            unit.designators().iter().chain(&path).for_each(|designator| designator.emit(&mut body));
+            let path = path.iter().filter(|_| nexus.initiator.is_some());
+            unit.designators().iter().chain(path).for_each(|designator| designator.emit(&mut body));
         }
         vpd::EXTENDED_INQUIRY => vpd::extended_inquiry(server.device_type() == DeviceType::Disk, &mut body),
         vpd::THIRD_PARTY_COPY => body = xcopy::results::third_party_copy_vpd(),

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use super::taskset::Ticket;
 use super::unit::ItlNexus;
-use crate::sam::{NexusId, Status, TargetPort};
+use crate::sam::{NexusId, Status};
 use crate::scsi::cdb::Command;
 use crate::scsi::opcode::{DeviceType, Row};
 use crate::scsi::sense::{Asc, Format, Key, Sense};
@@ -69,12 +69,6 @@ impl Request<'_> {
     #[must_use]
     pub fn nexus(&self) -> NexusId {
         self.nexus.nexus().id
-    }
-
-    /// The target port through which the command came.
-    #[must_use]
-    pub fn port(&self) -> &TargetPort {
-        &self.nexus.nexus().port
     }
 
     /// Whether the initiator may only read: reported as write protection by MODE SENSE. Commands that write have been

@@ -1,0 +1,95 @@
+//! Objects under a transport that hides its initiators: LIO's user backend (TCMU).
+//!
+//! Such a front speaks for every initiator that the kernel lets in, through one I_T nexus without an initiator's name.
+//! A third-party copy could reach, for any of them, what another one keeps there (CVE-2021-3139); so the nexus sees the
+//! object that it was opened for, and beside it only what the operator has listed for a copy.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use super::names::Name;
+use super::{Array, ArrayError, Control, Kind, MAX_SESSIONS, Session, Visible};
+use crate::sam::{Lun, Nexus, TargetPort};
+use crate::scsi::opcode::DeviceType;
+
+/// An object that a kernel front serves, open until it is dropped.
+#[derive(Clone, Debug)]
+pub struct Backstore {
+    /// The way to it: [`Backstore::LUN`] and, for the copies that are sent there, what else they may reach.
+    pub session: Arc<Session>,
+    /// What it is.
+    pub device_type: DeviceType,
+    /// Capacity in bytes when it was opened; `None` for a drive.
+    pub size: Option<u64>,
+}
+
+impl Backstore {
+    /// Where the object stands in its session.
+    pub const LUN: Lun = Lun::from_bytes([0; 8]);
+}
+
+impl Array {
+    /// Opens volume or drive `object` for the kernel device `device`, which is a name for people. A copy that is sent
+    /// to it reaches it and `reach`, by the designators of VPD page 83h.
+    ///
+    /// # Errors
+    /// Not found: `object` or one of `reach` does not exist. Refused: the array is stopping or has no room.
+    pub fn open_backstore(
+        self: &Arc<Self>,
+        device: &str,
+        object: &Name,
+        reach: &[Name],
+    ) -> Result<Backstore, ArrayError> {
+        let asked = format!("open {object} for {device}");
+        let control = self.control.lock();
+        let visible = see(&control, &asked, object, reach)?;
+        let device_type = visible[0].unit.server().device_type();
+        let size = control.catalog.volumes.get(object).map(|volume| volume.size);
+        let mut sessions = self.sessions.lock();
+        if self.stopping.load(Ordering::Acquire) || sessions.len() >= MAX_SESSIONS {
+            let why = "the array takes no new session now";
+            return Err(ArrayError::refused(asked, why, "repeat when it has room"));
+        }
+        let id = self.new_nexus();
+        let array = Arc::downgrade(self);
+        let on_close = Box::new(move || {
+            if let Some(array) = array.upgrade() {
+                array.sessions.lock().remove(&id);
+            }
+        });
+        let port = TargetPort { name: device.to_owned(), portal_group: 0, relative_id: 0 };
+        let nexus = Nexus { id, initiator: None, port };
+        let session = Arc::new(Session::new(nexus, Timestamp::now(), Arc::clone(&self.copies), on_close));
+        session.refresh(&visible, false);
+        sessions.insert(id, Arc::downgrade(&session));
+        Ok(Backstore { session, device_type, size })
+    }
+
+    /// Refuses to do what `asked` says while a kernel device serves `object`, or may copy from it or to it.
+    pub(super) fn refuse_if_backstore(&self, asked: &str, object: &Name) -> Result<(), ArrayError> {
+        let hidden = self.sessions().into_iter().filter(|session| session.nexus().initiator.is_none());
+        let user = hidden.into_iter().find(|session| session.ways().iter().any(|(name, _)| name == object));
+        user.map_or(Ok(()), |session| {
+            let device = &session.nexus().port.name;
+            let why = format!("the kernel's device {device} uses {object}");
+            Err(ArrayError::refused(asked, why, "first remove the device, as with targetcli"))
+        })
+    }
+}
+
+/// The object at LUN 0 and what copies reach behind it.
+fn see(control: &Control, asked: &str, object: &Name, reach: &[Name]) -> Result<Vec<Visible>, ArrayError> {
+    let others = reach.iter().filter(|name| *name != object);
+    let all = std::iter::once(object).chain(others);
+    let visible = all.zip(0..=Lun::MAX_NUMBER).map(|(name, lun)| {
+        let unit = control.unit(name.as_str()).ok_or_else(|| {
+            let why = format!("there is no volume or drive {name}");
+            let remedy = "see 'cleave volume list' and 'cleave drive list'";
+            ArrayError::new(Kind::NotFound, asked, why, remedy)
+        })?;
+        Ok(Visible { lun, object: name.clone(), unit: Arc::clone(unit), read_only: false })
+    });
+    visible.collect()
+}

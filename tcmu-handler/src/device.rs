@@ -1,0 +1,418 @@
+//! One TCMU device: its ring in front of one backstore of the array.
+//!
+//! A thread waits for the kernel, takes what is in the ring and submits it; what can be served without waiting ends on
+//! that thread. Endings come on any thread: data goes into the command's areas, the response into the ring, and the
+//! kernel is told, once for all that ended while the thread worked off a batch.
+//!
+//! Every command that is taken is completed once, aborted ones too: the kernel keeps its memory until then. A ring that
+//! breaks the rules is left as it is: answering into it could end another command than the one meant.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cleave::array::backstore::Backstore;
+use cleave::lu::{Ending, Outcome, Reply, ReplySink, Task};
+use cleave::sam::{Attribute, Function, Status, TaskTag};
+use cleave::scsi::opcode::{self, Direction};
+use cleave::scsi::sense::{Asc, Format, Key, Sense};
+use parking_lot::{Condvar, Mutex};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use crate::ring::{Area, Broken, Entry, Mapping, Response, Ring};
+use crate::sysfs::Place;
+
+/// Commands that are taken before the kernel hears of those that ended meanwhile.
+const BATCH: usize = 16;
+
+/// The most data that one command may carry; the kernel's limits are usually far below.
+const MAX_TRANSFER: usize = 64 << 20;
+
+/// Buffers that are kept for reuse, and the largest that is kept.
+const SPARE_BUFFERS: usize = 64;
+const MAX_SPARE: usize = 1 << 20;
+
+/// How long what runs may take to end when the device stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// TMR types of the interface.
+const ABORT_TASK: u8 = 1;
+const ABORT_TASK_SET: u8 = 2;
+const LUN_RESETS: [u8; 2] = [5, 128];
+const TARGET_RESETS: [u8; 2] = [6, 7];
+
+/// A device that is served. Dropping it without [`Device::stop`] leaves its thread behind.
+pub(crate) struct Device {
+    shared: Arc<Shared>,
+    wake: OwnedFd,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the device's thread and the threads that end commands share.
+struct Shared {
+    place: Place,
+    /// Read to wait, written to say that commands have been completed.
+    uio: File,
+    mapping: Arc<Mapping>,
+    backstore: Backstore,
+    state: Mutex<State>,
+    /// Told when the last command has ended.
+    idle: Condvar,
+    stopping: AtomicBool,
+}
+
+struct State {
+    ring: Ring,
+    /// Commands under way, by number.
+    open: Vec<Option<Open>>,
+    opened: usize,
+    /// Upper half of the next tag: the kernel uses a number again while the task set still ends its task.
+    turn: u16,
+    /// While the device's thread works off a batch it tells the kernel what ended, at the batch's end.
+    batch: bool,
+    unsaid: bool,
+    broken: bool,
+    areas: Vec<Vec<Area>>,
+    buffers: Vec<Vec<u8>>,
+}
+
+/// A command under way.
+struct Open {
+    turn: u16,
+    areas: Vec<Area>,
+    direction: Direction,
+}
+
+/// What the array is asked for next.
+enum Step {
+    Submit(Task),
+    Manage(Vec<Function>),
+    Refuse(TaskTag, Outcome),
+}
+
+impl Device {
+    /// Serves the device at `place` with `backstore`.
+    pub(crate) fn open(place: Place, backstore: Backstore) -> io::Result<Self> {
+        let invalid = |broken: Broken| io::Error::new(io::ErrorKind::InvalidData, broken.to_string());
+        let length = place.mapping_length()?;
+        let uio = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+            .open(place.node())?;
+        let mapping = Arc::new(Mapping::of_device(&uio, length)?);
+        let ring = Ring::open(Arc::clone(&mapping)).map_err(invalid)?;
+        backstore.session.set_peer(format!("TCMU {}", place.uio));
+        let state = State {
+            ring,
+            open: Vec::new(),
+            opened: 0,
+            turn: 0,
+            batch: false,
+            unsaid: false,
+            broken: false,
+            areas: Vec::new(),
+            buffers: Vec::new(),
+        };
+        let shared = Arc::new(Shared {
+            place,
+            uio,
+            mapping,
+            backstore,
+            state: Mutex::new(state),
+            idle: Condvar::new(),
+            stopping: AtomicBool::new(false),
+        });
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let (worker, woken) = (Arc::clone(&shared), wake.try_clone()?);
+        let name = format!("tcmu-{}", shared.place.uio);
+        let thread = std::thread::Builder::new().name(name).spawn(move || worker.serve(&woken))?;
+        Ok(Self { shared, wake, thread: Some(thread) })
+    }
+
+    /// Where it is.
+    pub(crate) fn place(&self) -> &Place {
+        &self.shared.place
+    }
+
+    /// Takes no more commands, lets those under way end, and closes the device.
+    pub(crate) fn stop(mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(device = %self.shared.place, "its thread had failed");
+        }
+        let drained = self.shared.drain(Instant::now() + DRAIN);
+        self.shared.backstore.session.close(Box::new(|| ()));
+        if !drained && !self.shared.drain(Instant::now() + DRAIN) {
+            tracing::error!(device = %self.shared.place, "commands are left unanswered in its ring");
+        }
+    }
+}
+
+impl Shared {
+    /// The life of the device's thread.
+    fn serve(self: &Arc<Self>, woken: &OwnedFd) {
+        while !self.stopping.load(Ordering::Acquire) {
+            if let Err(why) = self.work_off().and_then(|()| self.wait(woken)) {
+                tracing::error!(device = %self.place, %why, "the device is not served any more");
+                return;
+            }
+        }
+    }
+
+    /// Waits until the kernel has added commands, or the device is to stop.
+    fn wait(&self, woken: &OwnedFd) -> io::Result<()> {
+        let mut wanted = [PollFd::new(&self.uio, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
+        match poll(&mut wanted, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // The counter of events; what it says is of no interest, the head is.
+        match (&self.uio).read(&mut [0; 4]) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes and submits all that is in the ring.
+    fn work_off(self: &Arc<Self>) -> io::Result<()> {
+        let invalid = |broken: Broken| io::Error::new(io::ErrorKind::InvalidData, broken.to_string());
+        loop {
+            self.state.lock().batch = true;
+            let mut more = true;
+            for _ in 0..BATCH {
+                match self.next() {
+                    Ok(Some(step)) => self.perform(step),
+                    Ok(None) => {
+                        more = false;
+                        break;
+                    }
+                    Err(broken) => {
+                        self.state.lock().broken = true;
+                        return Err(invalid(broken));
+                    }
+                }
+            }
+            let mut state = self.state.lock();
+            state.batch = false;
+            let unsaid = std::mem::take(&mut state.unsaid);
+            drop(state);
+            if unsaid {
+                self.tell();
+            }
+            if !more || self.stopping.load(Ordering::Acquire) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the next entry.
+    fn next(self: &Arc<Self>) -> Result<Option<Step>, Broken> {
+        let mut state = self.state.lock();
+        let mut areas = state.areas.pop().unwrap_or_default();
+        let (id, cdb) = match state.ring.take(&mut areas)? {
+            None => {
+                state.areas.push(areas);
+                return Ok(None);
+            }
+            Some(Entry::Management { function, tasks }) => {
+                state.areas.push(areas);
+                return Ok(Some(Step::Manage(state.functions(function, &tasks))));
+            }
+            Some(Entry::Command { id, cdb }) => (id, cdb),
+        };
+        let (mut data_out, data_in) = (state.buffer(), state.buffer());
+        drop(state);
+        // The kernel does not say which way a command's data goes; its operation code does. What the table does not
+        // know is refused without a look at its data.
+        let row = cdb.and_then(|cdb| opcode::row(self.backstore.device_type, &cdb).ok());
+        let direction = row.map_or(Direction::None, |row| row.direction);
+        let length = areas.iter().map(|area| area.length).fold(0, usize::saturating_add);
+        if direction == Direction::Out && length <= MAX_TRANSFER {
+            for area in &areas {
+                self.mapping.append_to(area.at, area.length, &mut data_out)?;
+            }
+        }
+        let tag = self.state.lock().begin(id, areas, direction)?;
+        let cdb = match cdb {
+            Some(cdb) if length <= MAX_TRANSFER => cdb,
+            Some(_) => return Ok(Some(Step::Refuse(tag, refusal(Asc::INVALID_FIELD_IN_CDB)))),
+            None => return Ok(Some(Step::Refuse(tag, refusal(Asc::INVALID_COMMAND_OPERATION_CODE)))),
+        };
+        Ok(Some(Step::Submit(Task {
+            nexus: self.backstore.session.nexus().id,
+            tag,
+            attribute: Attribute::Simple,
+            cdb,
+            data_out,
+            data_in,
+            reply: Reply::new(Arc::clone(self) as Arc<dyn ReplySink>, tag),
+        })))
+    }
+
+    fn perform(self: &Arc<Self>, step: Step) {
+        let session = &self.backstore.session;
+        match step {
+            Step::Submit(task) => session.submit(Backstore::LUN, task),
+            Step::Manage(functions) => {
+                for function in functions {
+                    tracing::debug!(device = %self.place, ?function, "task management");
+                    session.manage(Backstore::LUN, function, Box::new(|_| ()));
+                }
+            }
+            Step::Refuse(tag, outcome) => self.reply(tag, Ending::Completed(outcome)),
+        }
+    }
+
+    /// Puts data-in where the kernel wants it. How much there was room for, and how much there is.
+    fn scatter(&self, areas: &[Area], data: &[u8]) -> Result<(usize, usize), Broken> {
+        let (mut room, mut rest) = (0_usize, data);
+        for area in areas {
+            room = room.saturating_add(area.length);
+            let (part, after) = rest.split_at(rest.len().min(area.length));
+            if !part.is_empty() {
+                self.mapping.write(area.at, part)?;
+            }
+            rest = after;
+        }
+        Ok((room, data.len() - rest.len()))
+    }
+
+    /// Completes a command.
+    fn end(&self, tag: TaskTag, ending: Ending) -> Result<bool, Broken> {
+        let (id, turn) = split(tag);
+        let open = {
+            let mut state = self.state.lock();
+            let slot = state.open.get_mut(usize::from(id));
+            let Some(open) = slot.and_then(|slot| slot.take_if(|open| open.turn == turn)) else {
+                return Err(Broken("a command ended twice"));
+            };
+            open
+        };
+        // An aborted command is not waited for any more; the kernel drops what is said about it.
+        let outcome = match ending {
+            Ending::Completed(outcome) => outcome,
+            Ending::Aborted => Outcome::status(Status::TaskAborted),
+        };
+        let mut response =
+            Response { status: outcome.status.code(), sense: &outcome.sense, ..Response::default() };
+        if open.direction == Direction::In {
+            let (room, filled) = self.scatter(&open.areas, &outcome.data_in)?;
+            // Without a length, GOOD means all of it, and a CHECK CONDITION carries nothing.
+            let told = if outcome.status == Status::Good { filled < room } else { filled > 0 };
+            response.read_length = told.then(|| u32::try_from(filled).unwrap_or(u32::MAX));
+        }
+        let mut state = self.state.lock();
+        if state.broken {
+            return Err(Broken("it has been given up"));
+        }
+        state.ring.complete(id, &response)?;
+        state.keep(open.areas, [outcome.data_in, outcome.data_out]);
+        state.opened -= 1;
+        if state.opened == 0 {
+            self.idle.notify_all();
+        }
+        let now = !state.batch;
+        state.unsaid |= !now;
+        Ok(now)
+    }
+
+    /// Tells the kernel that there are completions.
+    fn tell(&self) {
+        if let Err(error) = (&self.uio).write_all(&1_u32.to_ne_bytes()) {
+            tracing::error!(device = %self.place, %error, "the kernel could not be told of completions");
+        }
+    }
+
+    /// Waits until no command is under way. True if that came about in time.
+    fn drain(&self, deadline: Instant) -> bool {
+        let mut state = self.state.lock();
+        while state.opened > 0 && !state.broken {
+            if self.idle.wait_until(&mut state, deadline).timed_out() {
+                break;
+            }
+        }
+        state.opened == 0
+    }
+}
+
+impl ReplySink for Shared {
+    fn reply(&self, tag: TaskTag, ending: Ending) {
+        match self.end(tag, ending) {
+            Ok(true) => self.tell(),
+            Ok(false) => {}
+            Err(why) => {
+                tracing::error!(device = %self.place, %why, "a command could not be answered");
+                self.state.lock().broken = true;
+                self.idle.notify_all();
+            }
+        }
+    }
+}
+
+impl State {
+    /// Opens command `id`.
+    fn begin(&mut self, id: u16, areas: Vec<Area>, direction: Direction) -> Result<TaskTag, Broken> {
+        let index = usize::from(id);
+        if self.open.len() <= index {
+            self.open.resize_with(index + 1, || None);
+        }
+        self.turn = self.turn.wrapping_add(1);
+        let slot = &mut self.open[index];
+        if slot.is_some() {
+            return Err(Broken("two commands have one number"));
+        }
+        *slot = Some(Open { turn: self.turn, areas, direction });
+        self.opened += 1;
+        Ok(TaskTag(u32::from(self.turn) << 16 | u32::from(id)))
+    }
+
+    /// The functions that do in the task set what the kernel has done to its commands.
+    fn functions(&self, function: u8, tasks: &[u16]) -> Vec<Function> {
+        let open = |id: &u16| self.open.get(usize::from(*id))?.as_ref().map(|open| (*id, open.turn));
+        let tags = tasks.iter().filter_map(open);
+        match function {
+            ABORT_TASK | ABORT_TASK_SET => tags
+                .map(|(id, turn)| Function::AbortTask(TaskTag(u32::from(turn) << 16 | u32::from(id))))
+                .collect(),
+            reset if LUN_RESETS.contains(&reset) || TARGET_RESETS.contains(&reset) => {
+                vec![Function::LogicalUnitReset]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn buffer(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    /// Keeps what a command has used for the next one.
+    fn keep(&mut self, areas: Vec<Area>, buffers: [Vec<u8>; 2]) {
+        if self.areas.len() < SPARE_BUFFERS {
+            self.areas.push(areas);
+        }
+        for mut buffer in buffers {
+            if self.buffers.len() < SPARE_BUFFERS && (1..=MAX_SPARE).contains(&buffer.capacity()) {
+                buffer.clear();
+                self.buffers.push(buffer);
+            }
+        }
+    }
+}
+
+/// The kernel's number of a command, and the turn in which it was used.
+fn split(tag: TaskTag) -> (u16, u16) {
+    (tag.0 as u16, (tag.0 >> 16) as u16)
+}
+
+fn refusal(asc: Asc) -> Outcome {
+    Outcome::check(Sense::new(Key::IllegalRequest, asc).encode(Format::Fixed))
+}

@@ -1,0 +1,69 @@
+//! `cleave-tcmu`: the cleave daemon with LIO's user backend (TCMU) as a second front.
+//!
+//! One process owns the data. An initiator over iSCSI and one over the kernel's loopback see one logical unit with one
+//! pair state, and a command from the kernel takes the same way as any other: ring → `Task` → the array's door.
+
+mod dbus;
+mod device;
+mod front;
+mod netlink;
+mod ring;
+mod sysfs;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use cleave::admin::address::AdminAddress;
+use cleave::admin::cli::Serve;
+use cleave::admin::config::ConfigFile;
+use cleave::admin::serve::{self, StopFront};
+use cleave::array::Array;
+use cleave::array::error::ArrayError;
+
+/// The cleave array for LIO: everything that `cleave serve` does, and a user backstore for targetcli.
+#[derive(Debug, Parser)]
+#[command(name = "cleave-tcmu", version)]
+struct Cli {
+    /// Where the admin API listens: unix:PATH or tcp:ADDRESS:PORT.
+    #[arg(long, global = true, env = "CLEAVE_ADMIN", value_name = "ADDRESS")]
+    admin: Option<AdminAddress>,
+    /// The data directory; its admin.sock is the admin API when --admin is absent.
+    #[arg(long, global = true, env = "CLEAVE_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon with both fronts. Needs root, and the modules target_core_user and tcm_loop.
+    Serve(Serve),
+}
+
+fn main() -> ExitCode {
+    let Cli { admin, data_dir, command: Command::Serve(options) } = Cli::parse();
+    match serve::run_with(admin, data_dir, options, start) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "cleave-tcmu: {error}");
+            ExitCode::from(error.kind as u8)
+        }
+    }
+}
+
+/// Starts the kernel front and the service for targetcli, within the daemon's runtime.
+fn start(array: &Arc<Array>, config: &ConfigFile) -> Result<StopFront, ArrayError> {
+    let stop = front::start(array, config.tcmu.copy_reach.clone())?;
+    let runtime = tokio::runtime::Handle::current();
+    let service = tokio::task::block_in_place(|| runtime.block_on(dbus::serve(Arc::clone(array))));
+    let service = service.inspect_err(|error| {
+        tracing::warn!(%error, "no D-Bus service: targetcli shows no backstores/user:cleave; configfs works");
+    });
+    Ok(Box::new(move || {
+        drop(service);
+        stop();
+    }))
+}

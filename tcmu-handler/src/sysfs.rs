@@ -1,0 +1,198 @@
+//! What sysfs and configfs tell about TCMU devices, and the switches that they have there.
+//!
+//! A device's UIO name is `tcm-user/HBA/NAME/CONFIG`, and CONFIG is `SUBTYPE/STRING`. Ours are those of subtype
+//! [`SUBTYPE`]; the string is the name of a volume or drive.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cleave::array::names::Name;
+
+/// The subtype of the devices that this handler serves.
+pub(crate) const SUBTYPE: &str = "cleave";
+
+/// Where the kernel shows UIO devices.
+const UIO: &str = "/sys/class/uio";
+
+/// Where the kernel shows LIO's backstores.
+const BACKSTORES: &str = "/sys/kernel/config/target/core";
+
+/// The switches of the module as a whole.
+const PARAMETERS: &str = "/sys/module/target_core_user/parameters";
+
+/// The longest name that is read.
+const MAX_NAME: usize = 4096;
+
+/// The most that is ever mapped of one device: the ring and the largest data area that the module allows.
+const MAX_MAPPING: u64 = 8 << 30;
+
+/// One of our devices, as the kernel names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// `uioN`.
+    pub(crate) uio: String,
+    /// The number of the HBA `user_N`.
+    pub(crate) hba: u32,
+    /// The backstore's name.
+    pub(crate) name: String,
+    /// The configuration string behind the subtype.
+    pub(crate) config: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user_{}/{}", self.hba, self.name)
+    }
+}
+
+impl Place {
+    /// The place that UIO device `uio` has with the name `name`; `None` if it is not of our subtype.
+    fn parse(uio: &str, name: &str) -> Option<Self> {
+        let rest = name.strip_prefix("tcm-user/")?;
+        let (hba, rest) = rest.split_once('/')?;
+        let (name, config) = rest.split_once('/')?;
+        let config = configured(config)?;
+        let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('/');
+        let known = plain(name) && plain(uio);
+        known.then_some(Self {
+            uio: uio.to_owned(),
+            hba: hba.parse().ok()?,
+            name: name.to_owned(),
+            config: config.to_owned(),
+        })
+    }
+
+    /// UIO device `uio`, if it is one of ours.
+    pub(crate) fn of_uio(uio: &str) -> Option<Self> {
+        let plain = uio.strip_prefix("uio")?.bytes().all(|byte| byte.is_ascii_digit());
+        let name = plain.then(|| read(&Path::new(UIO).join(uio).join("name")).ok()).flatten()?;
+        Self::parse(uio, &name)
+    }
+
+    /// The object that it is to show.
+    pub(crate) fn object(&self) -> Result<Name, String> {
+        self.config.parse().map_err(|why| format!("its configuration '{}' names no object: {why}", self.config))
+    }
+
+    /// How much is to be mapped.
+    pub(crate) fn mapping_length(&self) -> io::Result<usize> {
+        let text = read(&Path::new(UIO).join(&self.uio).join("maps/map0/size"))?;
+        let size = u64::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+        let size = size.filter(|size| (4096..=MAX_MAPPING).contains(size));
+        size.and_then(|size| usize::try_from(size).ok())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("map0/size says '{text}'")))
+    }
+
+    /// Its character device.
+    pub(crate) fn node(&self) -> PathBuf {
+        Path::new("/dev").join(&self.uio)
+    }
+
+    fn configfs(&self, file: &str) -> PathBuf {
+        Path::new(BACKSTORES).join(format!("user_{}", self.hba)).join(&self.name).join(file)
+    }
+
+    /// The size that the backstore was made with.
+    pub(crate) fn size(&self) -> io::Result<u64> {
+        let text = read(&self.configfs("attrib/dev_size"))?;
+        text.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("dev_size says '{text}'")))
+    }
+
+    /// Lets the kernel tell us about task management functions.
+    pub(crate) fn ask_for_task_management(&self) -> io::Result<()> {
+        fs::write(self.configfs("attrib/tmr_notification"), "1")
+    }
+
+    /// Whether the kernel holds back new commands.
+    pub(crate) fn block(&self, block: bool) -> io::Result<()> {
+        fs::write(self.configfs("action/block_dev"), if block { "1" } else { "0" })
+    }
+
+    /// Empties the ring: what was under way ends with BUSY and is sent again, or, where sending it again could do it
+    /// twice, with CHECK CONDITION.
+    pub(crate) fn reset_ring(&self, repeatable: bool) -> io::Result<()> {
+        fs::write(self.configfs("action/reset_ring"), if repeatable { "1" } else { "2" })
+    }
+}
+
+/// The part of a device configuration behind our subtype.
+pub(crate) fn configured(config: &str) -> Option<&str> {
+    config.strip_prefix(SUBTYPE)?.strip_prefix('/')
+}
+
+/// The devices of our subtype that are there.
+pub(crate) fn scan() -> Vec<Place> {
+    let entries = fs::read_dir(UIO).into_iter().flatten().flatten();
+    let mut found: Vec<Place> =
+        entries.filter_map(|entry| Place::of_uio(entry.file_name().to_str()?)).collect();
+    found.sort_by(|a, b| (a.hba, &a.name).cmp(&(b.hba, &b.name)));
+    found
+}
+
+/// Whether the kernel has TCMU.
+pub(crate) fn is_there() -> bool {
+    Path::new(PARAMETERS).is_dir()
+}
+
+/// Ends every wait of the kernel for an answer that a former handler did not give, with `between` done while it asks
+/// nobody anew.
+pub(crate) fn without_netlink<T>(between: impl FnOnce() -> T) -> T {
+    let switch = |name: &str, value: &str| {
+        if let Err(error) = fs::write(Path::new(PARAMETERS).join(name), value) {
+            tracing::warn!(parameter = name, %error, "the module's switch could not be set");
+        }
+    };
+    switch("block_netlink", "1");
+    switch("reset_netlink", "1");
+    let result = between();
+    switch("block_netlink", "0");
+    result
+}
+
+/// A short text of one line.
+fn read(path: &Path) -> io::Result<String> {
+    let bytes = fs::read(path)?;
+    let text = String::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_NAME);
+    let text = text.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not a short text"))?;
+    Ok(text.trim_end_matches('\n').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_devices_of_our_subtype_are_ours() {
+        let place = Place::parse("uio3", "tcm-user/2/db/cleave/primary").unwrap();
+        assert_eq!((place.hba, place.name.as_str(), place.config.as_str()), (2, "db", "primary"));
+        assert_eq!(place.to_string(), "user_2/db");
+        assert_eq!(place.object().unwrap().as_str(), "primary");
+        for foreign in [
+            "tcm-user/2/db/qcow/primary",
+            "tcm-user/2/db/cleaver/primary",
+            "tcm-user/2/db/cleave",
+            "tcm-user/x/db/cleave/primary",
+            "tcm-user/2/../cleave/primary",
+            "tcm-user/2//cleave/primary",
+            "other/2/db/cleave/primary",
+            "",
+        ] {
+            assert_eq!(Place::parse("uio3", foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_names_no_object_is_told() {
+        let place = Place::parse("uio0", "tcm-user/0/x/cleave//var/lib/disk.img").unwrap();
+        let why = place.object().unwrap_err();
+        assert!(why.contains("/var/lib/disk.img"), "{why}");
+    }
+
+    #[test]
+    fn a_uio_name_cannot_lead_elsewhere() {
+        assert_eq!(Place::of_uio("uio0/../../x"), None);
+        assert_eq!(Place::of_uio("../uio0"), None);
+    }
+}
