@@ -38,7 +38,10 @@ const SANS_IO: &[&str] =
     &["sam", "wire", "units", "store", "iscsi", "scsi", "tape", "volume", "pair", "lu", "copy"];
 
 /// Files that may contain `unsafe`, each with its reason in its head comment.
-const UNSAFE: &[&str] = &["src/initiator/sg.rs"];
+const UNSAFE: &[&str] = &["src/initiator/sg.rs", "tcmu-handler/src/ring.rs"];
+
+/// Rooms that the kernel front uses: the daemon, and the array by its door.
+const KERNEL_FRONT: &[&str] = &["admin", "array", "lu", "sam", "scsi", "units"];
 
 /// Lines of a file, tests included.
 const MAX_LINES: usize = 900;
@@ -261,7 +264,23 @@ fn only_the_shells_know_async() {
 fn unsafe_is_only_where_it_is_named() {
     let inside = |source: &Source| !UNSAFE.contains(&source.path.as_str());
     let blocks = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "allow(unsafe_code)"];
-    report("unsafe only in the files that the test names", &found(&house(), inside, &blocks));
+    let all = sources(&["src", "tcmu-handler"]);
+    report("unsafe only in the files that the test names", &found(&all, inside, &blocks));
+}
+
+#[test]
+fn the_kernel_front_enters_by_the_array_s_door() {
+    let mut offences = Vec::new();
+    for source in sources(&["tcmu-handler"]) {
+        for (at, line) in source.code().filter(|(_, line)| line.contains("cleave::")) {
+            for used in rooms_used(&line).into_iter().filter(|used| !KERNEL_FRONT.contains(used)) {
+                if EDGES.iter().any(|(room, _)| *room == used) {
+                    offences.push(format!("{}:{at}: it may not use '{used}'", source.path));
+                }
+            }
+        }
+    }
+    report("tcmu-handler uses only the rooms that the test names", &offences);
 }
 
 #[test]
@@ -284,7 +303,7 @@ fn every_file_says_what_it_is() {
         let is_tests = source.path.ends_with("tests.rs") || source.path.contains("/tests/");
         (!is_tests && !first.is_some_and(|line| line.starts_with("//!"))).then(|| source.path.clone())
     };
-    let offences: Vec<_> = sources(&["src", "tests", "benches", "fuzz"]).iter().filter_map(silent).collect();
+    let offences: Vec<_> = sources(&["src", "tests", "benches", "fuzz", "tcmu-handler"]).iter().filter_map(silent).collect();
     report("a file opens with a comment that says what it is", &offences);
 }
 

@@ -27,6 +27,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use crate::ring::{Area, Broken, Entry, Mapping, Response, Ring};
 use crate::sysfs::Place;
 
+#[cfg(test)]
+mod tests;
+
 /// Commands that are taken before the kernel hears of those that ended meanwhile.
 const BATCH: usize = 16;
 
@@ -98,14 +101,18 @@ enum Step {
 impl Device {
     /// Serves the device at `place` with `backstore`.
     pub(crate) fn open(place: Place, backstore: Backstore) -> io::Result<Self> {
-        let invalid = |broken: Broken| io::Error::new(io::ErrorKind::InvalidData, broken.to_string());
         let length = place.mapping_length()?;
         let uio = OpenOptions::new()
             .read(true)
             .write(true)
             .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
             .open(place.node())?;
-        let mapping = Arc::new(Mapping::of_device(&uio, length)?);
+        let mapping = Mapping::of_device(&uio, length)?;
+        Self::start(place, backstore, uio, Arc::new(mapping))
+    }
+
+    fn start(place: Place, backstore: Backstore, uio: File, mapping: Arc<Mapping>) -> io::Result<Self> {
+        let invalid = |broken: Broken| io::Error::new(io::ErrorKind::InvalidData, broken.to_string());
         let ring = Ring::open(Arc::clone(&mapping)).map_err(invalid)?;
         backstore.session.set_peer(format!("TCMU {}", place.uio));
         let state = State {
@@ -133,11 +140,6 @@ impl Device {
         let name = format!("tcmu-{}", shared.place.uio);
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.serve(&woken))?;
         Ok(Self { shared, wake, thread: Some(thread) })
-    }
-
-    /// Where it is.
-    pub(crate) fn place(&self) -> &Place {
-        &self.shared.place
     }
 
     /// Takes no more commands, lets those under way end, and closes the device.
@@ -225,6 +227,7 @@ impl Shared {
             }
             Some(Entry::Management { function, tasks }) => {
                 state.areas.push(areas);
+                state.unsaid = true; // its place in the ring is free again
                 return Ok(Some(Step::Manage(state.functions(function, &tasks))));
             }
             Some(Entry::Command { id, cdb }) => (id, cdb),

@@ -171,12 +171,8 @@ impl Front {
 
     /// Does what an event asks for and answers it, if it is about a device of ours.
     fn handle(&mut self, event: &Event) {
-        let place = match self.devices.get(&event.uio) {
-            Some(device) => Some(device.place().clone()),
-            None => Place::of_uio(&event.uio),
-        };
-        let Some(place) = place else {
-            tracing::debug!(uio = event.uio, "another handler's device");
+        let Some(place) = Place::parse(&event.uio, &event.name) else {
+            tracing::debug!(name = event.name, "another handler's device");
             return;
         };
         let status = match &event.what {

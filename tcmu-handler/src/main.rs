@@ -3,6 +3,7 @@
 //! One process owns the data. An initiator over iSCSI and one over the kernel's loopback see one logical unit with one
 //! pair state, and a command from the kernel takes the same way as any other: ring → `Task` → the array's door.
 
+#[cfg(feature = "dbus")]
 mod dbus;
 mod device;
 mod front;
@@ -57,13 +58,25 @@ fn main() -> ExitCode {
 /// Starts the kernel front and the service for targetcli, within the daemon's runtime.
 fn start(array: &Arc<Array>, config: &ConfigFile) -> Result<StopFront, ArrayError> {
     let stop = front::start(array, config.tcmu.copy_reach.clone())?;
-    let runtime = tokio::runtime::Handle::current();
-    let service = tokio::task::block_in_place(|| runtime.block_on(dbus::serve(Arc::clone(array))));
-    let service = service.inspect_err(|error| {
-        tracing::warn!(%error, "no D-Bus service: targetcli shows no backstores/user:cleave; configfs works");
-    });
+    let service = service(array);
     Ok(Box::new(move || {
         drop(service);
         stop();
     }))
+}
+
+/// Starts the service for targetcli. It lasts until it is dropped.
+#[cfg(feature = "dbus")]
+fn service(array: &Arc<Array>) -> Option<zbus::Connection> {
+    let runtime = tokio::runtime::Handle::current();
+    let service = tokio::task::block_in_place(|| runtime.block_on(dbus::serve(Arc::clone(array))));
+    let warn = |error: &zbus::Error| {
+        tracing::warn!(%error, "no D-Bus service: targetcli shows no backstores/user:cleave; configfs works");
+    };
+    service.inspect_err(warn).ok()
+}
+
+#[cfg(not(feature = "dbus"))]
+fn service(_: &Arc<Array>) -> Option<std::convert::Infallible> {
+    None
 }

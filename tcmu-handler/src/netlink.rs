@@ -57,6 +57,7 @@ mod command {
 
 mod attribute {
     pub(super) const DEVICE: u16 = 1;
+    pub(super) const MINOR: u16 = 2;
     pub(super) const CONFIG: u16 = 4;
     pub(super) const SIZE: u16 = 5;
     pub(super) const WRITE_CACHE: u16 = 6;
@@ -91,6 +92,8 @@ pub(crate) struct Event {
     pub(crate) what: What,
     /// `uioN`.
     pub(crate) uio: String,
+    /// The UIO device's name, as sysfs shows it.
+    pub(crate) name: String,
     id: u32,
 }
 
@@ -321,10 +324,11 @@ fn parse_family(body: &[u8]) -> Option<Message> {
 }
 
 fn parse_event(command: u8, body: &[u8]) -> Option<Event> {
-    let (mut uio, mut id, mut change) = (None, None, Change::Other);
+    let (mut name, mut minor, mut id, mut change) = (None, None, None, Change::Other);
     for (kind, value) in attributes(body) {
         match kind {
-            attribute::DEVICE => uio = text(value),
+            attribute::DEVICE => name = text(value),
+            attribute::MINOR => minor = head(value).map(u32::from_ne_bytes),
             attribute::DEVICE_ID => id = head(value).map(u32::from_ne_bytes),
             attribute::CONFIG => change = text(value).map_or(Change::Other, Change::Config),
             attribute::SIZE => change = head(value).map_or(Change::Other, |v| Change::Size(u64::from_ne_bytes(v))),
@@ -340,24 +344,25 @@ fn parse_event(command: u8, body: &[u8]) -> Option<Event> {
         command::RECONFIGURED => What::Reconfigured(change),
         _ => return None,
     };
-    Some(Event { what, uio: uio?, id: id? })
+    Some(Event { what, uio: format!("uio{}", minor?), name: name?, id: id? })
 }
 
 #[cfg(all(test, target_endian = "little"))]
 mod tests {
     use super::*;
 
-    /// ADDED for uio0, minor 0, device 1, as Linux 6.1 sends it to family 27.
-    const ADDED: [u8; 48] = [
-        48, 0, 0, 0, 27, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // message
+    /// ADDED for uio3, device 1, as Linux 6.1 sends it to family 27.
+    const ADDED: [u8; 64] = [
+        64, 0, 0, 0, 27, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // message
         1, 2, 0, 0, // generic
-        9, 0, 1, 0, b'u', b'i', b'o', b'0', 0, 0, 0, 0, // device
-        8, 0, 2, 0, 0, 0, 0, 0, // minor
+        24, 0, 1, 0, b't', b'c', b'm', b'-', b'u', b's', b'e', b'r', b'/', b'0', b'/', b'd', b'/', b'c', b'/', b'o',
+        0, 0, 0, 0, // device
+        8, 0, 2, 0, 3, 0, 0, 0, // minor
         8, 0, 8, 0, 1, 0, 0, 0, // device id
     ];
 
     fn added() -> Event {
-        Event { what: What::Added, uio: "uio0".to_owned(), id: 1 }
+        Event { what: What::Added, uio: "uio3".to_owned(), name: "tcm-user/0/d/c/o".to_owned(), id: 1 }
     }
 
     fn reconfigured(attribute: &[u8]) -> Option<Change> {

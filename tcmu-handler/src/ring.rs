@@ -24,6 +24,8 @@ use cleave::sam::Cdb;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 #[cfg(test)]
+pub(crate) mod kernel;
+#[cfg(test)]
 mod tests;
 
 /// The only version of the mailbox that there is.
@@ -127,10 +129,6 @@ impl Mapping {
         }?;
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::Other)?;
         Ok(Self { base, length })
-    }
-
-    pub(crate) fn length(&self) -> usize {
-        self.length
     }
 
     /// The place of `length` bytes from offset `at`, if they are all within the mapping.
@@ -290,11 +288,6 @@ impl Ring {
         ring.place(tail)?;
         ring.between.reserve(256);
         Ok(ring)
-    }
-
-    /// How many commands have been taken and not completed.
-    pub(crate) fn open_commands(&self) -> usize {
-        self.between.iter().filter(|taken| matches!(taken, Taken::Command(_))).count()
     }
 
     /// Where ring position `position` is in the mapping.

@@ -49,7 +49,7 @@ impl fmt::Display for Place {
 
 impl Place {
     /// The place that UIO device `uio` has with the name `name`; `None` if it is not of our subtype.
-    fn parse(uio: &str, name: &str) -> Option<Self> {
+    pub(crate) fn parse(uio: &str, name: &str) -> Option<Self> {
         let rest = name.strip_prefix("tcm-user/")?;
         let (hba, rest) = rest.split_once('/')?;
         let (name, config) = rest.split_once('/')?;
@@ -65,7 +65,7 @@ impl Place {
     }
 
     /// UIO device `uio`, if it is one of ours.
-    pub(crate) fn of_uio(uio: &str) -> Option<Self> {
+    fn of_uio(uio: &str) -> Option<Self> {
         let plain = uio.strip_prefix("uio")?.bytes().all(|byte| byte.is_ascii_digit());
         let name = plain.then(|| read(&Path::new(UIO).join(uio).join("name")).ok()).flatten()?;
         Self::parse(uio, &name)

@@ -1,0 +1,174 @@
+//! A device between an array and the kernel that `ring::kernel` plays; a socket stands for the UIO node.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use cleave::array::catalog::StoreKind;
+use cleave::array::request::NewVolume;
+use cleave::array::{Array, Options};
+use cleave::units::BlockSize;
+
+use super::*;
+use crate::ring::kernel::{DATA, Kernel, Seen};
+
+const IN: u64 = DATA as u64;
+const OUT: u64 = DATA as u64 + 1024;
+
+struct Rig {
+    _directory: tempfile::TempDir,
+    array: Arc<Array>,
+    kernel: Kernel,
+    uio: UnixStream,
+    device: Option<Device>,
+    seen: BTreeMap<u16, Seen>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let array = Array::open(directory.path(), &Options::default()).unwrap();
+        let (name, block_size, store) = ("a".parse().unwrap(), BlockSize::B512, StoreKind::File);
+        array.create_volume(NewVolume { name, size: 1 << 20, block_size, store, path: None }).unwrap();
+        let backstore = array.open_backstore("user_0/a", &"a".parse().unwrap(), &[]).unwrap();
+        let (kernel, memory) = Kernel::new();
+        let (uio, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        uio.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let place = Place { uio: "uio0".into(), hba: 0, name: "a".into(), config: "a".into() };
+        let device = Device::start(place, backstore, File::from(OwnedFd::from(ours)), memory).unwrap();
+        let device = Some(device);
+        let mut rig = Self { _directory: directory, array, kernel, uio, device, seen: BTreeMap::new() };
+        rig.send(0, &[0; 6], &[]);
+        assert_eq!(rig.end_of(0).status, 2, "a fresh unit reports an attention first");
+        rig
+    }
+
+    fn send(&mut self, id: u16, cdb: &[u8], areas: &[(u64, u64)]) {
+        assert!(self.kernel.command(id, cdb, areas));
+        (&self.uio).write_all(&[1, 0, 0, 0]).unwrap();
+    }
+
+    fn end_of(&mut self, id: u16) -> Seen {
+        loop {
+            for seen in self.kernel.clean() {
+                assert!(self.seen.insert(seen.id, seen).is_none());
+            }
+            if let Some(seen) = self.seen.remove(&id) {
+                return seen;
+            }
+            (&self.uio).read_exact(&mut [0; 4]).expect("a completion in time");
+        }
+    }
+
+    fn data(&self, at: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.kernel.memory.read(at as usize, &mut bytes).unwrap();
+        bytes
+    }
+}
+
+#[test]
+fn data_goes_to_the_volume_and_comes_back_in_other_areas() {
+    let mut rig = Rig::new();
+    let text: Vec<u8> = (0..512_u16).map(|n| (n % 251) as u8).collect();
+    rig.kernel.memory.write(OUT as usize, &text).unwrap();
+    rig.send(1, &[0x2A, 0, 0, 0, 0, 7, 0, 0, 1, 0], &[(OUT, 100), (OUT + 100, 412)]);
+    assert_eq!((rig.end_of(1).status, rig.seen.len()), (0, 0));
+    rig.send(2, &[0x28, 0, 0, 0, 0, 7, 0, 0, 1, 0], &[(IN + 512, 12), (IN, 500)]);
+    let read = rig.end_of(2);
+    assert_eq!((read.status, read.flags), (0, 0), "all of it: no length is told");
+    assert_eq!([rig.data(IN + 512, 12), rig.data(IN, 500)].concat(), text);
+}
+
+#[test]
+fn less_data_than_room_is_told_and_the_rest_left_alone() {
+    let mut rig = Rig::new();
+    rig.kernel.memory.write(IN as usize, &[0xEE; 255]).unwrap();
+    rig.send(1, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[(IN, 255)]);
+    let read = rig.end_of(1);
+    assert_eq!((read.status, read.flags, read.read_length), (0, 2, 8));
+    assert_eq!(rig.data(IN, 9), [0, 0, 7, 0xFF, 0, 0, 2, 0, 0xEE], "READ CAPACITY(10)");
+}
+
+#[test]
+fn what_is_refused_comes_with_sense() {
+    let mut rig = Rig::new();
+    for (id, cdb, asc) in [(1, [0xC1; 10], 0x20), (2, [0x28, 0, 0, 0, 8, 0, 0, 0, 1, 0], 0x21)] {
+        rig.send(id, &cdb, &[(IN, 512)]);
+        let seen = rig.end_of(id);
+        assert_eq!((seen.status, seen.sense[2] & 0xF, seen.sense[12]), (2, 5, asc));
+    }
+    // A variable-length CDB of 40 bytes.
+    let mut cdb = [0; 40];
+    (cdb[0], cdb[7]) = (0x7F, 32);
+    rig.send(3, &cdb, &[]);
+    assert_eq!(rig.end_of(3).sense[12], 0x20);
+}
+
+#[test]
+fn each_of_many_commands_is_answered_once() {
+    let mut rig = Rig::new();
+    for round in 0..50_u16 {
+        for slot in 0..5 {
+            let lba = (round + slot) as u8;
+            rig.send(1 + slot, &[0x28, 0, 0, 0, 0, lba, 0, 0, 1, 0], &[(IN, 512)]);
+        }
+        for slot in (0..5).rev() {
+            assert_eq!(rig.end_of(1 + slot).status, 0);
+        }
+    }
+    assert_eq!(rig.array.session_list()[0].commands, 251);
+}
+
+#[test]
+fn an_abort_of_what_has_ended_or_never_was_harms_nothing() {
+    let mut rig = Rig::new();
+    rig.send(1, &[0; 6], &[]);
+    let mut abort = vec![0; 40];
+    abort[0] = ABORT_TASK;
+    abort[4..8].copy_from_slice(&2_u32.to_ne_bytes());
+    abort[24..28].copy_from_slice(&[1, 0, 77, 0]);
+    assert!(rig.kernel.add(2, 0, &abort));
+    rig.send(2, &[0; 6], &[]);
+    rig.end_of(1);
+    assert_eq!(rig.end_of(2).status, 0);
+}
+
+#[test]
+fn a_reset_reaches_the_unit() {
+    let mut rig = Rig::new();
+    let mut reset = vec![0; 32];
+    reset[0] = LUN_RESETS[0];
+    assert!(rig.kernel.add(2, 0, &reset));
+    rig.send(1, &[0; 6], &[]);
+    let seen = rig.end_of(1);
+    assert_eq!((seen.status, seen.sense[2], seen.sense[12], seen.sense[13]), (2, 6, 0x29, 3));
+}
+
+#[test]
+fn a_stopped_device_has_answered_what_it_took_and_gives_its_object_free() {
+    let mut rig = Rig::new();
+    rig.send(1, &[0; 6], &[]);
+    rig.end_of(1);
+    rig.array.delete_volume(&"a".parse().unwrap()).unwrap_err();
+    rig.device.take().unwrap().stop();
+    rig.array.delete_volume(&"a".parse().unwrap()).unwrap();
+}
+
+#[test]
+fn a_broken_ring_is_left_alone() {
+    let mut rig = Rig::new();
+    assert!(rig.kernel.add(5, 0, &[0; 8]));
+    (&rig.uio).write_all(&[1, 0, 0, 0]).unwrap();
+    rig.device.take().unwrap().stop();
+    assert_eq!(rig.kernel.clean(), []);
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Some(device) = self.device.take() {
+            device.stop();
+        }
+    }
+}

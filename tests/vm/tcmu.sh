@@ -1,0 +1,84 @@
+#!/bin/bash
+# LIO through TCMU, by raw configfs: a disk on the loopback with ext4, fio and md5; what is refused; a device that comes
+# and goes; a clean stop under I/O; kill -9 under I/O, three times; and no task left in state D.
+# limit: 240 s
+. /scripts/lib.sh
+. /scripts/tcmu-lib.sh
+fresh
+start_tcmu
+cleave volume create db 256MiB
+say "what is not so is refused, and the operator's write returns"
+refused backstore 0 wrong 1048576 db
+refused backstore 0 none 268435456 nowhere
+grep -q 'create it with size=268435456' /tmp/cleave.log
+say "a foreign subtype is left alone: whoever does not wait gets it"
+echo -n dev_config=other/x,dev_size=1048576,nl_reply_supported=-1 >"$(made user_9/foreign)/control"
+timeout 10 sh -c "echo 1 >$core/user_9/foreign/enable"
+rmdir "$core/user_9/foreign" "$core/user_9"
+
+say "a disk"
+backstore 0 db 268435456 db
+loopback 1 0 db
+disk=$(device_of db)
+lsscsi -g
+sg_inq "$disk"
+sg_vpd -p di "$disk" | tee /tmp/di
+refused grep -q 'target port' /tmp/di
+sg_opcodes -q "$disk" >/dev/null
+sg_readcap -l "$disk"
+mkfs.ext4 -q "$disk"
+mount "$disk" /mnt/primary
+dd if=/dev/urandom of=/mnt/primary/file bs=1M count=32 status=none
+md5sum /mnt/primary/file >/tmp/sum
+umount /mnt/primary
+echo 3 >/proc/sys/vm/drop_caches
+mount "$disk" /mnt/primary
+md5sum -c /tmp/sum
+fstrim -v /mnt/primary
+umount /mnt/primary
+e2fsck -fn "$disk"
+fio --name=v --filename="$disk" --size=64M --bs=4k --rw=randwrite --ioengine=libaio --iodepth=32 --direct=1 --verify=crc32c >/tmp/fio.out
+echo "-- loopback 4 KiB randwrite: $(grep -m1 -o 'IOPS=[^,]*' /tmp/fio.out)"
+sg_unmap --lba=0 --num=2048 "$disk"
+sg_get_lba_status --lba=0 "$disk" | head -3
+
+say "a volume in use cannot be deleted; a resize is seen"
+refused cleave volume delete db
+cleave volume resize db 512MiB
+echo 536870912 >"$core/user_0/db/attrib/dev_size"
+refused sh -c "echo 1048576 >$core/user_0/db/attrib/dev_size"
+until_true 10 sh -c "echo 1 >/sys/block/$(basename "$disk")/device/rescan; [ \$(blockdev --getsz $disk) = 1048576 ]"
+
+say "stopped in order under I/O, and killed, with a new daemon each time"
+verify=(--name=verify --filename="$disk" --size=128M --bs=4k --rw=randwrite --ioengine=libaio --iodepth=16 --direct=1
+  --norandommap=0 --verify=crc32c --verify_fatal=1 --randrepeat=1)
+fio "${verify[@]}" --rate_iops=1500 --do_verify=0 >/tmp/fio.out &
+fio=$!
+for how in stop kill kill kill; do
+  sleep 2
+  kill -0 $fio || die "fio ended before the $how: $(cat /tmp/fio.out)"
+  "${how}_daemon"
+  sleep 1
+  start_tcmu
+done
+wait $fio || die "fio: $(cat /tmp/fio.out)"
+echo 3 >/proc/sys/vm/drop_caches
+fio "${verify[@]}" --verify_only >/tmp/fio.out || die "fio: $(cat /tmp/fio.out)"
+[ -z "$(ps -eo state,comm | awk '$1 == "D"')" ] || die "stuck: $(ps -eo state,comm | awk '$1 == "D"')"
+
+say "an operator's request of a killed daemon's time ends when the next one starts"
+kill_daemon
+backstore 1 late 536870912 db &
+late=$!
+sleep 1
+start_tcmu
+wait $late || echo "(it was refused)"
+until_true 10 sh -c "! ps -eo state,comm | grep -q ^D"
+
+say "everything goes"
+no_loopback 1 0
+rmdir "$core/user_0/db" "$core/user_0"
+[ ! -d "$core/user_1" ] || rmdir "$core"/user_1/* "$core/user_1" 2>/dev/null || rmdir "$core/user_1"
+cleave volume delete db
+stop_daemon
+[ "$(cat /sys/module/target_core_user/parameters/block_netlink 2>/dev/null || echo 0)" = 0 ]
