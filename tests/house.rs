@@ -303,7 +303,8 @@ fn every_file_says_what_it_is() {
         let is_tests = source.path.ends_with("tests.rs") || source.path.contains("/tests/");
         (!is_tests && !first.is_some_and(|line| line.starts_with("//!"))).then(|| source.path.clone())
     };
-    let offences: Vec<_> = sources(&["src", "tests", "benches", "fuzz", "tcmu-handler"]).iter().filter_map(silent).collect();
+    let offences: Vec<_> =
+        sources(&["src", "tests", "benches", "fuzz", "tcmu-handler"]).iter().filter_map(silent).collect();
     report("a file opens with a comment that says what it is", &offences);
 }
 

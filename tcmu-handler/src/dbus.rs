@@ -41,7 +41,8 @@ impl Handler {
 
     /// Exchanges a medium: never, because that is the drive's business.
     fn change_medium(&self, name: &str, _size: u64, _config: &str) -> (i32, String) {
-        let why = format!("the medium of {name} is not changed from here: use 'cleave drive unload' and 'load'");
+        let why =
+            format!("the medium of {name} is not changed from here: use 'cleave drive unload' and 'load'");
         (-rustix::io::Errno::OPNOTSUPP.raw_os_error(), why)
     }
 
@@ -86,7 +87,7 @@ mod tests {
     fn a_configuration_is_right_if_its_object_exists() {
         let directory = tempfile::tempdir().unwrap();
         let array = Array::open(directory.path(), &Options::default()).unwrap();
-        array.create_drive(NewDrive { name: "tape0".parse().unwrap() }).unwrap();
+        array.create_drive(&NewDrive { name: "tape0".parse().unwrap() }).unwrap();
         assert_eq!(check(&array, "cleave/tape0"), Ok(()));
         assert!(check(&array, "cleave/tape1").unwrap_err().contains("no volume or drive tape1"));
         assert!(check(&array, "cleave//dev/sda").unwrap_err().contains("/dev/sda"));

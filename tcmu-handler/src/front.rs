@@ -32,9 +32,10 @@ pub(crate) fn start(
             io::ErrorKind::NotFound => {
                 ("the kernel has no TCMU".to_owned(), "first 'modprobe -a target_core_user tcm_loop'")
             }
-            io::ErrorKind::PermissionDenied => {
-                (error.to_string(), "run it as root, or with CAP_NET_ADMIN and access to configfs and /dev/uio*")
-            }
+            io::ErrorKind::PermissionDenied => (
+                error.to_string(),
+                "run it as root, or with CAP_NET_ADMIN and access to configfs and /dev/uio*",
+            ),
             _ => (error.to_string(), "look at the kernel's log"),
         };
         ArrayError::new(Kind::Failed, "serve LIO's user backend", why, remedy)
@@ -50,7 +51,8 @@ pub(crate) fn start(
         Ok::<_, io::Error>(front)
     })
     .map_err(|error| failed(&error))?;
-    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| failed(&errno.into()))?;
+    let wake =
+        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| failed(&errno.into()))?;
     let woken = wake.try_clone().map_err(|error| failed(&error))?;
     let thread = std::thread::Builder::new()
         .name("tcmu-netlink".to_owned())
@@ -79,8 +81,7 @@ impl Front {
             while let Some(event) = self.netlink.waiting() {
                 self.handle(&event);
             }
-            let mut wanted =
-                [PollFd::new(&self.netlink, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
+            let mut wanted = [PollFd::new(&self.netlink, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
             match poll(&mut wanted, None) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
@@ -133,8 +134,7 @@ impl Front {
                 }
             };
             let backstore = self.open(&place);
-            let is_disk =
-                backstore.as_ref().is_ok_and(|backstore| backstore.device_type == DeviceType::Disk);
+            let is_disk = backstore.as_ref().is_ok_and(|backstore| backstore.device_type == DeviceType::Disk);
             switch(place.block(true), "commands");
             // A disk's commands can be sent again. A tape would move twice.
             switch(place.reset_ring(is_disk), "ring");

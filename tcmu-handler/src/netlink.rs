@@ -102,8 +102,14 @@ pub(crate) struct Event {
 enum Message {
     Event(Event),
     /// The acknowledgement of request `sequence`: 0 or a negated errno.
-    Acknowledged { sequence: u32, status: i32 },
-    Family { id: u16, group: u32 },
+    Acknowledged {
+        sequence: u32,
+        status: i32,
+    },
+    Family {
+        id: u16,
+        group: u32,
+    },
 }
 
 /// The socket to the kernel.
@@ -124,9 +130,13 @@ impl Netlink {
         socket.bind_auto()?;
         let mut this = Self { socket, family: 0, sequence: 0, waiting: VecDeque::new() };
         let name = [FAMILY.as_bytes(), &[0]].concat();
-        let sequence = this.send(GENL_ID_CTRL, NLM_F_REQUEST, controller::GET_FAMILY, controller::VERSION, &[
-            (controller::FAMILY_NAME, &name),
-        ])?;
+        let sequence = this.send(
+            GENL_ID_CTRL,
+            NLM_F_REQUEST,
+            controller::GET_FAMILY,
+            controller::VERSION,
+            &[(controller::FAMILY_NAME, &name)],
+        )?;
         let group = loop {
             match this.receive_one()? {
                 Message::Family { id, group } => {
@@ -331,7 +341,9 @@ fn parse_event(command: u8, body: &[u8]) -> Option<Event> {
             attribute::MINOR => minor = head(value).map(u32::from_ne_bytes),
             attribute::DEVICE_ID => id = head(value).map(u32::from_ne_bytes),
             attribute::CONFIG => change = text(value).map_or(Change::Other, Change::Config),
-            attribute::SIZE => change = head(value).map_or(Change::Other, |v| Change::Size(u64::from_ne_bytes(v))),
+            attribute::SIZE => {
+                change = head(value).map_or(Change::Other, |v| Change::Size(u64::from_ne_bytes(v)))
+            }
             attribute::WRITE_CACHE => {
                 change = value.first().map_or(Change::Other, |on| Change::WriteCache(*on != 0));
             }
@@ -352,11 +364,11 @@ mod tests {
     use super::*;
 
     /// ADDED for uio3, device 1, as Linux 6.1 sends it to family 27.
-    const ADDED: [u8; 64] = [
-        64, 0, 0, 0, 27, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // message
+    const ADDED: [u8; 60] = [
+        60, 0, 0, 0, 27, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // message
         1, 2, 0, 0, // generic
-        24, 0, 1, 0, b't', b'c', b'm', b'-', b'u', b's', b'e', b'r', b'/', b'0', b'/', b'd', b'/', b'c', b'/', b'o',
-        0, 0, 0, 0, // device
+        21, 0, 1, 0, b't', b'c', b'm', b'-', b'u', b's', b'e', b'r', b'/', b'0', b'/', b'd', b'/', b'c',
+        b'/', b'o', 0, 0, 0, 0, // device
         8, 0, 2, 0, 3, 0, 0, 0, // minor
         8, 0, 8, 0, 1, 0, 0, 0, // device id
     ];
@@ -411,16 +423,22 @@ mod tests {
 
     #[test]
     fn the_answer_has_status_and_device() {
-        let bytes = message(27, NLM_F_REQUEST, 5, [command::ADDED + command::DONE, VERSION], &[
-            (attribute::STATUS, &(-22_i32).to_ne_bytes()),
-            (attribute::DEVICE_ID, &1_u32.to_ne_bytes()),
-        ]);
-        assert_eq!(bytes, [
-            36, 0, 0, 0, 27, 0, 1, 0, 5, 0, 0, 0, 0, 0, 0, 0, // message
-            4, 2, 0, 0, // generic
-            8, 0, 7, 0, 0xEA, 0xFF, 0xFF, 0xFF, // status
-            8, 0, 8, 0, 1, 0, 0, 0, // device id
-        ]);
+        let bytes = message(
+            27,
+            NLM_F_REQUEST,
+            5,
+            [command::ADDED + command::DONE, VERSION],
+            &[(attribute::STATUS, &(-22_i32).to_ne_bytes()), (attribute::DEVICE_ID, &1_u32.to_ne_bytes())],
+        );
+        assert_eq!(
+            bytes,
+            [
+                36, 0, 0, 0, 27, 0, 1, 0, 5, 0, 0, 0, 0, 0, 0, 0, // message
+                4, 2, 0, 0, // generic
+                8, 0, 7, 0, 0xEA, 0xFF, 0xFF, 0xFF, // status
+                8, 0, 8, 0, 1, 0, 0, 0, // device id
+            ]
+        );
     }
 
     #[test]

@@ -73,7 +73,9 @@ impl Place {
 
     /// The object that it is to show.
     pub(crate) fn object(&self) -> Result<Name, String> {
-        self.config.parse().map_err(|why| format!("its configuration '{}' names no object: {why}", self.config))
+        self.config
+            .parse()
+            .map_err(|why| format!("its configuration '{}' names no object: {why}", self.config))
     }
 
     /// How much is to be mapped.
@@ -97,7 +99,8 @@ impl Place {
     /// The size that the backstore was made with.
     pub(crate) fn size(&self) -> io::Result<u64> {
         let text = read(&self.configfs("attrib/dev_size"))?;
-        text.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("dev_size says '{text}'")))
+        text.parse()
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("dev_size says '{text}'")))
     }
 
     /// Lets the kernel tell us about task management functions.

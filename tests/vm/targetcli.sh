@@ -1,7 +1,7 @@
 #!/bin/bash
 # The guide for LIO and targetcli, each command as it stands there: D-Bus service, loopback, split pair, saved and
 # restored configuration, tape.
-# limit: 180 s
+# limit: 300 s
 . /scripts/lib.sh
 fresh
 rm -f /etc/target/saveconfig.json

@@ -19,38 +19,38 @@ rmdir "$core/user_9/foreign" "$core/user_9"
 say "a disk"
 backstore 0 db 268435456 db
 loopback 1 0 db
-disk=$(device_of db)
+sd=$(device_of db)
 lsscsi -g
-sg_inq "$disk"
-sg_vpd -p di "$disk" | tee /tmp/di
+sg_inq "$sd"
+sg_vpd -p di "$sd" | tee /tmp/di
 refused grep -q 'target port' /tmp/di
-sg_opcodes -q "$disk" >/dev/null
-sg_readcap -l "$disk"
-mkfs.ext4 -q "$disk"
-mount "$disk" /mnt/primary
+sg_opcodes -q "$sd" >/dev/null
+sg_readcap -l "$sd"
+mkfs.ext4 -q "$sd"
+mount "$sd" /mnt/primary
 dd if=/dev/urandom of=/mnt/primary/file bs=1M count=32 status=none
 md5sum /mnt/primary/file >/tmp/sum
 umount /mnt/primary
 echo 3 >/proc/sys/vm/drop_caches
-mount "$disk" /mnt/primary
+mount "$sd" /mnt/primary
 md5sum -c /tmp/sum
 fstrim -v /mnt/primary
 umount /mnt/primary
-e2fsck -fn "$disk"
-fio --name=v --filename="$disk" --size=64M --bs=4k --rw=randwrite --ioengine=libaio --iodepth=32 --direct=1 --verify=crc32c >/tmp/fio.out
+e2fsck -fn "$sd"
+fio --name=v --filename="$sd" --size=64M --bs=4k --rw=randwrite --ioengine=libaio --iodepth=32 --direct=1 --verify=crc32c >/tmp/fio.out
 echo "-- loopback 4 KiB randwrite: $(grep -m1 -o 'IOPS=[^,]*' /tmp/fio.out)"
-sg_unmap --lba=0 --num=2048 "$disk"
-sg_get_lba_status --lba=0 "$disk" | head -3
+sg_unmap --force --lba=0 --num=2048 "$sd"
+sg_get_lba_status --lba=0 "$sd" | head -3
 
 say "a volume in use cannot be deleted; a resize is seen"
 refused cleave volume delete db
 cleave volume resize db 512MiB
 echo 536870912 >"$core/user_0/db/attrib/dev_size"
 refused sh -c "echo 1048576 >$core/user_0/db/attrib/dev_size"
-until_true 10 sh -c "echo 1 >/sys/block/$(basename "$disk")/device/rescan; [ \$(blockdev --getsz $disk) = 1048576 ]"
+until_true 10 sh -c "echo 1 >/sys/block/$(basename "$sd")/device/rescan; [ \$(blockdev --getsz $sd) = 1048576 ]"
 
 say "stopped in order under I/O, and killed, with a new daemon each time"
-verify=(--name=verify --filename="$disk" --size=128M --bs=4k --rw=randwrite --ioengine=libaio --iodepth=16 --direct=1
+verify=(--name=verify --filename="$sd" --size=128M --bs=4k --rw=randwrite --ioengine=libaio --iodepth=16 --direct=1
   --norandommap=0 --verify=crc32c --verify_fatal=1 --randrepeat=1)
 fio "${verify[@]}" --rate_iops=1500 --do_verify=0 >/tmp/fio.out &
 fio=$!
@@ -81,4 +81,4 @@ rmdir "$core/user_0/db" "$core/user_0"
 [ ! -d "$core/user_1" ] || rmdir "$core"/user_1/* "$core/user_1" 2>/dev/null || rmdir "$core/user_1"
 cleave volume delete db
 stop_daemon
-[ "$(cat /sys/module/target_core_user/parameters/block_netlink 2>/dev/null || echo 0)" = 0 ]
+grep -q unblocked /sys/module/target_core_user/parameters/block_netlink

@@ -42,8 +42,7 @@ impl Kernel {
     }
 
     pub(crate) fn free(&self) -> u32 {
-        let tail = self.memory.word(TAIL_AT).unwrap().load(Ordering::Acquire);
-        (tail + SIZE - self.head - 1) % SIZE
+        (self.cleaned + SIZE - self.head - 1) % SIZE
     }
 
     /// Adds an entry with `body` behind its header, after padding if it does not fit before the end. False if there

@@ -76,8 +76,8 @@ fn management_names_its_tasks_and_is_passed_without_an_answer() {
     let entry = ring.take(&mut Vec::new()).unwrap();
     let tasks = [[4, 0], [9, 0]].map(u16::from_ne_bytes).to_vec();
     assert_eq!(entry, Some(Entry::Management { function: 1, tasks }));
-    assert_eq!(kernel.free(), SIZE - 1);
     assert_eq!(kernel.clean(), []);
+    assert_eq!(kernel.free(), SIZE - 1);
 }
 
 #[test]
@@ -121,8 +121,10 @@ fn offsets_of_the_kernels_are_not_believed() {
         ring.take(&mut Vec::new()).is_err()
     };
     let entry = OFFSET as usize;
-    let set = move |at: usize, value: u64| move |memory: &Mapping| memory.write(at, &value.to_ne_bytes()).unwrap();
-    let set32 = move |at: usize, value: u32| move |memory: &Mapping| memory.write(at, &value.to_ne_bytes()).unwrap();
+    let set =
+        move |at: usize, value: u64| move |memory: &Mapping| memory.write(at, &value.to_ne_bytes()).unwrap();
+    let set32 =
+        move |at: usize, value: u32| move |memory: &Mapping| memory.write(at, &value.to_ne_bytes()).unwrap();
     assert!(!broken(&|_| ()));
     assert!(broken(&set(entry + AREAS_AT, LENGTH as u64)), "an area behind the mapping");
     assert!(broken(&set(entry + AREAS_AT, u64::MAX - 3)), "an area that wraps around");
