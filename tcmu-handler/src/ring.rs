@@ -292,7 +292,7 @@ impl Ring {
 
     /// Where ring position `position` is in the mapping.
     fn place(&self, position: u32) -> Result<usize, Broken> {
-        if position >= self.size || position % 8 != 0 {
+        if position >= self.size || !position.is_multiple_of(8) {
             return Err(Broken("a position is outside of the ring"));
         }
         Ok(self.offset + position as usize)
