@@ -21,6 +21,7 @@ mkfs.ext4 -q -L primary "$disk"
 mount "$disk" /mnt/primary
 cp -a /usr/lib/python3 /mnt/primary/steady
 # The writer: files that come, change and go, and overwrites in place.
+rm -f /tmp/enough
 (
   count=0
   while [ ! -e /tmp/enough ]; do
@@ -31,7 +32,6 @@ cp -a /usr/lib/python3 /mnt/primary/steady
   done
 ) &
 writer=$!
-rm -f /tmp/enough
 sleep 3
 sync
 
