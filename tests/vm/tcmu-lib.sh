@@ -2,11 +2,11 @@
 
 readonly core=/sys/kernel/config/target/core loop=/sys/kernel/config/target/loopback
 
-# start_tcmu: the array with the kernel front, on the modules that it needs.
+# start_tcmu [OPTION...]: the array with the kernel front, on the modules that it needs.
 start_tcmu() {
   modprobe -a target_core_user tcm_loop
   mountpoint -q /sys/kernel/config || mount -t configfs config /sys/kernel/config
-  cleave-tcmu serve --listen 127.0.0.1:3260 >>/tmp/cleave.log 2>&1 &
+  cleave-tcmu serve --listen 127.0.0.1:3260 "$@" >>/tmp/cleave.log 2>&1 &
   echo $! >/run/cleave.pid
   until_true 20 cleave status
 }
@@ -33,11 +33,14 @@ loopback() {
   udevadm settle
 }
 
-# no_loopback N LUN
+# no_loopback N LUN...: takes these, which are all, and the loopback away.
 no_loopback() {
-  local at=$loop/naa.500140500000000$1
-  find "$at/tpgt_1/lun/lun_$2" -type l -delete
-  rmdir "$at/tpgt_1/lun/lun_$2"
+  local at=$loop/naa.500140500000000$1 lun
+  shift
+  for lun; do
+    find "$at/tpgt_1/lun/lun_$lun" -type l -delete
+    rmdir "$at/tpgt_1/lun/lun_$lun"
+  done
   echo NULL >"$at/tpgt_1/nexus"
   rmdir "$at/tpgt_1" "$at"
 }

@@ -78,7 +78,6 @@ until_true 10 sh -c "! ps -eo state,comm | grep -q ^D"
 say "everything goes"
 no_loopback 1 0
 rmdir "$core/user_0/db" "$core/user_0"
-[ ! -d "$core/user_1" ] || rmdir "$core"/user_1/* "$core/user_1" 2>/dev/null || rmdir "$core/user_1"
 cleave volume delete db
 stop_daemon
 grep -q unblocked /sys/module/target_core_user/parameters/block_netlink
