@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::unit::{Capacity, best_designator, capacity, designators, inquiry};
+use super::unit::{Capacity, LOGICAL_UNIT_NOT_SUPPORTED, best_designator, capacity, designators, inquiry};
 use super::{InitiatorError, Transport, good};
 use crate::sam::Status;
 use crate::scsi::inquiry::device_type_name;
@@ -462,6 +462,7 @@ fn advice(received: &Received) -> &'static str {
     match (received.asc, inner(&received.destination)) {
         (0x0804, _) => "; map both units to this initiator on the same target",
         (0x2F02, _) => "; it was aborted at the array",
+        (_, Some((_, LOGICAL_UNIT_NOT_SUPPORTED))) => "; its LUN was unmapped while the copy ran",
         (_, Some((_, 0x3A00))) => "; load a cartridge",
         (_, Some((0x07, _))) => "; the destination is write protected",
         (_, Some((0x0D | 0x00, 0x0002))) => "; the cartridge is full: load a larger one",
@@ -626,6 +627,10 @@ mod tests {
             ),
             "{text}"
         );
+        let mut unmapped = sense.clone();
+        unmapped[31..33].copy_from_slice(&[0x25, 0]);
+        let text = failure(&job.lists[0].0, 2, &unmapped);
+        assert!(text.ends_with("; its LUN was unmapped while the copy ran"), "{text}");
         let to = End::Disk(Capacity { blocks: 1 << 30, block_length: 512 });
         let job = plan(&ends(to), &order(1000), &OperatingParameters::ours()).unwrap();
         let text = failure(&job.lists[0].0, 2, &sense);
