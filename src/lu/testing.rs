@@ -11,7 +11,7 @@ use super::{
     DeviceServer, Ending, Executor, ItlNexus, LogicalUnit, LunAccess, LunInventory, Outcome, Reply,
     ReplySink, Task, Work,
 };
-use crate::sam::{Attribute, Cdb, Lun, Nexus, NexusId, Status, TargetPort, TaskTag};
+use crate::sam::{Attribute, Cdb, InitiatorPort, Lun, Nexus, NexusId, Status, TargetPort, TaskTag};
 use crate::store::{Durability, MemStore, Patience, Store, StoreError};
 use crate::units::BlockSize;
 use crate::volume::{Block, Identity};
@@ -166,7 +166,11 @@ impl Initiator {
     pub(super) fn attach(unit: &Arc<LogicalUnit>, id: u64, access: LunAccess) -> Self {
         let port =
             TargetPort { name: "iqn.2026-11.internal.cleave:test".into(), portal_group: 1, relative_id: 1 };
-        let nexus = Arc::new(Nexus { id: NexusId(id), initiator: None, port });
+        let initiator = InitiatorPort {
+            name: format!("iqn.2026-11.internal.cleave:host-{id}"),
+            isid: [0x80, 0, 0, 0, 0, 1],
+        };
+        let nexus = Arc::new(Nexus { id: NexusId(id), initiator: Some(initiator), port });
         let way = unit.attach(&nexus, Lun::from_number(0).unwrap(), access, Arc::new(OneLun));
         let this = Self { way, endings: Arc::default(), tag: Mutex::new(0) };
         assert_eq!(this.sense(&[0; 6], &[]), (0x6, 0x2900));
