@@ -1,14 +1,20 @@
 //! The service on the system's D-Bus that targetcli asks which user backstores there are, and whether a configuration
 //! is right. The devices themselves come over netlink; without the service everything but `targetcli`'s
 //! `backstores/user:cleave` works.
+//!
+//! The name that targetcli asks has one owner. Where tcmu-runner has it already, we register with it as the handler of
+//! our subtype, and it hands on what targetcli asks about us; when it goes, the name becomes ours.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cleave::array::Array;
 use cleave::array::names::Name;
+use futures_util::StreamExt;
+use tokio::task::JoinHandle;
 use zbus::connection::Builder;
-use zbus::{Connection, fdo, interface};
+use zbus::fdo::{self, DBusProxy, RequestNameFlags, RequestNameReply};
+use zbus::{Connection, interface};
 
 use crate::sysfs;
 
@@ -17,14 +23,24 @@ const SERVICE: &str = "org.kernel.TCMUService1";
 const ROOT: &str = "/org/kernel/TCMUService1";
 const HANDLER: &str = "/org/kernel/TCMUService1/cleave";
 
+/// Where tcmu-runner takes registrations, and the name and path under which it then asks us.
+const MANAGER: (&str, &str) =
+    ("/org/kernel/TCMUService1/HandlerManager1", "org.kernel.TCMUService1.HandlerManager1");
+const MANAGED: (&str, &str) =
+    ("/org/kernel/TCMUService1/HandlerManager1/cleave", "org.kernel.TCMUService1.HandlerManager1.cleave");
+
 /// How long the bus may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two tries to reach it, at first and at most.
+const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
 
 /// What `help create` shows in targetcli.
 const DESCRIPTION: &str = "cfgstring is the name of a volume or drive of the cleave array, as 'cleave volume list' and \
                            'cleave drive list' show them. For a volume the size has to be the volume's.";
 
 /// What targetcli calls.
+#[derive(Clone)]
 struct Handler {
     array: Arc<Array>,
 }
@@ -53,17 +69,91 @@ impl Handler {
     }
 }
 
-/// Offers the service until the connection is dropped.
-pub(crate) async fn serve(array: Arc<Array>) -> zbus::Result<Connection> {
-    let builder = Builder::system()
-        .serve_at(ROOT, fdo::ObjectManager)
-        .serve_at(HANDLER, Handler { array })
-        .name(SERVICE)
-        .replace_existing_names(false);
-    match tokio::time::timeout(PATIENCE, builder.build()).await {
-        Ok(connection) => connection,
-        Err(_) => Err(zbus::Error::Failure("the bus does not answer".to_owned())),
+/// The service, for as long as this is held.
+pub(crate) struct Service(JoinHandle<()>);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.0.abort();
     }
+}
+
+/// Offers the service, from when there is a bus, and again when the bus comes back. Needs a runtime around it.
+pub(crate) fn serve(array: Arc<Array>) -> Service {
+    Service(tokio::spawn(async move {
+        let handler = Handler { array };
+        let mut pause = None;
+        loop {
+            let offered = tokio::time::timeout(PATIENCE, Offer::new(&handler)).await;
+            match offered.unwrap_or_else(|_| Err(failure("the bus does not answer"))) {
+                Ok(offer) => {
+                    tracing::info!(behind_tcmu_runner = offer.queued.is_some(), "targetcli has user:cleave");
+                    offer.end().await;
+                    pause = None;
+                }
+                Err(error) if pause.is_none() => tracing::warn!(
+                    %error,
+                    "no D-Bus service yet: targetcli shows no backstores/user:cleave; configfs works"
+                ),
+                Err(error) => tracing::debug!(%error, "no D-Bus service yet"),
+            }
+            let now = pause.map_or(PAUSE[0], |last: Duration| PAUSE[1].min(last * 2));
+            pause = Some(now);
+            tokio::time::sleep(now).await;
+        }
+    }))
+}
+
+/// A connection on which the service is offered.
+struct Offer {
+    connection: Connection,
+    /// Tells when the name becomes ours, if it is tcmu-runner's.
+    queued: Option<fdo::NameAcquiredStream>,
+}
+
+impl Offer {
+    async fn new(handler: &Handler) -> zbus::Result<Self> {
+        let builder = Builder::system().serve_at(ROOT, fdo::ObjectManager).serve_at(HANDLER, handler.clone());
+        let connection = builder.build().await?;
+        let acquired =
+            DBusProxy::new(&connection).await?.receive_name_acquired_with_args(&[(0, SERVICE)]).await?;
+        // Without a flag: it stays ours, or is queued for.
+        let queued = match connection.request_name_with_flags(SERVICE, RequestNameFlags::empty()).await? {
+            RequestNameReply::InQueue => {
+                register(&connection, handler).await?;
+                Some(acquired)
+            }
+            _ => None,
+        };
+        Ok(Self { connection, queued })
+    }
+
+    /// Waits until it has to be made anew: the bus has gone, or the name has become ours.
+    async fn end(self) {
+        match self.queued {
+            None => self.connection.closed().await,
+            Some(mut acquired) => tokio::select! {
+                () = self.connection.closed() => {}
+                _ = acquired.next() => {}
+            },
+        }
+    }
+}
+
+/// Registers with tcmu-runner.
+async fn register(connection: &Connection, handler: &Handler) -> zbus::Result<()> {
+    connection.object_server().at(MANAGED.0, handler.clone()).await?;
+    connection.request_name_with_flags(MANAGED.1, RequestNameFlags::DO_NOT_QUEUE).await?;
+    let question = (sysfs::SUBTYPE, DESCRIPTION);
+    let answer = connection
+        .call_method(Some(SERVICE), MANAGER.0, Some(MANAGER.1), "RegisterHandler", &question)
+        .await?;
+    let (done, why): (bool, String) = answer.body().deserialize()?;
+    if done { Ok(()) } else { Err(failure(&format!("tcmu-runner does not take the handler: {why}"))) }
+}
+
+fn failure(why: &str) -> zbus::Error {
+    zbus::Error::Failure(why.to_owned())
 }
 
 fn check(array: &Array, config: &str) -> Result<(), String> {

@@ -67,16 +67,9 @@ fn start(array: &Arc<Array>, config: &ConfigFile) -> Result<StopFront, ArrayErro
 
 /// Starts the service for targetcli. It lasts until it is dropped.
 #[cfg(feature = "dbus")]
-fn service(array: &Arc<Array>) -> Option<zbus::Connection> {
-    let runtime = tokio::runtime::Handle::current();
-    let service = tokio::task::block_in_place(|| runtime.block_on(dbus::serve(Arc::clone(array))));
-    let warn = |error: &zbus::Error| {
-        tracing::warn!(%error, "no D-Bus service: targetcli shows no backstores/user:cleave; configfs works");
-    };
-    service.inspect_err(warn).ok()
+fn service(array: &Arc<Array>) -> dbus::Service {
+    dbus::serve(Arc::clone(array))
 }
 
 #[cfg(not(feature = "dbus"))]
-fn service(_: &Arc<Array>) -> Option<std::convert::Infallible> {
-    None
-}
+fn service(_: &Arc<Array>) {}
