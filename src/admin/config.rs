@@ -1,6 +1,6 @@
 //! The daemon's settings: what the command line says, then what the `--config` file says, then the defaults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -26,6 +26,8 @@ const IO_THREADS: std::ops::RangeInclusive<usize> = 1..=1024;
 /// log_format = "json"                         # text or json
 /// io_threads = 32                             # threads that wait for disk I/O
 ///
+/// [tcmu]
+/// read_only = ["secondary"]                   # cleave-tcmu: these refuse to be written through LIO
 /// [tcmu.copy_reach]                           # cleave-tcmu: beside the LU that an EXTENDED COPY is sent to,
 /// primary = ["tape0"]                         # it reaches these objects
 /// ```
@@ -56,6 +58,10 @@ pub struct TcmuConfig {
     /// initiator sends it, so this holds for all that it lets in (CVE-2021-3139).
     #[serde(default)]
     pub copy_reach: BTreeMap<Name, Vec<Name>>,
+    /// Objects that are not written by whoever reaches them over LIO. LIO's own `write_protect` looks at a command's
+    /// data alone, and lets through what changes a medium without any.
+    #[serde(default)]
+    pub read_only: BTreeSet<Name>,
 }
 
 impl ConfigFile {
@@ -110,6 +116,8 @@ mod tests {
         assert_eq!(config.log_format, Some(LogFormat::Json));
         let config = ConfigFile::parse("[tcmu.copy_reach]\nprimary = ['tape0', 'secondary']").unwrap();
         assert_eq!(config.tcmu.copy_reach["primary"].len(), 2);
+        let config = ConfigFile::parse("[tcmu]\nread_only = ['secondary']").unwrap();
+        assert!(config.tcmu.read_only.contains("secondary"));
         for bad in ["tcmu.copy_reach.a = ['../b']", "tcmu.reach = {}"] {
             assert!(ConfigFile::parse(bad).is_err(), "{bad}");
         }

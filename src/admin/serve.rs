@@ -1,8 +1,8 @@
 //! `cleave serve`: the daemon's life, from the data directory's lock to the last flush.
 //!
 //! Order at the start: settings, log, portals and admin port, so that an address in use leaves no new data directory
-//! behind; then the data directory (a second daemon ends here), admin socket, and only then the lines on stdout that
-//! say that it serves. Who connects earlier waits. Order at the end: no new connection, sessions end, commands finish,
+//! behind; then the data directory (a second daemon ends here), admin socket, the front beside iSCSI, and only then
+//! anybody is served and the lines on stdout say so. Who connects earlier waits. Order at the end: no new connection, sessions end, commands finish,
 //! flush, all within [`SHUTDOWN`].
 
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
@@ -39,16 +39,16 @@ const DEFAULT_LOG: &str = "info";
 
 type LogHandle = reload::Handle<EnvFilter, Registry>;
 
-/// Ends a front in order: what it has taken is answered. Called once, on a thread that may wait.
-pub type StopFront = Box<dyn FnOnce() + Send>;
+/// Ends a front in order, within the time given: what it has taken is answered. Called once, on a thread that may wait.
+pub type StopFront = Box<dyn FnOnce(Duration) + Send>;
 
 /// Runs the daemon until it is told to stop.
 pub fn run(admin: Option<AdminAddress>, data_dir: Option<PathBuf>, options: Serve) -> Result<(), ArrayError> {
-    run_with(admin, data_dir, options, |_, _| Ok(Box::new(|| ())))
+    run_with(admin, data_dir, options, |_, _| Ok(Box::new(|_| ())))
 }
 
-/// Runs the daemon with one more front beside the iSCSI target. `front` starts it, within the daemon's runtime, when
-/// all else is up and nothing has been announced; it is the first that ends.
+/// Runs the daemon with one more front beside the iSCSI target. `front` starts it, within the daemon's runtime, when the
+/// array is there and nobody is served yet; it is the first that ends.
 pub fn run_with(
     admin: Option<AdminAddress>,
     data_dir: Option<PathBuf>,
@@ -142,9 +142,13 @@ impl Daemon {
         let (stop, stopped) = watch::channel(false);
         let api = Arc::new(Api { array: Arc::clone(&self.array), portals: addresses.clone() });
         let routes = api::router(api);
+        let mut socket = None;
         if let Some(path) = &self.socket {
             let listener = bind_socket(path).await;
-            let listener = listener.map_err(|error| no_admin(&AdminAddress::Unix(path.clone()), &error))?;
+            socket = Some(listener.map_err(|error| no_admin(&AdminAddress::Unix(path.clone()), &error))?);
+        }
+        let stop_front = front(&self.array, &self.loaded)?;
+        if let Some(listener) = socket {
             let served = axum::serve(listener, routes.clone()).with_graceful_shutdown(ended(stopped.clone()));
             tokio::spawn(async move { served.await });
         }
@@ -162,7 +166,6 @@ impl Daemon {
             tokio::spawn(Arc::clone(&target).serve(listener, stopped.clone()));
         }
 
-        let stop_front = front(&self.array, &self.loaded)?;
         announce(&addresses);
         loop {
             tokio::select! {
@@ -176,8 +179,9 @@ impl Daemon {
         let _ = stop.send(true);
         let array = Arc::clone(&self.array);
         let ended = tokio::task::spawn_blocking(move || {
-            stop_front();
-            array.shutdown(SHUTDOWN)
+            let began = Instant::now();
+            stop_front(SHUTDOWN / 2);
+            array.shutdown(SHUTDOWN.saturating_sub(began.elapsed()))
         });
         let flushed = ended.await.unwrap_or(false);
         if let Some(path) = &self.socket {

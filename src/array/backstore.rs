@@ -25,26 +25,37 @@ pub struct Backstore {
     pub size: Option<u64>,
 }
 
+/// What those who come by a kernel device may do.
+#[derive(Clone, Debug, Default)]
+pub struct Grant<'a> {
+    /// What a copy that is sent to its object reaches beside it, by the designators of VPD page 83h.
+    pub reach: &'a [Name],
+    /// Commands that write end with WRITE PROTECTED.
+    pub read_only: bool,
+    /// The device's last handler died over its commands, and the kernel sends them again. A copy to a tape would then
+    /// append to what it has written already; so the first copy that names a drive meets a unit attention of it: 29h/00h.
+    pub interrupted: bool,
+}
+
 impl Backstore {
     /// Where the object stands in its session.
     pub const LUN: Lun = Lun::from_bytes([0; 8]);
 }
 
 impl Array {
-    /// Opens volume or drive `object` for the kernel device `device`, which is a name for people. A copy that is sent
-    /// to it reaches it and `reach`, by the designators of VPD page 83h.
+    /// Opens volume or drive `object` for the kernel device `device`, which is a name for people.
     ///
     /// # Errors
-    /// Not found: `object` or one of `reach` does not exist. Refused: the array is stopping or has no room.
+    /// Not found: `object` or one of those in reach does not exist. Refused: the array is stopping or has no room.
     pub fn open_backstore(
         self: &Arc<Self>,
         device: &str,
         object: &Name,
-        reach: &[Name],
+        grant: &Grant<'_>,
     ) -> Result<Backstore, ArrayError> {
         let asked = format!("open {object} for {device}");
         let control = self.control.lock();
-        let visible = see(&control, &asked, object, reach)?;
+        let visible = see(&control, &asked, object, grant)?;
         let device_type = visible[0].unit.server().device_type();
         let size = control.catalog.volumes.get(object).map(|volume| volume.size);
         let mut sessions = self.sessions.lock();
@@ -63,6 +74,10 @@ impl Array {
         let nexus = Nexus { id, initiator: None, port };
         let session = Arc::new(Session::new(nexus, Timestamp::now(), Arc::clone(&self.copies), on_close));
         session.refresh(&visible, false);
+        if grant.interrupted {
+            let drives = visible.iter().filter(|seen| seen.unit.server().device_type() != DeviceType::Disk);
+            session.interrupt(drives.map(|seen| seen.object.clone()));
+        }
         sessions.insert(id, Arc::downgrade(&session));
         Ok(Backstore { session, device_type, size })
     }
@@ -80,8 +95,8 @@ impl Array {
 }
 
 /// The object at LUN 0 and what copies reach behind it.
-fn see(control: &Control, asked: &str, object: &Name, reach: &[Name]) -> Result<Vec<Visible>, ArrayError> {
-    let others = reach.iter().filter(|name| *name != object);
+fn see(control: &Control, asked: &str, object: &Name, grant: &Grant<'_>) -> Result<Vec<Visible>, ArrayError> {
+    let others = grant.reach.iter().filter(|name| *name != object);
     let all = std::iter::once(object).chain(others);
     let visible = all.zip(0..=Lun::MAX_NUMBER).map(|(name, lun)| {
         let unit = control.unit(name.as_str()).ok_or_else(|| {
@@ -89,7 +104,8 @@ fn see(control: &Control, asked: &str, object: &Name, reach: &[Name]) -> Result<
             let remedy = "see 'cleave volume list' and 'cleave drive list'";
             ArrayError::new(Kind::NotFound, asked, why, remedy)
         })?;
-        Ok(Visible { lun, object: name.clone(), unit: Arc::clone(unit), read_only: false })
+        let read_only = grant.read_only && name == object;
+        Ok(Visible { lun, object: name.clone(), unit: Arc::clone(unit), read_only })
     });
     visible.collect()
 }

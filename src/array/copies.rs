@@ -18,6 +18,7 @@ use crate::lu::{Ending, ItlNexus, Outcome, Reply, ReplySink, Task};
 use crate::sam::{Attribute, Cdb, Lun, NexusId, Status, TaskTag};
 use crate::scsi::designator::LOGICAL_UNIT;
 use crate::scsi::opcode::DeviceType;
+use crate::scsi::sense::{Asc, Format, Sense};
 
 /// Bytes of VPD page 83h that are looked at; ours are shorter.
 const DESIGNATORS: u16 = 1024;
@@ -34,8 +35,9 @@ impl Door for CopyDoor {
         let array = self.0.upgrade()?;
         let session = array.session(nexus)?;
         session.way(via)?;
-        let endpoints = session.ways().into_iter().map(|(name, way)| array.endpoint(name, &way));
-        let found = endpoints.into_iter().find(|endpoint| endpoint.is_named(wanted))?;
+        let mut endpoints = session.ways().into_iter().map(|(name, way)| array.endpoint(name, &way));
+        let mut found = endpoints.find(|endpoint| endpoint.is_named(wanted))?;
+        found.interrupted = session.take_interruption(&found.name);
         Some(Arc::new(found))
     }
 
@@ -44,7 +46,9 @@ impl Door for CopyDoor {
         let session = array.session(nexus)?;
         let way = session.way(via)?;
         let name = session.object(via)?;
-        Some(Arc::new(array.endpoint(name, &way)))
+        let mut unit = array.endpoint(name, &way);
+        unit.interrupted = session.take_interruption(&unit.name);
+        Some(Arc::new(unit))
     }
 }
 
@@ -56,6 +60,8 @@ struct Unit {
     next_tag: AtomicU32,
     /// The pair whose secondary it is, and the base-2 logarithm of the block size.
     secondary_of: Option<(Arc<PairUnit>, u32)>,
+    /// It has been reset since an earlier copy began, which may be this one: it does nothing for it.
+    interrupted: bool,
 }
 
 impl Unit {
@@ -79,6 +85,10 @@ impl Endpoint for Unit {
     }
 
     fn perform(&self, cdb: Cdb, data_out: Vec<u8>, data_in: Vec<u8>) -> Outcome {
+        if self.interrupted {
+            let reset = Sense::unit_attention(Asc::POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED);
+            return Outcome::check(reset.encode(Format::Fixed));
+        }
         let slot = Arc::new(Slot::default());
         let tag = TaskTag(self.next_tag.fetch_add(1, Ordering::Relaxed));
         let reply = Reply::new(Arc::clone(&slot) as Arc<dyn ReplySink>, tag);
@@ -136,7 +146,14 @@ impl Array {
             })
         };
         let nexus = self.new_nexus();
-        Unit { name, way: way.nested(nexus), nexus, next_tag: AtomicU32::new(0), secondary_of }
+        Unit {
+            name,
+            way: way.nested(nexus),
+            nexus,
+            next_tag: AtomicU32::new(0),
+            secondary_of,
+            interrupted: false,
+        }
     }
 
     /// The third-party copies that run or ended lately, oldest first.

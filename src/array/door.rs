@@ -70,6 +70,8 @@ pub struct Session {
     closed: AtomicBool,
     waiting: Arc<Mutex<Waiting>>,
     copies: Arc<CopyManager>,
+    /// Drives that a copy has to learn of a reset of.
+    interrupted: Mutex<Vec<Name>>,
     on_close: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -92,8 +94,21 @@ impl Session {
             closed: AtomicBool::new(false),
             waiting: Arc::new(Mutex::new(Some(Vec::new()))),
             copies,
+            interrupted: Mutex::default(),
             on_close,
         }
+    }
+
+    /// Copies that name `drives` were cut off without an answer; the next one that names one is to meet a unit attention.
+    pub(super) fn interrupt(&self, drives: impl Iterator<Item = Name>) {
+        self.interrupted.lock().extend(drives);
+    }
+
+    /// Whether that holds for `drive`. It does once.
+    pub(super) fn take_interruption(&self, drive: &Name) -> bool {
+        let mut interrupted = self.interrupted.lock();
+        let index = interrupted.iter().position(|name| name == drive);
+        index.map(|index| interrupted.swap_remove(index)).is_some()
     }
 
     /// Who speaks, through which port.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::backstore::Grant;
 use super::catalog::{Pace, StoreKind};
 use super::names::{Barcode, Iqn, Name};
 use super::request::{Load, NewCartridge, NewDrive, NewLun, NewPair, NewVolume, Resize, Unmap};
@@ -782,7 +783,7 @@ fn a_kernel_device_reaches_its_object_and_what_is_listed_for_its_copies() {
     for object in ["a", "b", "c"] {
         volume(&array, object, 1 << 20, StoreKind::Mem).unwrap();
     }
-    let device = array.open_backstore("user_0/a", &name("a"), &[name("c"), name("a")]).unwrap();
+    let device = array.open_backstore("user_0/a", &name("a"), &reaching(&[name("c"), name("a")])).unwrap();
     assert_eq!((device.size, device.device_type), (Some(1 << 20), DeviceType::Disk));
     let host = Host(Arc::clone(&device.session));
     host.ready(0);
@@ -791,7 +792,7 @@ fn a_kernel_device_reaches_its_object_and_what_is_listed_for_its_copies() {
     assert_eq!(Designator::parse_list(&page[4..]).len(), 3, "the port is LIO's: only the unit is named");
     let door = CopyDoor(Arc::downgrade(&array));
     let resolves = |object: &str| {
-        let own = array.open_backstore("other", &name(object), &[]).unwrap();
+        let own = array.open_backstore("other", &name(object), &Grant::default()).unwrap();
         let host = Host(Arc::clone(&own.session));
         let page = host.command(0, &[0x12, 1, 0x83, 2, 0, 0], Vec::new()).data_in;
         let naa = Designator::parse_list(&page[4..]).remove(0);
@@ -803,5 +804,50 @@ fn a_kernel_device_reaches_its_object_and_what_is_listed_for_its_copies() {
     assert!(refused.to_string().contains("user_0/a"), "{refused}");
     drop((host, device));
     array.delete_volume(&name("a")).unwrap();
-    assert_eq!(array.open_backstore("user_0/a", &name("a"), &[]).unwrap_err().kind, Kind::NotFound);
+    let gone = array.open_backstore("user_0/a", &name("a"), &Grant::default());
+    assert_eq!(gone.unwrap_err().kind, Kind::NotFound);
+}
+
+fn reaching(reach: &[Name]) -> Grant<'_> {
+    Grant { reach, ..Grant::default() }
+}
+
+#[test]
+fn a_kernel_device_can_be_granted_for_reading_alone() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    volume(&array, "a", 1 << 20, StoreKind::Mem).unwrap();
+    let grant = Grant { read_only: true, ..Grant::default() };
+    let device = array.open_backstore("user_0/a", &name("a"), &grant).unwrap();
+    let host = Host(Arc::clone(&device.session));
+    host.ready(0);
+    assert_eq!(host.write(0, 3, 0x5A), Status::CheckCondition);
+    // WRITE SAME(16) with NDOB moves no data, so that LIO's own write protection does not see it.
+    let same = [0x93, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+    let sense = host.command(0, &same, Vec::new()).sense;
+    assert_eq!((sense[2] & 0xF, sense[12]), (7, 0x27));
+}
+
+#[test]
+fn a_copy_that_a_dying_daemon_cut_off_is_not_appended_to_the_tape_unasked() {
+    const READY: [u8; 6] = [0; 6];
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    volume(&array, "a", 1 << 20, StoreKind::Mem).unwrap();
+    array.create_drive(&NewDrive { name: name("tape0") }).unwrap();
+    let drive = array.open_backstore("other", &name("tape0"), &Grant::default()).unwrap();
+    let page = Host(drive.session).command(0, &[0x12, 1, 0x83, 2, 0, 0], Vec::new()).data_in;
+    let naa = Designator::parse_list(&page[4..]).remove(0);
+    let door = CopyDoor(Arc::downgrade(&array));
+    let reach = [name("tape0")];
+    for interrupted in [false, true] {
+        let grant = Grant { interrupted, ..reaching(&reach) };
+        let device = array.open_backstore("user_0/a", &name("a"), &grant).unwrap();
+        let keys = [(); 2].map(|()| {
+            let tape = door.resolve(device.session.nexus().id, backstore::Backstore::LUN, &naa).unwrap();
+            tape.perform(Cdb::new(&READY).unwrap(), Vec::new(), Vec::new()).sense[2] & 0xF
+        });
+        // NOT READY is the drive's own answer: it is empty.
+        assert_eq!(keys, [if interrupted { 6 } else { 2 }, 2]);
+    }
 }

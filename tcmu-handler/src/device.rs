@@ -11,6 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -40,14 +41,16 @@ const MAX_TRANSFER: usize = 64 << 20;
 const SPARE_BUFFERS: usize = 64;
 const MAX_SPARE: usize = 1 << 20;
 
-/// How long what runs may take to end when the device stops.
-const DRAIN: Duration = Duration::from_secs(5);
-
-/// TMR types of the interface.
+/// TMR types of the interface. The last is LIO's own: a PREEMPT AND ABORT has aborted the commands named, of the
+/// initiator that lost its registration, and of nobody else.
 const ABORT_TASK: u8 = 1;
 const ABORT_TASK_SET: u8 = 2;
-const LUN_RESETS: [u8; 2] = [5, 128];
+const LUN_RESET: u8 = 5;
 const TARGET_RESETS: [u8; 2] = [6, 7];
+const PREEMPTED: u8 = 128;
+
+/// What data-in that did not come is replaced by: a response cannot say that none did.
+const NOTHING: [u8; 4096] = [0; 4096];
 
 /// A device that is served. Dropping it without [`Device::stop`] leaves its thread behind.
 pub(crate) struct Device {
@@ -138,12 +141,23 @@ impl Device {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (worker, woken) = (Arc::clone(&shared), wake.try_clone()?);
         let name = format!("tcmu-{}", shared.place.uio);
-        let thread = std::thread::Builder::new().name(name).spawn(move || worker.serve(&woken))?;
+        let thread = std::thread::Builder::new().name(name).spawn(move || worker.live(&woken))?;
         Ok(Self { shared, wake, thread: Some(thread) })
     }
 
-    /// Takes no more commands, lets those under way end, and closes the device.
-    pub(crate) fn stop(mut self) {
+    /// Where it is.
+    pub(crate) fn place(&self) -> &Place {
+        &self.shared.place
+    }
+
+    /// Whether it has ended by itself: the kernel took it away without a word, or its ring is broken.
+    pub(crate) fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Takes no more commands, lets those under way end, aborts what has not after half of `patience`, and closes the
+    /// device. True if its ring is left without a command that was taken and not answered.
+    pub(crate) fn stop(mut self, patience: Duration) -> bool {
         self.shared.stopping.store(true, Ordering::Release);
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
         if let Some(thread) = self.thread.take()
@@ -151,16 +165,31 @@ impl Device {
         {
             tracing::error!(device = %self.shared.place, "its thread had failed");
         }
-        let drained = self.shared.drain(Instant::now() + DRAIN);
+        let began = Instant::now();
+        let mut drained = self.shared.drain(began + patience / 2);
         self.shared.backstore.session.close(Box::new(|| ()));
-        if !drained && !self.shared.drain(Instant::now() + DRAIN) {
+        if !drained {
+            drained = self.shared.drain(began + patience);
+        }
+        if !drained {
             tracing::error!(device = %self.shared.place, "commands are left unanswered in its ring");
         }
+        drained && !self.shared.state.lock().broken
     }
 }
 
 impl Shared {
-    /// The life of the device's thread.
+    /// The life of the device's thread. A panic in it is a fault of one command, which was answered as it went; what
+    /// others end meanwhile has to be told to the kernel all the same.
+    fn live(self: &Arc<Self>, woken: &OwnedFd) {
+        while catch_unwind(AssertUnwindSafe(|| self.serve(woken))).is_err() {
+            tracing::error!(device = %self.place, "a command made its thread panic");
+            self.state.lock().batch = false;
+            self.tell();
+        }
+    }
+
+    /// Serves until the device stops.
     fn serve(self: &Arc<Self>, woken: &OwnedFd) {
         while !self.stopping.load(Ordering::Acquire) {
             if let Err(why) = self.work_off().and_then(|()| self.wait(woken)) {
@@ -275,6 +304,17 @@ impl Shared {
         }
     }
 
+    /// Writes zeros where the kernel looks for data.
+    fn erase(&self, areas: &[Area]) -> Result<(), Broken> {
+        for area in areas {
+            for start in (0..area.length).step_by(NOTHING.len()) {
+                let length = NOTHING.len().min(area.length - start);
+                self.mapping.write(area.at + start, &NOTHING[..length])?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts data-in where the kernel wants it. How much there was room for, and how much there is.
     fn scatter(&self, areas: &[Area], data: &[u8]) -> Result<(usize, usize), Broken> {
         let (mut room, mut rest) = (0_usize, data);
@@ -300,18 +340,30 @@ impl Shared {
             };
             open
         };
-        // An aborted command is not waited for any more; the kernel drops what is said about it.
-        let outcome = match ending {
+        // What the kernel has aborted it does not wait for any more. What another nexus has, it still does, and with
+        // this status its initiator sends it again.
+        let mut outcome = match ending {
             Ending::Completed(outcome) => outcome,
             Ending::Aborted => Outcome::status(Status::TaskAborted),
         };
+        let room = open.areas.iter().map(|area| area.length as u64).sum::<u64>();
+        // A residual cannot be told: a write that was not whole must not pass for one.
+        if outcome.status == Status::Good && open.direction == Direction::Out && outcome.wanted_out > room {
+            outcome = Outcome { data_out: outcome.data_out, ..refusal(Asc::INVALID_FIELD_IN_CDB) };
+        }
         let mut response =
             Response { status: outcome.status.code(), sense: &outcome.sense, ..Response::default() };
         if open.direction == Direction::In {
             let (room, filled) = self.scatter(&open.areas, &outcome.data_in)?;
-            // Without a length, GOOD means all of it, and a CHECK CONDITION carries nothing.
+            // Without a length, GOOD means all of it, and a CHECK CONDITION carries nothing. Zero counts as none.
             let told = if outcome.status == Status::Good { filled < room } else { filled > 0 };
-            response.read_length = told.then(|| u32::try_from(filled).unwrap_or(u32::MAX));
+            response.read_length = (told && filled > 0).then(|| u32::try_from(filled).unwrap_or(u32::MAX));
+            if told && filled == 0 {
+                self.erase(&open.areas)?;
+            }
+        } else if outcome.status == Status::Good && open.direction == Direction::None {
+            // Whoever asks for data where there is none gets zeros, not another command's data.
+            self.erase(&open.areas)?;
         }
         let mut state = self.state.lock();
         if state.broken {
@@ -383,12 +435,10 @@ impl State {
         let open = |id: &u16| self.open.get(usize::from(*id))?.as_ref().map(|open| (*id, open.turn));
         let tags = tasks.iter().filter_map(open);
         match function {
-            ABORT_TASK | ABORT_TASK_SET => tags
+            ABORT_TASK | ABORT_TASK_SET | PREEMPTED => tags
                 .map(|(id, turn)| Function::AbortTask(TaskTag(u32::from(turn) << 16 | u32::from(id))))
                 .collect(),
-            reset if LUN_RESETS.contains(&reset) || TARGET_RESETS.contains(&reset) => {
-                vec![Function::LogicalUnitReset]
-            }
+            reset if reset == LUN_RESET || TARGET_RESETS.contains(&reset) => vec![Function::LogicalUnitReset],
             _ => Vec::new(),
         }
     }

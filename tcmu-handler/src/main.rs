@@ -46,6 +46,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let Cli { admin, data_dir, command: Command::Serve(options) } = Cli::parse();
+    // File systems of this machine lie on our devices: memory that we need must not wait for what they want to write.
+    // Every thread inherits it.
+    if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
+        let _ = writeln!(
+            std::io::stderr(),
+            "cleave-tcmu: short memory may lock it up (PR_SET_IO_FLUSHER: {error})"
+        );
+    }
     match serve::run_with(admin, data_dir, options, start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -57,11 +65,11 @@ fn main() -> ExitCode {
 
 /// Starts the kernel front and the service for targetcli, within the daemon's runtime.
 fn start(array: &Arc<Array>, config: &ConfigFile) -> Result<StopFront, ArrayError> {
-    let stop = front::start(array, config.tcmu.copy_reach.clone())?;
+    let stop = front::start(array, &config.tcmu)?;
     let service = service(array);
-    Ok(Box::new(move || {
+    Ok(Box::new(move |within| {
         drop(service);
-        stop();
+        stop(within);
     }))
 }
 

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const FAMILY: &str = "TCM-USER";
 const VERSION: u8 = 2;
@@ -175,6 +176,21 @@ impl Netlink {
         self.waiting.pop_front()
     }
 
+    /// Whether a datagram can be read without waiting.
+    pub(crate) fn is_readable(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Forgets what has come and what can be read: nobody waits for its answer any more.
+    pub(crate) fn discard(&mut self) {
+        self.waiting.clear();
+        while self.is_readable() {
+            // An error here is one more sign that something is lost.
+            let _ = self.datagram();
+        }
+    }
+
     /// Waits for the next datagram, and keeps the events in it.
     pub(crate) fn receive(&mut self) -> io::Result<()> {
         for message in self.datagram()? {
@@ -309,9 +325,10 @@ fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn text(value: &[u8]) -> Option<String> {
+/// A text up to its end; what is not UTF-8 in it names nothing of ours, but is answered.
+fn text(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
-    String::from_utf8(value[..end].to_vec()).ok()
+    String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
 fn parse_family(body: &[u8]) -> Option<Message> {
@@ -324,7 +341,7 @@ fn parse_family(body: &[u8]) -> Option<Message> {
                     let of = |wanted| attributes(entry).find(|(kind, _)| *kind == wanted);
                     let (_, name) = of(controller::GROUP_NAME)?;
                     let (_, number) = of(controller::GROUP_ID)?;
-                    (text(name)? == GROUP).then(|| head(number).map(u32::from_ne_bytes)).flatten()
+                    (text(name) == GROUP).then(|| head(number).map(u32::from_ne_bytes)).flatten()
                 });
             }
             _ => {}
@@ -337,10 +354,10 @@ fn parse_event(command: u8, body: &[u8]) -> Option<Event> {
     let (mut name, mut minor, mut id, mut change) = (None, None, None, Change::Other);
     for (kind, value) in attributes(body) {
         match kind {
-            attribute::DEVICE => name = text(value),
+            attribute::DEVICE => name = Some(text(value)),
             attribute::MINOR => minor = head(value).map(u32::from_ne_bytes),
             attribute::DEVICE_ID => id = head(value).map(u32::from_ne_bytes),
-            attribute::CONFIG => change = text(value).map_or(Change::Other, Change::Config),
+            attribute::CONFIG => change = Change::Config(text(value)),
             attribute::SIZE => {
                 change = head(value).map_or(Change::Other, |v| Change::Size(u64::from_ne_bytes(v)))
             }

@@ -22,6 +22,13 @@ const BACKSTORES: &str = "/sys/kernel/config/target/core";
 /// The switches of the module as a whole.
 const PARAMETERS: &str = "/sys/module/target_core_user/parameters";
 
+/// Where a handler that has ended in order notes the devices whose rings it has left without a taken command. It goes
+/// with the machine, as the rings do.
+const DRAINED: &str = "/run/cleave-tcmu.drained";
+
+/// The kernel's own `cmd_time_out`, in seconds.
+const DEFAULT_COMMAND_TIMEOUT: &str = "30";
+
 /// The longest name that is read.
 const MAX_NAME: usize = 4096;
 
@@ -49,18 +56,25 @@ impl fmt::Display for Place {
 
 impl Place {
     /// The place that UIO device `uio` has with the name `name`; `None` if it is not of our subtype.
-    pub(crate) fn parse(uio: &str, name: &str) -> Option<Self> {
+    ///
+    /// # Errors
+    /// It is of our subtype, and so ours to answer for, but cannot be served under that name: why.
+    pub(crate) fn parse(uio: &str, name: &str) -> Option<Result<Self, String>> {
         let rest = name.strip_prefix("tcm-user/")?;
         let (hba, rest) = rest.split_once('/')?;
-        let (name, config) = rest.split_once('/')?;
-        let config = configured(config)?;
+        let (backstore, config) = rest.split_once('/')?;
+        if config.split('/').next() != Some(SUBTYPE) {
+            return None;
+        }
+        let Some(config) = configured(config) else {
+            return Some(Err(format!("'{config}' names no object: it has to be {SUBTYPE}/OBJECT")));
+        };
         let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('/');
-        let known = plain(name) && plain(uio);
-        known.then_some(Self {
-            uio: uio.to_owned(),
-            hba: hba.parse().ok()?,
-            name: name.to_owned(),
-            config: config.to_owned(),
+        Some(match hba.parse() {
+            Ok(hba) if plain(backstore) && plain(uio) => {
+                Ok(Self { uio: uio.to_owned(), hba, name: backstore.to_owned(), config: config.to_owned() })
+            }
+            _ => Err(format!("'{name}' is not a name that this handler takes")),
         })
     }
 
@@ -68,7 +82,17 @@ impl Place {
     fn of_uio(uio: &str) -> Option<Self> {
         let plain = uio.strip_prefix("uio")?.bytes().all(|byte| byte.is_ascii_digit());
         let name = plain.then(|| read(&Path::new(UIO).join(uio).join("name")).ok()).flatten()?;
-        Self::parse(uio, &name)
+        Self::parse(uio, &name)?.ok()
+    }
+
+    /// Whether it is there still, under this name.
+    pub(crate) fn is_there(&self) -> bool {
+        Self::of_uio(&self.uio).as_ref() == Some(self)
+    }
+
+    /// Whether the kernel has done with making it. Until then it may yet go without a word.
+    pub(crate) fn is_enabled(&self) -> bool {
+        read(&self.configfs("enable")).is_ok_and(|text| text == "1")
     }
 
     /// The object that it is to show.
@@ -108,7 +132,14 @@ impl Place {
         fs::write(self.configfs("attrib/tmr_notification"), "1")
     }
 
-    /// Whether the kernel holds back new commands.
+    /// Lets the kernel wait `seconds` for a command's end, if it has its own default there. It takes that only while
+    /// nobody uses the device.
+    pub(crate) fn extend_patience(&self, seconds: u32) -> io::Result<()> {
+        let file = self.configfs("attrib/cmd_time_out");
+        if read(&file)? == DEFAULT_COMMAND_TIMEOUT { fs::write(file, seconds.to_string()) } else { Ok(()) }
+    }
+
+    /// Whether the kernel answers new commands with BUSY.
     pub(crate) fn block(&self, block: bool) -> io::Result<()> {
         fs::write(self.configfs("action/block_dev"), if block { "1" } else { "0" })
     }
@@ -154,6 +185,32 @@ pub(crate) fn without_netlink<T>(between: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Notes for the next handler which devices need no reset.
+pub(crate) fn note_drained(places: &[Place]) {
+    let text: String = places.iter().map(|place| format!("{} {place}\n", place.uio)).collect();
+    if let Err(error) = fs::write(DRAINED, text) {
+        tracing::warn!(%error, "the next start will reset the rings");
+    }
+}
+
+/// The note of the last handler. It holds once.
+pub(crate) fn take_drained() -> Vec<String> {
+    let note = fs::read_to_string(DRAINED).unwrap_or_default();
+    match fs::remove_file(DRAINED) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            // A note that stays would speak of rings that this handler has used.
+            tracing::warn!(%error, "{DRAINED} cannot be removed, and is not believed");
+            Vec::new()
+        }
+        _ => note.lines().map(str::to_owned).collect(),
+    }
+}
+
+/// Whether `note` speaks of `place`.
+pub(crate) fn is_drained(note: &[String], place: &Place) -> bool {
+    note.contains(&format!("{} {place}", place.uio))
+}
+
 /// A short text of one line.
 fn read(path: &Path) -> io::Result<String> {
     let bytes = fs::read(path)?;
@@ -168,17 +225,15 @@ mod tests {
 
     #[test]
     fn only_devices_of_our_subtype_are_ours() {
-        let place = Place::parse("uio3", "tcm-user/2/db/cleave/primary").unwrap();
+        let place = Place::parse("uio3", "tcm-user/2/db/cleave/primary").unwrap().unwrap();
         assert_eq!((place.hba, place.name.as_str(), place.config.as_str()), (2, "db", "primary"));
         assert_eq!(place.to_string(), "user_2/db");
         assert_eq!(place.object().unwrap().as_str(), "primary");
         for foreign in [
             "tcm-user/2/db/qcow/primary",
             "tcm-user/2/db/cleaver/primary",
-            "tcm-user/2/db/cleave",
-            "tcm-user/x/db/cleave/primary",
-            "tcm-user/2/../cleave/primary",
-            "tcm-user/2//cleave/primary",
+            "tcm-user/2/db/",
+            "tcm-user/2/db",
             "other/2/db/cleave/primary",
             "",
         ] {
@@ -187,8 +242,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_ours_by_subtype_is_answered_for_whatever_else_is_wrong_with_it() {
+        for wrong in [
+            "tcm-user/2/db/cleave",
+            "tcm-user/x/db/cleave/primary",
+            "tcm-user/2/../cleave/primary",
+            "tcm-user/2/.hidden/cleave/primary",
+            "tcm-user/2//cleave/primary",
+        ] {
+            assert!(matches!(Place::parse("uio3", wrong), Some(Err(_))), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_configuration_that_names_no_object_is_told() {
-        let place = Place::parse("uio0", "tcm-user/0/x/cleave//var/lib/disk.img").unwrap();
+        let place = Place::parse("uio0", "tcm-user/0/x/cleave//var/lib/disk.img").unwrap().unwrap();
         let why = place.object().unwrap_err();
         assert!(why.contains("/var/lib/disk.img"), "{why}");
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
+use cleave::array::backstore::Grant;
 use cleave::array::catalog::StoreKind;
 use cleave::array::request::NewVolume;
 use cleave::array::{Array, Options};
@@ -30,7 +31,7 @@ impl Rig {
         let array = Array::open(directory.path(), &Options::default()).unwrap();
         let (name, block_size, store) = ("a".parse().unwrap(), BlockSize::B512, StoreKind::File);
         array.create_volume(NewVolume { name, size: 1 << 20, block_size, store, path: None }).unwrap();
-        let backstore = array.open_backstore("user_0/a", &"a".parse().unwrap(), &[]).unwrap();
+        let backstore = array.open_backstore("user_0/a", &"a".parse().unwrap(), &Grant::default()).unwrap();
         let (kernel, memory) = Kernel::new();
         let (uio, ours) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -92,6 +93,27 @@ fn less_data_than_room_is_told_and_the_rest_left_alone() {
 }
 
 #[test]
+fn where_no_data_comes_there_are_zeros_and_not_another_commands_data() {
+    let mut rig = Rig::new();
+    // INQUIRY with an allocation length of 0, and TEST UNIT READY, both sent as reads of 512 bytes.
+    for (id, cdb) in [(1, [0x12, 0, 0, 0, 0, 0]), (2, [0; 6])] {
+        rig.kernel.memory.write(IN as usize, &[0xEE; 512]).unwrap();
+        rig.send(id, &cdb, &[(IN, 500), (IN + 500, 12)]);
+        let seen = rig.end_of(id);
+        assert_eq!((seen.status, seen.flags), (0, 0), "a length of 0 would count as none");
+        assert_eq!(rig.data(IN, 512), [0; 512]);
+    }
+}
+
+#[test]
+fn a_write_with_less_data_than_it_says_is_no_success() {
+    let mut rig = Rig::new();
+    rig.send(1, &[0x2A, 0, 0, 0, 0, 7, 0, 0, 2, 0], &[(OUT, 512)]);
+    let seen = rig.end_of(1);
+    assert_eq!((seen.status, seen.sense[2] & 0xF, seen.sense[12]), (2, 5, 0x24));
+}
+
+#[test]
 fn what_is_refused_comes_with_sense() {
     let mut rig = Rig::new();
     for (id, cdb, asc) in [(1, [0xC1; 10], 0x20), (2, [0x28, 0, 0, 0, 8, 0, 0, 0, 1, 0], 0x21)] {
@@ -139,11 +161,21 @@ fn an_abort_of_what_has_ended_or_never_was_harms_nothing() {
 fn a_reset_reaches_the_unit() {
     let mut rig = Rig::new();
     let mut reset = vec![0; 32];
-    reset[0] = LUN_RESETS[0];
+    reset[0] = LUN_RESET;
     assert!(rig.kernel.add(2, 0, &reset));
     rig.send(1, &[0; 6], &[]);
     let seen = rig.end_of(1);
     assert_eq!((seen.status, seen.sense[2], seen.sense[12], seen.sense[13]), (2, 6, 0x29, 3));
+}
+
+#[test]
+fn a_preempted_registrant_costs_the_others_nothing() {
+    let mut rig = Rig::new();
+    let mut preempted = vec![0; 32];
+    preempted[0] = PREEMPTED;
+    assert!(rig.kernel.add(2, 0, &preempted));
+    rig.send(1, &[0; 6], &[]);
+    assert_eq!(rig.end_of(1).status, 0, "no reset was seen");
 }
 
 #[test]
@@ -152,7 +184,7 @@ fn a_stopped_device_has_answered_what_it_took_and_gives_its_object_free() {
     rig.send(1, &[0; 6], &[]);
     rig.end_of(1);
     rig.array.delete_volume(&"a".parse().unwrap()).unwrap_err();
-    rig.device.take().unwrap().stop();
+    assert!(rig.device.take().unwrap().stop(Duration::from_secs(10)));
     rig.array.delete_volume(&"a".parse().unwrap()).unwrap();
 }
 
@@ -161,14 +193,17 @@ fn a_broken_ring_is_left_alone() {
     let mut rig = Rig::new();
     assert!(rig.kernel.add(5, 0, &[0; 8]));
     (&rig.uio).write_all(&[1, 0, 0, 0]).unwrap();
-    rig.device.take().unwrap().stop();
+    while !rig.device.as_ref().unwrap().is_over() {
+        std::thread::yield_now();
+    }
+    assert!(!rig.device.take().unwrap().stop(Duration::from_secs(10)), "nobody knows what is in it");
     assert_eq!(rig.kernel.clean(), []);
 }
 
 impl Drop for Rig {
     fn drop(&mut self) {
         if let Some(device) = self.device.take() {
-            device.stop();
+            device.stop(Duration::from_secs(10));
         }
     }
 }
