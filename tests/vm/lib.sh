@@ -31,8 +31,6 @@ refused() { if "$@"; then die "succeeded, but should not have: $*"; fi; }
 
 # Ends what an earlier test left, forgets its array, and starts the host's own services.
 fresh() {
-  # The guest's own command came by a mount there.
-  if mountpoint -q /mnt; then umount -l /mnt; fi
   for where in /mnt/*; do umount -q "$where" || true; done
   if [ -e /run/multipathd.pid ]; then
     multipath -F || true
