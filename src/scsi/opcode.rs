@@ -150,6 +150,9 @@ impl Row {
             if at == 1 && self.service_action.is_some() {
                 evaluated |= SERVICE_ACTION;
             }
+            if at == 1 && self.operation == Operation::Inquiry {
+                evaluated |= FORMER_LUN;
+            }
             let stray = byte & !evaluated;
             if stray != 0 {
                 return Err(Sense::invalid_cdb_bit(at as u16, stray.ilog2() as u8));
@@ -161,6 +164,9 @@ impl Row {
 
 /// The bits of byte 1 that hold a service action.
 const SERVICE_ACTION: u8 = 0x1F;
+/// The bits of byte 1 that held the LUN until SCSI-2. Linux fills them in its first INQUIRY to a unit whose version it
+/// does not know yet; where LUN 0 is not the first that it meets, it would see no unit at all.
+const FORMER_LUN: u8 = 0xE0;
 const NO_ROW: u8 = u8::MAX;
 
 /// For every device type and operation code the first row, or [`NO_ROW`]. Rows of one code stand together.
@@ -275,6 +281,15 @@ mod tests {
         assert_eq!(read10(6, 0x1F), Ok(Operation::Read10), "GROUP NUMBER");
         assert_eq!(read10(6, 0x20), illegal(0x2400, [0xCD, 0, 6]), "reserved above GROUP NUMBER");
         assert_eq!(read10(9, 0x04), illegal(0x2400, [0xCA, 0, 9]), "NACA");
+    }
+
+    #[test]
+    fn an_inquiry_may_name_its_lun_as_scsi_2_did() {
+        for lun in 1..8 {
+            assert_eq!(find(DeviceType::Disk, &[0x12, lun << 5, 0, 0, 36, 0]), Ok(Operation::Inquiry));
+        }
+        assert_eq!(find(DeviceType::Disk, &[0x12, 0x10, 0, 0, 36, 0]), illegal(0x2400, [0xCC, 0, 1]));
+        assert_eq!(find(DeviceType::Disk, &[0, 0x20, 0, 0, 0, 0]), illegal(0x2400, [0xCD, 0, 1]));
     }
 
     #[test]

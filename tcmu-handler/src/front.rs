@@ -153,7 +153,7 @@ impl Front {
             }
         });
         let devices = std::mem::take(&mut self.devices);
-        let drained = std::thread::scope(|scope| {
+        let mut drained = std::thread::scope(|scope| {
             let stops: Vec<_> = devices
                 .into_values()
                 .map(|device| {
@@ -163,10 +163,11 @@ impl Front {
                 .collect();
             stops.into_iter().filter_map(|stop| stop.join().ok().flatten()).collect::<Vec<_>>()
         });
-        sysfs::note_drained(&drained);
-        for (place, _) in std::mem::take(&mut self.unserved).into_values() {
+        for (place, left) in std::mem::take(&mut self.unserved).into_values() {
             switch(&place, place.block(false), "commands");
+            drained.extend((left == Left::Drained).then_some(place));
         }
+        sysfs::note_drained(&drained);
     }
 
     /// Events may have been lost: ends all waits, and looks at what there is.

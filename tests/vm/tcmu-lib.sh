@@ -52,3 +52,14 @@ device_of() {
   udevadm settle
   readlink -f "/dev/disk/by-id/wwn-0x$naa"
 }
+
+# nothing_is_stuck: no task waits for something that does not come.
+nothing_is_stuck() { until_true 20 sh -c '[ -z "$(ps -eo state,comm | grep ^D)" ]'; }
+
+# tape_node: the tape of the loopback.
+tape_node() {
+  modprobe st
+  udevadm settle
+  until_true 20 test -e /dev/nst0
+  echo /dev/nst0
+}

@@ -11,7 +11,22 @@ say "what is not so is refused, and the operator's write returns"
 refused backstore 0 wrong 1048576 db
 refused backstore 0 none 268435456 nowhere
 grep -q 'create it with size=268435456' /tmp/cleave.log
-say "a foreign subtype is left alone: whoever does not wait gets it"
+for config in cleave cleave/ cleave/../db; do
+  echo -n "dev_config=$config,dev_size=1048576" >"$(made user_8/misnamed)/control"
+  refused timeout 30 sh -c "echo 1 >$core/user_8/misnamed/enable"
+done
+rmdir "$core/user_8/misnamed" "$core/user_8"
+say "a foreign subtype is left alone: it waits for its own handler, and whoever does not wait gets it"
+echo -n dev_config=other/x,dev_size=1048576 >"$(made user_9/foreign)/control"
+echo 1 >"$core/user_9/foreign/enable" &
+foreign=$!
+sleep 3
+kill -0 $foreign || die "somebody answered for another handler's device"
+for switch in block_netlink=1 reset_netlink=1 block_netlink=0; do
+  echo "${switch#*=}" >"/sys/module/target_core_user/parameters/${switch%=*}"
+done
+refused wait $foreign
+rmdir "$core/user_9/foreign"
 echo -n dev_config=other/x,dev_size=1048576,nl_reply_supported=-1 >"$(made user_9/foreign)/control"
 timeout 10 sh -c "echo 1 >$core/user_9/foreign/enable"
 rmdir "$core/user_9/foreign" "$core/user_9"
@@ -74,6 +89,16 @@ sleep 1
 start_tcmu
 wait $late || echo "(it was refused)"
 until_true 10 sh -c "! ps -eo state,comm | grep -q ^D"
+
+say "an operator's request that comes while the daemon stops ends too"
+for round in 1 2 3; do
+  (sleep 0.0$round && backstore 2 during 536870912 db && rmdir "$core/user_2/during" "$core/user_2") &
+  late=$!
+  stop_daemon
+  wait $late || echo "(it was refused)"
+  start_tcmu
+done
+[ -z "$(ps -eo state,comm | awk '$1 == "D"')" ] || die "stuck: $(ps -eo state,comm | awk '$1 == "D"')"
 
 say "everything goes"
 no_loopback 1 0
