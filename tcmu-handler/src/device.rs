@@ -193,7 +193,11 @@ impl Shared {
     fn serve(self: &Arc<Self>, woken: &OwnedFd) {
         while !self.stopping.load(Ordering::Acquire) {
             if let Err(why) = self.work_off().and_then(|()| self.wait(woken)) {
-                tracing::error!(device = %self.place, %why, "the device is not served any more");
+                if self.place.is_there() {
+                    tracing::error!(device = %self.place, %why, "the device is not served any more");
+                } else {
+                    tracing::debug!(device = %self.place, "the kernel has taken it away");
+                }
                 return;
             }
         }

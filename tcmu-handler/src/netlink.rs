@@ -29,6 +29,9 @@ const MAX_DATAGRAM: usize = 64 << 10;
 /// Events that are kept while an acknowledgement is waited for.
 const MAX_WAITING: usize = 4096;
 
+/// -ENODEV, to an answer.
+const NOBODY_WAITS: i32 = -19;
+
 const NLMSG_ERROR: u16 = 2;
 const GENL_ID_CTRL: u16 = 0x10;
 const NLM_F_REQUEST: u16 = 1;
@@ -196,6 +199,8 @@ impl Netlink {
         for message in self.datagram()? {
             match message {
                 Message::Event(event) => self.waiting.push_back(event),
+                // The device was made with nl_reply_supported=-1: nobody waits.
+                Message::Acknowledged { status: NOBODY_WAITS, .. } => {}
                 Message::Acknowledged { status, .. } if status != 0 => {
                     let error = io::Error::from_raw_os_error(-status);
                     tracing::warn!(%error, "the kernel refused an answer");

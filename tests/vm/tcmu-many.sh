@@ -5,8 +5,8 @@
 . /scripts/tcmu-lib.sh
 fresh
 start_tcmu
-count=12
-[ "$LONG" = no ] || count=48
+count=8
+[ "$LONG" = no ] || count=40
 say "$count devices, made at once"
 for number in $(seq $count); do cleave volume create "v$number" 16MiB; done
 makers=()
