@@ -54,5 +54,6 @@ if [ "$LONG" = yes ]; then
   work "$second" large ext4
   e2fsck -fn "$second"
 fi
+udevadm settle # it looks again at what the fscks had open
 login_again --logout
 kernel_is_quiet
