@@ -62,7 +62,18 @@ tar -tf "$tape" | grep '^two/data$'
 mt rewind
 mt fsf 2
 tar -tf "$tape" | grep '^three/data$'
-mt bsfm 1
+# bsf stops on this side of the filemark, where st does not know the block's number; bsfm on the other.
+mt bsf 1
+at "1 -1"
+mt fsf 1
+at "2 0"
+tar -tf "$tape" | grep '^three/data$' || die "bsf and fsf"
+mt bsf 2
+at "0 -1"
+[ "$(dd if="$tape" bs=64k count=1 status=none | wc -c)" = 0 ] || die "there is no filemark where bsf stopped"
+tar -tf "$tape" | grep '^two/data$' || die "bsf and a read over the filemark"
+mt rewind
+mt fsf 2
 mt bsfm 1
 tar -tf "$tape" | grep '^three/data$' || die "bsfm"
 mt rewind
