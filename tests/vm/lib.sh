@@ -16,7 +16,7 @@ readonly disk=/dev/disk/by-path/ip-$by_path-0 second=/dev/disk/by-path/ip-$by_pa
 say() { printf '\n== %s\n' "$*"; }
 die() { echo "FAILED: $*" >&2; exit 1; }
 
-# until_true SECONDS COMMAND...
+# until_true SECONDS COMMAND...: generous ones, for they cost nothing when it comes true and the machine may be slow.
 until_true() {
   local end=$((SECONDS + $1))
   shift
@@ -34,7 +34,7 @@ fresh() {
   for where in /mnt/*; do umount -q "$where" || true; done
   if [ -e /run/multipathd.pid ]; then
     multipath -F || true
-    kill "$(cat /run/multipathd.pid)" && until_true 10 test ! -e /run/multipathd.pid
+    kill "$(cat /run/multipathd.pid)" && until_true 60 test ! -e /run/multipathd.pid
   fi
   nft flush ruleset
   iscsiadm -m node --logoutall=all >/dev/null 2>&1 || true
@@ -50,23 +50,51 @@ fresh() {
 start_daemon() {
   cleave serve --listen 127.0.0.1:3260 --listen 127.0.0.2:3260 >>/tmp/cleave.log 2>&1 &
   echo $! >/run/cleave.pid
-  until_true 20 cleave status
+  until_true 90 cleave status
 }
 
 stop_daemon() {
   [ -e /run/cleave.pid ] || return 0
   kill "$(cat /run/cleave.pid)" 2>/dev/null || true
-  until_true 20 daemon_is_gone
+  until_true 90 daemon_is_gone
   rm /run/cleave.pid
 }
 
 kill_daemon() {
   kill -9 "$(cat /run/cleave.pid)"
-  until_true 5 daemon_is_gone
+  until_true 60 daemon_is_gone
   rm /run/cleave.pid
 }
 
 daemon_is_gone() { ! kill -0 "$(cat /run/cleave.pid)"; }
+
+# write_on NODE: writes to the disk at random from now on, pass after pass, and reads each pass back. A pass has data of
+# its own, so that a block which kept what an earlier one wrote is found out.
+write_on() {
+  rm -f /tmp/enough
+  write_passes "$1" &
+  writer=$!
+}
+write_passes() {
+  local pass=0 options=(--name=pass --filename="$1" --size=24M --bs=4k --rw=randwrite --ioengine=libaio --iodepth=16 --direct=1
+    --norandommap=0 --verify=crc32c --verify_fatal=1 --output-format=terse)
+  until [ -e /tmp/enough ]; do
+    pass=$((pass + 1))
+    fio "${options[@]}" --randseed=$pass --rate_iops=700 --do_verify=0 >/tmp/fio.out || exit 1
+    fio "${options[@]}" --randseed=$pass --verify_only >/tmp/fio.out || exit 1
+    echo $pass >/tmp/passes
+  done
+}
+still_writing() { kill -0 "$writer" || die "the writer ended early: $(cat /tmp/fio.out)"; }
+# The pass under way is finished first.
+stop_writing() {
+  touch /tmp/enough
+  wait "$writer" || die "fio: $(cat /tmp/fio.out)"
+  say "$(cat /tmp/passes) passes were written and read back"
+}
+
+# Nothing waits for a device for good.
+nothing_is_stuck() { until_true 60 sh -c "! ps -eo state,comm | grep '^D'"; }
 
 # login: discovers, and logs in by the first portal.
 login() {
@@ -75,13 +103,20 @@ login() {
   udevadm settle
 }
 
+# never_said PATTERN: the kernel, since `fresh`. A readahead is not tried again when it fails, and nobody misses it.
+never_said() {
+  local said
+  said=$(dmesg | grep -E "$1" | grep -v 'op 0x0:(READ) flags 0x80700' || true)
+  [ -z "$said" ] || die "the kernel said:"$'\n'"$said"
+}
+
 # The kernel had nothing to complain of since `fresh` but what a new session brings.
 kernel_is_quiet() {
   local complaints
   complaints=$(dmesg --level=warn,err,crit,alert,emerg | grep -vE "$expected_of_the_kernel" || true)
   [ -z "$complaints" ] || die "the kernel complained:"$'\n'"$complaints"
 }
-readonly expected_of_the_kernel='Power-on or device reset occurred|Lost [0-9]+ RTC|device-mapper: core: CONFIG_IMA|XFS .* (Mounting|Ending|Unmounting)|clocksource'
+readonly expected_of_the_kernel='Power-on or device reset occurred|Lost [0-9]+ RTC|device-mapper: core: CONFIG_IMA|XFS .* (Mounting|Ending|Unmounting)|clocksource|(hrtimer|perf): interrupt took'
 
 # guide NAME: runs the `sh` blocks of a guide in one shell, showing each command; its line numbers are the guide's. The
 # daemon that the guide starts stays until the next test's `fresh`.
