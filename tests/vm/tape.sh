@@ -1,12 +1,15 @@
 #!/bin/bash
 # A tape drive under Linux's st: mt, dd and tar; blocks from 512 bytes to 1 MiB; the end of the medium under tar's
-# multi-volume archives.
-# limit: 240 s
+# multi-volume archives. The long form has more of all.
+# limit: 400 s
+# long limit: 1500 s
 . /scripts/lib.sh
+random=4 large=512 small=16 archive=38
+[ "$LONG" = no ] || random=96 large=4096 small=96 archive=230
 fresh
 start_daemon
 cleave drive create tape0
-for barcode in BIG001L8:512MiB VOL001L8:16MiB VOL002L8:16MiB VOL003L8:16MiB; do
+for barcode in BIG001L8:${large}MiB VOL00{1,2,3}L8:${small}MiB; do
   cleave cartridge create "${barcode%%:*}" "${barcode##*:}"
 done
 cleave drive load tape0 BIG001L8
@@ -17,11 +20,11 @@ export TAPE=$tape
 mt status
 
 say "records of 512 bytes to 1 MiB, variable and fixed"
-head -c 4194304 /dev/urandom >/tmp/random
+head -c ${random}M /dev/urandom >/tmp/random
 mt setblk 0
 for size in 512 1024 4096 10240 65536 262144 1048576; do
   # Short records go one a command: fewer of them.
-  head -c $((size < 4096 ? 256 * size : 4194304)) /tmp/random >/tmp/part
+  head -c $((size < 4096 ? 64 * random * size : random << 20)) /tmp/random >/tmp/part
   mt rewind
   dd if=/tmp/part of="$tape" bs=$size status=none
   mt rewind
@@ -130,14 +133,14 @@ cleave drive load tape0 VOL00${number}L8
 echo "volume $number" >&2
 END
 chmod +x /tmp/next-volume
-mkdir -p /tmp/large
-head -c 38000000 /dev/urandom >/tmp/large/data
+rm -rf /root/large /root/back
+mkdir /root/large /root/back
+head -c ${archive}000000 /dev/urandom >/root/large/data
 cleave drive load tape0 VOL001L8
-tar -b 128 -C /tmp/large -cM -F /tmp/next-volume -f "$tape" data
+tar -b 128 -C /root/large -cM -F /tmp/next-volume -f "$tape" data
 cleave cartridge list
 cleave drive unload tape0
 cleave drive load tape0 VOL001L8
-rm -rf /tmp/back
-mkdir /tmp/back
-tar -b 128 -C /tmp/back -xM -F /tmp/next-volume -f "$tape"
-cmp /tmp/large/data /tmp/back/data
+tar -b 128 -C /root/back -xM -F /tmp/next-volume -f "$tape"
+cmp /root/large/data /root/back/data
+rm -r /root/large /root/back /tmp/random /tmp/part /tmp/tree /tmp/back

@@ -1,14 +1,18 @@
 #!/bin/bash
 # The main job on a real kernel: freeze, split, thaw; the array copies the secondary to tape by itself, told through
-# SG_IO, while the primary's file system stays mounted and busy. The tape is the frozen instant.
-# limit: 180 s
+# SG_IO, while the primary's file system stays mounted and busy. The tape is the frozen instant. The long form has a
+# larger pair.
+# limit: 400 s
+# long limit: 1200 s
 . /scripts/lib.sh
+size=192
+[ "$LONG" = no ] || size=1024
 fresh
 start_daemon
-cleave volume create primary 192MiB
-cleave volume create secondary 192MiB
+cleave volume create primary ${size}MiB
+cleave volume create secondary ${size}MiB
 cleave pair create primary secondary --name nightly --defer
-cleave cartridge create TAPE01L8 1GiB
+cleave cartridge create TAPE01L8 2GiB
 cleave drive create tape0
 cleave drive load tape0 TAPE01L8
 cleave target create "$target"
@@ -20,6 +24,7 @@ login
 mkfs.ext4 -q -L primary "$disk"
 mount "$disk" /mnt/primary
 cp -a /usr/lib/python3 /mnt/primary/steady
+[ "$LONG" = no ] || head -c 500M /dev/urandom >/mnt/primary/large
 # The writer: files that come, change and go, and overwrites in place.
 rm -f /tmp/enough
 (
@@ -53,7 +58,7 @@ wait $writer
 say "the tape's image is the instant of the split"
 mt -f "$tape" rewind
 dd if="$tape" of=/root/image bs=256k status=none
-[ "$(stat -c %s /root/image)" = $((192 * 1024 * 1024)) ] || die "the tape holds $(stat -c %s /root/image) bytes"
+[ "$(stat -c %s /root/image)" = $((size * 1024 * 1024)) ] || die "the tape holds $(stat -c %s /root/image) bytes"
 cmp /root/image "$second"
 mount -o loop,ro /root/image /mnt/image
 (cd /mnt/image && sha256sum --quiet -c /tmp/at-split)
@@ -69,7 +74,7 @@ e2fsck -fn "$disk"
 rm /root/image
 
 say "the image goes back to a disk and to another"
-cleave pair wait nightly --state psus --timeout 60
+cleave pair wait nightly --state psus --timeout 300
 cleave xcopy "$second" "$disk" --blocks 100000
 cmp -n $((100000 * 512)) "$second" "$disk"
 cleave copy list
