@@ -1,6 +1,6 @@
 //! The daemon's settings: what the command line says, then what the `--config` file says, then the defaults.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -61,7 +61,7 @@ pub struct TcmuConfig {
     /// Objects that are not written by whoever reaches them over LIO. LIO's own `write_protect` looks at a command's
     /// data alone, and lets through what changes a medium without any.
     #[serde(default)]
-    pub read_only: BTreeSet<Name>,
+    pub read_only: Vec<Name>,
 }
 
 impl ConfigFile {
@@ -117,7 +117,7 @@ mod tests {
         let config = ConfigFile::parse("[tcmu.copy_reach]\nprimary = ['tape0', 'secondary']").unwrap();
         assert_eq!(config.tcmu.copy_reach["primary"].len(), 2);
         let config = ConfigFile::parse("[tcmu]\nread_only = ['secondary']").unwrap();
-        assert!(config.tcmu.read_only.contains("secondary"));
+        assert_eq!(config.tcmu.read_only[0].as_str(), "secondary");
         for bad in ["tcmu.copy_reach.a = ['../b']", "tcmu.reach = {}"] {
             assert!(ConfigFile::parse(bad).is_err(), "{bad}");
         }

@@ -147,7 +147,11 @@ impl Daemon {
             let listener = bind_socket(path).await;
             socket = Some(listener.map_err(|error| no_admin(&AdminAddress::Unix(path.clone()), &error))?);
         }
-        let stop_front = front(&self.array, &self.loaded)?;
+        let stop_front = front(&self.array, &self.loaded).inspect_err(|_| {
+            if let Some(path) = &self.socket {
+                let _ = std::fs::remove_file(path);
+            }
+        })?;
         if let Some(listener) = socket {
             let served = axum::serve(listener, routes.clone()).with_graceful_shutdown(ended(stopped.clone()));
             tokio::spawn(async move { served.await });

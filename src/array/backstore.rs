@@ -30,10 +30,11 @@ pub struct Backstore {
 pub struct Grant<'a> {
     /// What a copy that is sent to its object reaches beside it, by the designators of VPD page 83h.
     pub reach: &'a [Name],
-    /// Commands that write end with WRITE PROTECTED.
-    pub read_only: bool,
+    /// Objects that are not written this way, by a copy neither: commands that would end with WRITE PROTECTED.
+    pub read_only: &'a [Name],
     /// The device's last handler died over its commands, and the kernel sends them again. A copy to a tape would then
-    /// append to what it has written already; so the first copy that names a drive meets a unit attention of it: 29h/00h.
+    /// append to what it has written already; so the first copy that names a drive, if it comes within
+    /// [`REPETITION`](super::door::REPETITION), meets a unit attention of it: 29h/00h.
     pub interrupted: bool,
 }
 
@@ -104,7 +105,7 @@ fn see(control: &Control, asked: &str, object: &Name, grant: &Grant<'_>) -> Resu
             let remedy = "see 'cleave volume list' and 'cleave drive list'";
             ArrayError::new(Kind::NotFound, asked, why, remedy)
         })?;
-        let read_only = grant.read_only && name == object;
+        let read_only = grant.read_only.contains(name);
         Ok(Visible { lun, object: name.clone(), unit: Arc::clone(unit), read_only })
     });
     visible.collect()

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::names::Name;
 use super::pairs::PairUnit;
-use super::{Array, ArrayError, Kind, show};
+use super::{Array, ArrayError, Kind, Session, show};
 use crate::copy::{CopyView, Designator, Door, Endpoint, OperationId};
 use crate::lu::{Ending, ItlNexus, Outcome, Reply, ReplySink, Task};
 use crate::sam::{Attribute, Cdb, Lun, NexusId, Status, TaskTag};
@@ -36,9 +36,8 @@ impl Door for CopyDoor {
         let session = array.session(nexus)?;
         session.way(via)?;
         let mut endpoints = session.ways().into_iter().map(|(name, way)| array.endpoint(name, &way));
-        let mut found = endpoints.find(|endpoint| endpoint.is_named(wanted))?;
-        found.interrupted = session.take_interruption(&found.name);
-        Some(Arc::new(found))
+        let found = endpoints.find(|endpoint| endpoint.is_named(wanted))?;
+        Some(Arc::new(Unit { asker: Arc::downgrade(&session), ..found }))
     }
 
     fn addressed(&self, nexus: NexusId, via: Lun) -> Option<Arc<dyn Endpoint>> {
@@ -46,9 +45,14 @@ impl Door for CopyDoor {
         let session = array.session(nexus)?;
         let way = session.way(via)?;
         let name = session.object(via)?;
-        let mut unit = array.endpoint(name, &way);
-        unit.interrupted = session.take_interruption(&unit.name);
-        Some(Arc::new(unit))
+        let unit = array.endpoint(name, &way);
+        Some(Arc::new(Unit { asker: Arc::downgrade(&session), ..unit }))
+    }
+
+    fn surveyed(&self, nexus: NexusId) {
+        if let Some(session) = self.0.upgrade().and_then(|array| array.session(nexus)) {
+            session.forget_told_interruptions();
+        }
     }
 }
 
@@ -60,8 +64,8 @@ struct Unit {
     next_tag: AtomicU32,
     /// The pair whose secondary it is, and the base-2 logarithm of the block size.
     secondary_of: Option<(Arc<PairUnit>, u32)>,
-    /// It has been reset since an earlier copy began, which may be this one: it does nothing for it.
-    interrupted: bool,
+    /// For whom a copy uses it; it may have been reset since a copy of his began, which may be this one.
+    asker: Weak<Session>,
 }
 
 impl Unit {
@@ -85,7 +89,7 @@ impl Endpoint for Unit {
     }
 
     fn perform(&self, cdb: Cdb, data_out: Vec<u8>, data_in: Vec<u8>) -> Outcome {
-        if self.interrupted {
+        if self.asker.upgrade().is_some_and(|asker| asker.tell_interruption(&self.name)) {
             let reset = Sense::unit_attention(Asc::POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED);
             return Outcome::check(reset.encode(Format::Fixed));
         }
@@ -152,7 +156,7 @@ impl Array {
             nexus,
             next_tag: AtomicU32::new(0),
             secondary_of,
-            interrupted: false,
+            asker: Weak::new(),
         }
     }
 

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
@@ -57,6 +58,18 @@ type Dropper = Box<dyn Fn() + Send + Sync>;
 /// Who waits for the end of a session; `None` when it has come.
 type Waiting = Option<Vec<Box<dyn FnOnce() + Send>>>;
 
+/// How long after a device was taken over the kernel may still repeat what its last handler died over: far longer than it
+/// does.
+pub(super) const REPETITION: Duration = Duration::from_secs(600);
+
+/// A drive that copies may have been cut off from.
+struct Interrupted {
+    drive: Name,
+    until: Instant,
+    /// A copy has been told.
+    told: bool,
+}
+
 /// One I_T nexus and its way to the array. Dropping it closes it.
 pub struct Session {
     nexus: Arc<Nexus>,
@@ -70,8 +83,8 @@ pub struct Session {
     closed: AtomicBool,
     waiting: Arc<Mutex<Waiting>>,
     copies: Arc<CopyManager>,
-    /// Drives that a copy has to learn of a reset of.
-    interrupted: Mutex<Vec<Name>>,
+    /// Drives that a copy has to learn a reset of, and whether one has.
+    interrupted: Mutex<Vec<Interrupted>>,
     on_close: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -101,14 +114,25 @@ impl Session {
 
     /// Copies that name `drives` were cut off without an answer; the next one that names one is to meet a unit attention.
     pub(super) fn interrupt(&self, drives: impl Iterator<Item = Name>) {
-        self.interrupted.lock().extend(drives);
+        let until = Instant::now() + REPETITION;
+        let owed = drives.map(|drive| Interrupted { drive, until, told: false });
+        self.interrupted.lock().extend(owed);
     }
 
-    /// Whether that holds for `drive`. It does once.
-    pub(super) fn take_interruption(&self, drive: &Name) -> bool {
+    /// Whether a copy that asks `drive` now is told of that.
+    pub(super) fn tell_interruption(&self, drive: &Name) -> bool {
         let mut interrupted = self.interrupted.lock();
-        let index = interrupted.iter().position(|name| name == drive);
-        index.map(|index| interrupted.swap_remove(index)).is_some()
+        if interrupted.is_empty() {
+            return false;
+        }
+        let now = Instant::now();
+        let owed = interrupted.iter_mut().find(|owed| owed.drive == *drive && now < owed.until);
+        owed.map(|owed| owed.told = true).is_some()
+    }
+
+    /// A copy has looked at all that it names: what it was told holds no more.
+    pub(super) fn forget_told_interruptions(&self) {
+        self.interrupted.lock().retain(|owed| !owed.told);
     }
 
     /// Who speaks, through which port.

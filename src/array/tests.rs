@@ -817,7 +817,9 @@ fn a_kernel_device_can_be_granted_for_reading_alone() {
     let temporary = tempfile::tempdir().unwrap();
     let array = open(temporary.path());
     volume(&array, "a", 1 << 20, StoreKind::Mem).unwrap();
-    let grant = Grant { read_only: true, ..Grant::default() };
+    volume(&array, "b", 1 << 20, StoreKind::Mem).unwrap();
+    let (kept, reach) = ([name("a"), name("b")], [name("b")]);
+    let grant = Grant { read_only: &kept, ..reaching(&reach) };
     let device = array.open_backstore("user_0/a", &name("a"), &grant).unwrap();
     let host = Host(Arc::clone(&device.session));
     host.ready(0);
@@ -826,6 +828,9 @@ fn a_kernel_device_can_be_granted_for_reading_alone() {
     let same = [0x93, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
     let sense = host.command(0, &same, Vec::new()).sense;
     assert_eq!((sense[2] & 0xF, sense[12]), (7, 0x27));
+    // Nor is what a copy reaches.
+    let (_, way) = device.session.ways().into_iter().find(|(seen, _)| *seen == name("b")).unwrap();
+    assert!(way.access().read_only);
 }
 
 #[test]
@@ -843,11 +848,15 @@ fn a_copy_that_a_dying_daemon_cut_off_is_not_appended_to_the_tape_unasked() {
     for interrupted in [false, true] {
         let grant = Grant { interrupted, ..reaching(&reach) };
         let device = array.open_backstore("user_0/a", &name("a"), &grant).unwrap();
-        let keys = [(); 2].map(|()| {
-            let tape = door.resolve(device.session.nexus().id, backstore::Backstore::LUN, &naa).unwrap();
+        let nexus = device.session.nexus().id;
+        let ask = || {
+            let tape = door.resolve(nexus, backstore::Backstore::LUN, &naa).unwrap();
             tape.perform(Cdb::new(&READY).unwrap(), Vec::new(), Vec::new()).sense[2] & 0xF
-        });
+        };
+        // A copy may name it twice.
+        let first = [ask(), ask()];
+        door.surveyed(nexus);
         // NOT READY is the drive's own answer: it is empty.
-        assert_eq!(keys, [if interrupted { 6 } else { 2 }, 2]);
+        assert_eq!((first, ask()), ([if interrupted { 6 } else { 2 }; 2], 2));
     }
 }

@@ -47,6 +47,9 @@ pub trait Door: Send + Sync {
 
     /// The logical unit at `via` itself.
     fn addressed(&self, nexus: NexusId, via: Lun) -> Option<Arc<dyn Endpoint>>;
+
+    /// A copy of `nexus` has asked all its units what they are, and begins, or fails for what they said.
+    fn surveyed(&self, _nexus: NexusId) {}
 }
 
 /// A logical unit as the copy manager uses it, on behalf of one nexus and with that nexus' access.

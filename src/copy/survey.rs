@@ -54,6 +54,7 @@ impl Survey {
                 true => survey_addressed(door.addressed(nexus, via)),
                 false => Surveyed::Unreachable,
             };
+        door.surveyed(nexus);
         Ok(Self { listed, addressed })
     }
 

@@ -3,7 +3,8 @@
 //! `backstores/user:cleave` works.
 //!
 //! The name that targetcli asks has one owner. Where tcmu-runner has it already, we register with it as the handler of
-//! our subtype, and it hands on what targetcli asks about us; when it goes, the name becomes ours.
+//! our subtype, and it hands on what targetcli asks about us; when it goes, the name becomes ours. When it comes (again)
+//! we give way: it can answer for us, and we cannot for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 use zbus::connection::Builder;
 use zbus::fdo::{self, DBusProxy, RequestNameFlags, RequestNameReply};
+use zbus::names::WellKnownName;
 use zbus::{Connection, interface};
 
 use crate::sysfs;
@@ -31,6 +33,9 @@ const MANAGED: (&str, &str) =
 
 /// How long the bus may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two looks at who else wants the name.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Between two tries to reach it, at first and at most.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
@@ -128,14 +133,33 @@ impl Offer {
         Ok(Self { connection, queued })
     }
 
-    /// Waits until it has to be made anew: the bus has gone, or the name has become ours.
+    /// Waits until it has to be made anew: the bus has gone, the name has become ours, or somebody else wants it.
     async fn end(self) {
         match self.queued {
-            None => self.connection.closed().await,
+            None => tokio::select! {
+                () = self.connection.closed() => {}
+                () = wanted(&self.connection) => {}
+            },
             Some(mut acquired) => tokio::select! {
                 () = self.connection.closed() => {}
                 _ = acquired.next() => {}
             },
+        }
+    }
+}
+
+/// Waits until somebody is queued for the name behind us.
+async fn wanted(connection: &Connection) {
+    let Ok(bus) = DBusProxy::new(connection).await else { return };
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let queue = match WellKnownName::try_from(SERVICE) {
+            Ok(name) => bus.list_queued_owners(name).await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
+        if queue.iter().any(|owner| connection.unique_name().is_none_or(|own| own.as_str() != owner.as_str()))
+        {
+            return;
         }
     }
 }

@@ -24,8 +24,9 @@ use cleave::scsi::opcode::{self, Direction};
 use cleave::scsi::sense::{Asc, Format, Key, Sense};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::time::{ClockId, clock_gettime};
 
-use crate::ring::{Area, Broken, Entry, Mapping, Response, Ring};
+use crate::ring::{self, Area, Broken, Entry, Mapping, Response, Ring};
 use crate::sysfs::Place;
 
 #[cfg(test)]
@@ -55,21 +56,63 @@ const NOTHING: [u8; 4096] = [0; 4096];
 /// A device that is served. Dropping it without [`Device::stop`] leaves its thread behind.
 pub(crate) struct Device {
     shared: Arc<Shared>,
-    wake: OwnedFd,
     thread: Option<JoinHandle<()>>,
+}
+
+/// The hold on a device that the kernel gives to one process at a time, and its shared memory.
+pub(crate) struct Claim {
+    /// Read to wait, written to say that commands have been completed.
+    uio: File,
+    mapping: Arc<Mapping>,
+}
+
+impl Claim {
+    /// Takes hold of the device at `place`.
+    ///
+    /// # Errors
+    /// `ResourceBusy`: another process has it.
+    pub(crate) fn new(place: &Place) -> io::Result<Self> {
+        let length = place.mapping_length()?;
+        let uio = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+            .open(place.node())?;
+        let mapping = Arc::new(Mapping::of_device(&uio, length)?);
+        Ok(Self { uio, mapping })
+    }
+
+    /// Head and tail of the ring.
+    pub(crate) fn positions(&self) -> Result<(u32, u32), Broken> {
+        ring::positions(&self.mapping)
+    }
+}
+
+/// How a device's ring was left by who has served it: completed up to `tail`, and nothing beyond it was taken. What lies
+/// there came after `since`, on the clock of [`now`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Drained {
+    pub(crate) tail: u32,
+    pub(crate) since: Duration,
+}
+
+/// The time on a clock that all processes share, and that stands still with the kernel's timers.
+pub(crate) fn now() -> Duration {
+    let time = clock_gettime(ClockId::Monotonic);
+    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// What the device's thread and the threads that end commands share.
 struct Shared {
     place: Place,
-    /// Read to wait, written to say that commands have been completed.
-    uio: File,
-    mapping: Arc<Mapping>,
+    claim: Arc<Claim>,
     backstore: Backstore,
     state: Mutex<State>,
     /// Told when the last command has ended.
     idle: Condvar,
     stopping: AtomicBool,
+    /// Written to make the device's thread look at `stopping` and `broken`.
+    wake: OwnedFd,
 }
 
 struct State {
@@ -102,21 +145,10 @@ enum Step {
 }
 
 impl Device {
-    /// Serves the device at `place` with `backstore`.
-    pub(crate) fn open(place: Place, backstore: Backstore) -> io::Result<Self> {
-        let length = place.mapping_length()?;
-        let uio = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
-            .open(place.node())?;
-        let mapping = Mapping::of_device(&uio, length)?;
-        Self::start(place, backstore, uio, Arc::new(mapping))
-    }
-
-    fn start(place: Place, backstore: Backstore, uio: File, mapping: Arc<Mapping>) -> io::Result<Self> {
+    /// Serves the device at `place`, which is held by `claim`, with `backstore`.
+    pub(crate) fn open(place: Place, claim: Arc<Claim>, backstore: Backstore) -> io::Result<Self> {
         let invalid = |broken: Broken| io::Error::new(io::ErrorKind::InvalidData, broken.to_string());
-        let ring = Ring::open(Arc::clone(&mapping)).map_err(invalid)?;
+        let ring = Ring::open(Arc::clone(&claim.mapping)).map_err(invalid)?;
         backstore.session.set_peer(format!("TCMU {}", place.uio));
         let state = State {
             ring,
@@ -131,18 +163,17 @@ impl Device {
         };
         let shared = Arc::new(Shared {
             place,
-            uio,
-            mapping,
+            claim,
             backstore,
             state: Mutex::new(state),
             idle: Condvar::new(),
             stopping: AtomicBool::new(false),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let (worker, woken) = (Arc::clone(&shared), wake.try_clone()?);
+        let worker = Arc::clone(&shared);
         let name = format!("tcmu-{}", shared.place.uio);
-        let thread = std::thread::Builder::new().name(name).spawn(move || worker.live(&woken))?;
-        Ok(Self { shared, wake, thread: Some(thread) })
+        let thread = std::thread::Builder::new().name(name).spawn(move || worker.live())?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Where it is.
@@ -156,10 +187,11 @@ impl Device {
     }
 
     /// Takes no more commands, lets those under way end, aborts what has not after half of `patience`, and closes the
-    /// device. True if its ring is left without a command that was taken and not answered.
-    pub(crate) fn stop(mut self, patience: Duration) -> bool {
+    /// device. `None` if a command may have been taken and not answered.
+    pub(crate) fn stop(mut self, patience: Duration) -> Option<Drained> {
+        let since = now();
         self.shared.stopping.store(true, Ordering::Release);
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -174,44 +206,45 @@ impl Device {
         if !drained {
             tracing::error!(device = %self.shared.place, "commands are left unanswered in its ring");
         }
-        drained && !self.shared.state.lock().broken
+        let state = self.shared.state.lock();
+        let settled = drained && !state.broken && state.ring.is_settled();
+        settled.then(|| Drained { tail: state.ring.tail(), since })
     }
 }
 
 impl Shared {
-    /// The life of the device's thread. A panic in it is a fault of one command, which was answered as it went; what
-    /// others end meanwhile has to be told to the kernel all the same.
-    fn live(self: &Arc<Self>, woken: &OwnedFd) {
-        while catch_unwind(AssertUnwindSafe(|| self.serve(woken))).is_err() {
-            tracing::error!(device = %self.place, "a command made its thread panic");
-            self.state.lock().batch = false;
-            self.tell();
+    /// The life of the device's thread. However it ends but by [`Device::stop`], what is in the ring is not known any more.
+    fn live(self: &Arc<Self>) {
+        match catch_unwind(AssertUnwindSafe(|| self.serve())) {
+            Ok(Ok(())) => return,
+            Ok(Err(_)) if !self.place.is_there() => {
+                tracing::debug!(device = %self.place, "the kernel has taken it away");
+            }
+            Ok(Err(why)) => tracing::error!(device = %self.place, %why, "its ring is given up"),
+            Err(_) => tracing::error!(device = %self.place, "its thread panicked: its ring is given up"),
         }
+        self.state.lock().broken = true;
     }
 
     /// Serves until the device stops.
-    fn serve(self: &Arc<Self>, woken: &OwnedFd) {
+    fn serve(self: &Arc<Self>) -> io::Result<()> {
         while !self.stopping.load(Ordering::Acquire) {
-            if let Err(why) = self.work_off().and_then(|()| self.wait(woken)) {
-                if self.place.is_there() {
-                    tracing::error!(device = %self.place, %why, "the device is not served any more");
-                } else {
-                    tracing::debug!(device = %self.place, "the kernel has taken it away");
-                }
-                return;
-            }
+            self.work_off()?;
+            self.wait()?;
         }
+        Ok(())
     }
 
     /// Waits until the kernel has added commands, or the device is to stop.
-    fn wait(&self, woken: &OwnedFd) -> io::Result<()> {
-        let mut wanted = [PollFd::new(&self.uio, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
+    fn wait(&self) -> io::Result<()> {
+        let mut wanted =
+            [PollFd::new(&self.claim.uio, PollFlags::IN), PollFd::new(&self.wake, PollFlags::IN)];
         match poll(&mut wanted, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         // The counter of events; what it says is of no interest, the head is.
-        match (&self.uio).read(&mut [0; 4]) {
+        match (&self.claim.uio).read(&mut [0; 4]) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(()),
         }
@@ -221,7 +254,12 @@ impl Shared {
     fn work_off(self: &Arc<Self>) -> io::Result<()> {
         let invalid = |broken: Broken| io::Error::new(io::ErrorKind::InvalidData, broken.to_string());
         loop {
-            self.state.lock().batch = true;
+            let mut state = self.state.lock();
+            if state.broken {
+                return Err(invalid(Broken("it cannot be answered into")));
+            }
+            state.batch = true;
+            drop(state);
             let mut more = true;
             for _ in 0..BATCH {
                 match self.next() {
@@ -230,10 +268,7 @@ impl Shared {
                         more = false;
                         break;
                     }
-                    Err(broken) => {
-                        self.state.lock().broken = true;
-                        return Err(invalid(broken));
-                    }
+                    Err(broken) => return Err(invalid(broken)),
                 }
             }
             let mut state = self.state.lock();
@@ -274,7 +309,7 @@ impl Shared {
         let length = areas.iter().map(|area| area.length).fold(0, usize::saturating_add);
         if direction == Direction::Out && length <= MAX_TRANSFER {
             for area in &areas {
-                self.mapping.append_to(area.at, area.length, &mut data_out)?;
+                self.claim.mapping.append_to(area.at, area.length, &mut data_out)?;
             }
         }
         let tag = self.state.lock().begin(id, areas, direction)?;
@@ -313,7 +348,7 @@ impl Shared {
         for area in areas {
             for start in (0..area.length).step_by(NOTHING.len()) {
                 let length = NOTHING.len().min(area.length - start);
-                self.mapping.write(area.at + start, &NOTHING[..length])?;
+                self.claim.mapping.write(area.at + start, &NOTHING[..length])?;
             }
         }
         Ok(())
@@ -326,67 +361,73 @@ impl Shared {
             room = room.saturating_add(area.length);
             let (part, after) = rest.split_at(rest.len().min(area.length));
             if !part.is_empty() {
-                self.mapping.write(area.at, part)?;
+                self.claim.mapping.write(area.at, part)?;
             }
             rest = after;
         }
         Ok((room, data.len() - rest.len()))
     }
 
-    /// Completes a command.
+    /// Completes a command. True if the kernel has to be told now.
     fn end(&self, tag: TaskTag, ending: Ending) -> Result<bool, Broken> {
         let (id, turn) = split(tag);
-        let open = {
+        let (open, broken) = {
             let mut state = self.state.lock();
+            let broken = state.broken;
             let slot = state.open.get_mut(usize::from(id));
             let Some(open) = slot.and_then(|slot| slot.take_if(|open| open.turn == turn)) else {
                 return Err(Broken("a command ended twice"));
             };
-            open
+            (open, broken)
         };
         // What the kernel has aborted it does not wait for any more. What another nexus has, it still does, and with
         // this status its initiator sends it again.
-        let mut outcome = match ending {
+        let outcome = match ending {
             Ending::Completed(outcome) => outcome,
             Ending::Aborted => Outcome::status(Status::TaskAborted),
         };
-        let room = open.areas.iter().map(|area| area.length as u64).sum::<u64>();
-        // A residual cannot be told: a write that was not whole must not pass for one.
-        if outcome.status == Status::Good && open.direction == Direction::Out && outcome.wanted_out > room {
-            outcome = Outcome { data_out: outcome.data_out, ..refusal(Asc::INVALID_FIELD_IN_CDB) };
-        }
-        let mut response =
-            Response { status: outcome.status.code(), sense: &outcome.sense, ..Response::default() };
-        if open.direction == Direction::In {
-            let (room, filled) = self.scatter(&open.areas, &outcome.data_in)?;
-            // Without a length, GOOD means all of it, and a CHECK CONDITION carries nothing. Zero counts as none.
-            let told = if outcome.status == Status::Good { filled < room } else { filled > 0 };
-            response.read_length = (told && filled > 0).then(|| u32::try_from(filled).unwrap_or(u32::MAX));
-            if told && filled == 0 {
-                self.erase(&open.areas)?;
-            }
-        } else if outcome.status == Status::Good && open.direction == Direction::None {
-            // Whoever asks for data where there is none gets zeros, not another command's data.
-            self.erase(&open.areas)?;
-        }
+        let outcome = whole(outcome, &open);
+        // The areas of a ring that has been given up may be another command's by now.
+        let filled = if broken { Ok(None) } else { self.fill(&open, &outcome) };
         let mut state = self.state.lock();
-        if state.broken {
-            return Err(Broken("it has been given up"));
-        }
-        state.ring.complete(id, &response)?;
-        state.keep(open.areas, [outcome.data_in, outcome.data_out]);
         state.opened -= 1;
         if state.opened == 0 {
             self.idle.notify_all();
         }
+        let read_length = filled?;
+        if state.broken {
+            return Ok(false);
+        }
+        let response = Response { status: outcome.status.code(), sense: &outcome.sense, read_length };
+        state.ring.complete(id, &response)?;
+        state.keep(open.areas, [outcome.data_in, outcome.data_out]);
         let now = !state.batch;
         state.unsaid |= !now;
         Ok(now)
     }
 
+    /// Puts into a command's areas what the kernel will hand to the initiator, and tells how much, if that has to be said.
+    fn fill(&self, open: &Open, outcome: &Outcome) -> Result<Option<u32>, Broken> {
+        let good = outcome.status == Status::Good;
+        if open.direction == Direction::In {
+            let (room, filled) = self.scatter(&open.areas, &outcome.data_in)?;
+            // Without a length, GOOD means all of it, and a CHECK CONDITION carries nothing. Zero counts as none.
+            let told = if good { filled < room } else { filled > 0 };
+            if told && filled == 0 {
+                self.erase(&open.areas)?;
+            }
+            return Ok((told && filled > 0).then(|| u32::try_from(filled).unwrap_or(u32::MAX)));
+        }
+        if good && open.direction == Direction::None {
+            // Whoever asks for data where there is none gets zeros, not another command's data.
+            self.erase(&open.areas)?;
+        }
+        Ok(None)
+    }
+
     /// Tells the kernel that there are completions.
     fn tell(&self) {
-        if let Err(error) = (&self.uio).write_all(&1_u32.to_ne_bytes()) {
+        if let Err(error) = (&self.claim.uio).write_all(&1_u32.to_ne_bytes()) {
             tracing::error!(device = %self.place, %error, "the kernel could not be told of completions");
         }
     }
@@ -394,7 +435,7 @@ impl Shared {
     /// Waits until no command is under way. True if that came about in time.
     fn drain(&self, deadline: Instant) -> bool {
         let mut state = self.state.lock();
-        while state.opened > 0 && !state.broken {
+        while state.opened > 0 {
             if self.idle.wait_until(&mut state, deadline).timed_out() {
                 break;
             }
@@ -411,7 +452,7 @@ impl ReplySink for Shared {
             Err(why) => {
                 tracing::error!(device = %self.place, %why, "a command could not be answered");
                 self.state.lock().broken = true;
-                self.idle.notify_all();
+                let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
             }
         }
     }
@@ -463,6 +504,15 @@ impl State {
             }
         }
     }
+}
+
+/// `outcome`, unless it tells of success where the data did not suffice: the response has no residual to say that.
+fn whole(outcome: Outcome, open: &Open) -> Outcome {
+    let room = open.areas.iter().map(|area| area.length as u64).sum::<u64>();
+    if outcome.status == Status::Good && open.direction == Direction::Out && outcome.wanted_out > room {
+        return Outcome { data_out: outcome.data_out, ..refusal(Asc::INVALID_FIELD_IN_CDB) };
+    }
+    outcome
 }
 
 /// The kernel's number of a command, and the turn in which it was used.

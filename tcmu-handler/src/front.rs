@@ -2,8 +2,8 @@
 //!
 //! One thread owns the netlink socket and the devices. At the start it frees what a killed predecessor left waiting,
 //! and takes over the devices that are there: the kernel answers BUSY while their rings are emptied, and initiators
-//! send again. A ring that a predecessor has drained is used as it is. A device whose object is missing stays BUSY
-//! until the object is there.
+//! send again. A ring that a predecessor has drained is used as it is, unless what is in it is so old that the kernel has
+//! given it up. A device whose object is missing stays BUSY until the object is there.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,23 +21,29 @@ use cleave::units::Size;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
-use crate::device::Device;
+use crate::device::{self, Claim, Device, Drained};
 use crate::netlink::{Change, Event, Netlink, What};
 use crate::sysfs::{self, Place};
 
-/// How long the kernel may wait for a command, in seconds; its own default of 30 ends the host's command while the
-/// array still works on it. Longer than initiators wait: they abort first, and an abort waits until the command is gone.
-/// But not for ever, should no daemon come back.
-const PATIENCE: u32 = 300;
+/// How long the kernel may wait for a command; its own default of 30 s ends the host's command while the array still
+/// works on it. Longer than initiators wait: they abort first, and an abort waits until the command is gone. But not for
+/// ever, should no daemon come back.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The same for who can send a copy that takes as long as its medium is large.
-const COPY_PATIENCE: u32 = 3600;
+const COPY_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// How much before its time a command counts as given up by the kernel.
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// How long the commands of a device that the kernel removes may take to end. There are none, as a rule: nobody uses it.
-const REMOVAL: Duration = Duration::from_secs(10);
+const REMOVAL: Duration = Duration::from_secs(3);
 
 /// Between two looks at what waits for its object or has ended by itself.
 const LOOK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// Panics of the front's thread after which it gives up.
+const PANICS: usize = 16;
 
 /// Starts the front. What comes back ends it, within the time that it is given.
 pub(crate) fn start(
@@ -60,7 +66,7 @@ pub(crate) fn start(
     if !sysfs::is_there() {
         return Err(failed(&io::ErrorKind::NotFound.into()));
     }
-    let drained = sysfs::take_drained();
+    let note = sysfs::take_drained();
     let mut front = sysfs::without_netlink(|| {
         let mut netlink = Netlink::open()?;
         netlink.promise_answers(true)?;
@@ -69,11 +75,11 @@ pub(crate) fn start(
             config: config.clone(),
             netlink,
             devices: BTreeMap::new(),
-            unserved: BTreeMap::new(),
+            waiting: BTreeMap::new(),
         })
     })
     .map_err(|error| failed(&error))?;
-    front.adopt(|place| if sysfs::is_drained(&drained, place) { Left::Drained } else { Left::InUse });
+    front.adopt(|place| sysfs::drained(&note, place).map_or(Left::InUse, Left::Drained));
     let wake =
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| failed(&errno.into()))?;
     let woken = wake.try_clone().map_err(|error| failed(&error))?;
@@ -81,7 +87,7 @@ pub(crate) fn start(
     let thread = std::thread::Builder::new()
         .name("tcmu-netlink".to_owned())
         .spawn(move || {
-            front.run(&woken);
+            front.live(&woken);
             front.end(patience.recv().unwrap_or_default());
         })
         .map_err(|error| failed(&error))?;
@@ -94,13 +100,60 @@ pub(crate) fn start(
     })
 }
 
-/// How the last handler has left a device.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How the last handler of a device has left its ring.
+#[derive(Clone, Copy)]
 enum Left {
-    /// Nothing that was taken from its ring is unanswered.
-    Drained,
-    /// Nobody knows: what is in the ring may have been done, in part or not at all.
+    /// No handler has taken anything from it: it has come by itself.
+    Untouched { since: Duration },
+    /// Nothing that was taken is unanswered.
+    Drained(Drained),
+    /// Nobody knows: what is in it may have been done, in part or not at all.
     InUse,
+}
+
+/// A device of ours that is not served yet.
+struct Waiting {
+    place: Place,
+    left: Left,
+    /// Our hold on it. From when we have it, the kernel answers its users BUSY.
+    claim: Option<Arc<Claim>>,
+    /// Whether the log says why.
+    told: bool,
+}
+
+impl Waiting {
+    fn new(place: Place, left: Left) -> Self {
+        Self { place, left, claim: None, told: false }
+    }
+
+    /// Takes hold of the device, and has its users told BUSY. `None` if another process has it.
+    fn hold(&mut self) -> Result<Option<Arc<Claim>>, String> {
+        if let Some(claim) = &self.claim {
+            return Ok(Some(Arc::clone(claim)));
+        }
+        let claim = match Claim::new(&self.place) {
+            Ok(claim) => Arc::new(claim),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        self.place.block(true).map_err(|error| format!("its commands cannot be held back: {error}"))?;
+        Ok(Some(Arc::clone(self.claim.insert(claim))))
+    }
+
+    /// Whether what is in the ring, if anything is, may be taken from it. Not so if it has been taken before, or if the
+    /// kernel has given it up: it does not tell that, and its initiator has gone on without it.
+    fn can_be_taken(&self, claim: &Claim) -> Result<bool, String> {
+        let (head, tail) = claim.positions().map_err(|broken| broken.to_string())?;
+        let since = match self.left {
+            Left::InUse => return Ok(false),
+            Left::Drained(left) if left.tail != tail => return Ok(false), // somebody else has been there since
+            Left::Drained(left) => left.since,
+            Left::Untouched { since } => since,
+        };
+        let given_up =
+            self.place.patience().is_some_and(|patience| device::now() + MARGIN >= since + patience);
+        Ok(head != tail && !given_up)
+    }
 }
 
 struct Front {
@@ -109,12 +162,22 @@ struct Front {
     netlink: Netlink,
     /// By UIO name.
     devices: BTreeMap<String, Device>,
-    /// Devices of ours that cannot be served yet, and whether their rings need a reset still. Their users are told BUSY.
-    unserved: BTreeMap<String, (Place, Left)>,
+    /// Those that cannot be served yet; none that is in `devices`.
+    waiting: BTreeMap<String, Waiting>,
 }
 
 impl Front {
-    /// Serves events until it is woken to stop.
+    /// Serves until it is woken to stop.
+    fn live(&mut self, woken: &OwnedFd) {
+        for _ in 0..PANICS {
+            if catch_unwind(AssertUnwindSafe(|| self.run(woken))).is_ok() {
+                return;
+            }
+            tracing::error!("the netlink thread panicked, and goes on");
+        }
+    }
+
+    /// Serves events.
     fn run(&mut self, woken: &OwnedFd) {
         loop {
             while let Some(event) = self.netlink.waiting() {
@@ -158,14 +221,21 @@ impl Front {
                 .into_values()
                 .map(|device| {
                     let place = device.place().clone();
-                    scope.spawn(move || device.stop(within).then_some(place))
+                    scope.spawn(move || device.stop(within).map(|left| (place, left)))
                 })
                 .collect();
             stops.into_iter().filter_map(|stop| stop.join().ok().flatten()).collect::<Vec<_>>()
         });
-        for (place, left) in std::mem::take(&mut self.unserved).into_values() {
-            switch(&place, place.block(false), "commands");
-            drained.extend((left == Left::Drained).then_some(place));
+        for Waiting { place, left, claim, .. } in std::mem::take(&mut self.waiting).into_values() {
+            let Some(claim) = claim else { continue };
+            if let Err(error) = place.block(false) {
+                tracing::warn!(device = %place, %error, "it goes on answering BUSY");
+            }
+            match (left, claim.positions()) {
+                (Left::Drained(left), _) => drained.push((place, left)),
+                (Left::Untouched { since }, Ok((_, tail))) => drained.push((place, Drained { tail, since })),
+                _ => {}
+            }
         }
         sysfs::note_drained(&drained);
     }
@@ -173,105 +243,112 @@ impl Front {
     /// Events may have been lost: ends all waits, and looks at what there is.
     fn recover(&mut self, error: &io::Error) {
         tracing::warn!(%error, "events of the kernel's were lost");
-        sysfs::without_netlink(|| {
-            // The waits have ended; an answer to one of them now could end another one.
-            self.netlink.discard();
-            let there = sysfs::scan();
-            let lost = |place: &Place| !there.contains(place);
-            let gone: Vec<String> = self
-                .devices
-                .iter()
-                .filter(|(_, device)| device.is_over() || lost(device.place()))
-                .map(|(uio, _)| uio.clone())
-                .collect();
-            for uio in gone {
-                self.remove(&uio);
-            }
-        });
+        // The waits end; an answer to one of them from then on could end another one.
+        sysfs::without_netlink(|| self.netlink.discard());
+        self.look_after();
         // Nobody has taken anything from those that came meanwhile.
-        self.adopt(|_| Left::Drained);
+        self.adopt(|_| Left::Untouched { since: device::now() });
     }
 
-    /// Takes over the devices that are there and not served.
+    /// Takes over the devices that are there and not known yet.
     fn adopt(&mut self, left: impl Fn(&Place) -> Left) {
         for place in sysfs::scan() {
-            if self.devices.contains_key(&place.uio) {
-                continue;
-            }
-            let left = left(&place);
-            // One that is still being made is told of when it is there, or is taken away again.
-            if !place.is_enabled() {
-                self.unserved.insert(place.uio.clone(), (place, Left::Drained));
-                continue;
-            }
-            switch(&place, place.block(true), "commands");
-            match self.take_over(&place, left) {
-                Ok(()) => switch(&place, place.block(false), "commands"),
-                Err(why) => {
-                    tracing::error!(device = %place, why, "not served until that is mended; it answers BUSY");
-                    self.unserved.insert(place.uio.clone(), (place, left));
-                }
+            if !self.devices.contains_key(&place.uio) && !self.waiting.contains_key(&place.uio) {
+                let left = left(&place);
+                self.take_over(Waiting::new(place, left));
             }
         }
     }
 
-    /// Serves a device that was there before us.
-    fn take_over(&mut self, place: &Place, left: Left) -> Result<(), String> {
-        let backstore = self.open(place, left)?;
-        if left == Left::InUse {
+    /// Serves what could not be served before, gives up rings that are broken, and lets go of what the kernel has taken
+    /// away without a word, as it does when it could not finish what it told us of.
+    fn look_after(&mut self) {
+        let over = |(uio, device): (&String, &Device)| {
+            let there = device.place().again();
+            (device.is_over() || there.is_none()).then(|| (uio.clone(), there))
+        };
+        let over: Vec<_> = self.devices.iter().filter_map(over).collect();
+        for (uio, there) in over {
+            self.remove(&uio);
+            if let Some(place) = there {
+                self.take_over(Waiting::new(place, Left::InUse));
+            }
+        }
+        for (_, mut waiting) in std::mem::take(&mut self.waiting) {
+            match waiting.place.again() {
+                Some(now) => {
+                    waiting.place = now;
+                    self.take_over(waiting);
+                }
+                // Its name may have changed to another handler's.
+                None if waiting.claim.is_some() => drop(waiting.place.block(false)),
+                None => {}
+            }
+        }
+    }
+
+    /// Serves a device that is there, or keeps it waiting.
+    fn take_over(&mut self, mut waiting: Waiting) {
+        // One that is still being made is told of when it is there, or is taken away again.
+        let served = if waiting.place.is_being_made() { Ok(false) } else { self.serve_waiting(&mut waiting) };
+        match served {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(why) if !waiting.told => {
+                tracing::error!(device = %waiting.place, why, "not served until that is mended");
+                waiting.told = true;
+            }
+            Err(why) => tracing::debug!(device = %waiting.place, why, "not served"),
+        }
+        self.waiting.insert(waiting.place.uio.clone(), waiting);
+    }
+
+    /// True if the device is served now, by whomever.
+    fn serve_waiting(&mut self, waiting: &mut Waiting) -> Result<bool, String> {
+        let Some(claim) = waiting.hold()? else {
+            // That one's array is another one: this must not slip in where it restarts.
+            tracing::error!(device = %waiting.place, "another process serves it: left alone until this daemon starts again");
+            return Ok(true);
+        };
+        let as_it_is = waiting.can_be_taken(&claim)?;
+        let place = &waiting.place;
+        let backstore = self.open(place, matches!(waiting.left, Left::InUse))?;
+        if !as_it_is {
             // A disk's commands can be sent again, but for copies to tape, which the array refuses once after this. A tape
-            // would move twice.
+            // would move twice. A ring that is empty loses nothing, and is mended if the kernel had given it up.
             let repeatable = backstore.device_type == DeviceType::Disk;
-            switch(place, place.reset_ring(repeatable), "ring");
+            place.reset_ring(repeatable).map_err(|error| format!("its ring cannot be reset: {error}"))?;
         }
         // It is in use already: its users ask the unit itself, and are not to lose it for LIO's note.
         if let Err(why) = check_size(place, &backstore, place.size()) {
             tracing::warn!(device = %place, why, "served all the same");
         }
-        self.serve(place, backstore)?;
-        tracing::info!(device = %place, object = place.config, reset = left == Left::InUse, "taken over");
-        Ok(())
-    }
-
-    /// Serves what could not be served before, and lets go of what the kernel has taken away without a word, as it does
-    /// when it could not finish what it told us of.
-    fn look_after(&mut self) {
-        let over = |(uio, device): (&String, &Device)| {
-            (device.is_over() && !device.place().is_there()).then(|| uio.clone())
-        };
-        let over: Vec<String> = self.devices.iter().filter_map(over).collect();
-        for uio in over {
-            tracing::info!(device = %self.devices[&uio].place(), "gone");
-            self.remove(&uio);
+        self.serve(place, claim, backstore)?;
+        if let Err(error) = place.block(false) {
+            tracing::error!(device = %place, %error, "it goes on answering BUSY");
         }
-        for (uio, (place, left)) in std::mem::take(&mut self.unserved) {
-            if !place.is_there() {
-                continue;
-            }
-            if !place.is_enabled() || self.take_over(&place, left).is_err() {
-                self.unserved.insert(uio, (place, left));
-                continue;
-            }
-            switch(&place, place.block(false), "commands");
-        }
+        tracing::info!(device = %place, object = place.config, reset = !as_it_is, "taken over");
+        Ok(true)
     }
 
     /// The object for the device at `place`.
-    fn open(&self, place: &Place, left: Left) -> Result<Backstore, String> {
+    fn open(&self, place: &Place, interrupted: bool) -> Result<Backstore, String> {
         let object = place.object()?;
-        let grant = Grant {
-            reach: self.config.copy_reach.get(object.as_str()).map_or(&[][..], Vec::as_slice),
-            read_only: self.config.read_only.contains(object.as_str()),
-            interrupted: left == Left::InUse,
-        };
+        let reach = self.config.copy_reach.get(object.as_str()).map_or(&[][..], Vec::as_slice);
+        let grant = Grant { reach, read_only: &self.config.read_only, interrupted };
         self.array.open_backstore(&place.to_string(), &object, &grant).map_err(|error| error.to_string())
     }
 
-    fn serve(&mut self, place: &Place, backstore: Backstore) -> Result<(), String> {
+    fn serve(&mut self, place: &Place, claim: Arc<Claim>, backstore: Backstore) -> Result<(), String> {
         if let Err(error) = place.ask_for_task_management() {
             tracing::warn!(device = %place, %error, "aborts will not reach its commands");
         }
-        let device = Device::open(place.clone(), backstore).map_err(|error| error.to_string())?;
+        let copies = backstore.device_type != DeviceType::Disk
+            || self.config.copy_reach.contains_key(place.config.as_str());
+        if let Err(error) = place.extend_patience(if copies { COPY_PATIENCE } else { PATIENCE }) {
+            tracing::info!(device = %place, %error, "its cmd_time_out stays at 30 s, because a LUN uses it");
+        }
+        let device = Device::open(place.clone(), claim, backstore).map_err(|error| error.to_string())?;
         self.devices.insert(place.uio.clone(), device);
         Ok(())
     }
@@ -307,21 +384,17 @@ impl Front {
         };
         match &event.what {
             What::Reconfigured(change) => self.reconfigure(&place, change),
-            What::Added | What::Removed => self.add(&place),
+            What::Added | What::Removed => self.add(place),
         }
     }
 
-    fn add(&mut self, place: &Place) -> Result<(), Errno> {
+    fn add(&mut self, place: Place) -> Result<(), Errno> {
         // What had this number before has gone without a word.
         self.remove(&place.uio);
-        let added = self.open(place, Left::Drained).and_then(|backstore| {
-            check_size(place, &backstore, place.size())?;
-            let copies = backstore.device_type != DeviceType::Disk
-                || self.config.copy_reach.contains_key(place.config.as_str());
-            if let Err(error) = place.extend_patience(if copies { COPY_PATIENCE } else { PATIENCE }) {
-                tracing::warn!(device = %place, %error, "the kernel ends commands that take 30 s");
-            }
-            self.serve(place, backstore)
+        let added = self.open(&place, false).and_then(|backstore| {
+            check_size(&place, &backstore, place.size())?;
+            let claim = Claim::new(&place).map_err(|error| error.to_string())?;
+            self.serve(&place, Arc::new(claim), backstore)
         });
         match added {
             Ok(()) => {
@@ -330,13 +403,16 @@ impl Front {
             }
             Err(why) => {
                 tracing::error!(device = %place, %why, "refused");
+                // The kernel keeps it all the same, if it was told to wait for nobody (nl_reply_supported=-1).
+                let waiting = Waiting::new(place, Left::Untouched { since: device::now() });
+                self.waiting.insert(waiting.place.uio.clone(), Waiting { told: true, ..waiting });
                 Err(Errno::INVAL)
             }
         }
     }
 
     fn remove(&mut self, uio: &str) {
-        self.unserved.remove(uio);
+        self.waiting.remove(uio);
         if let Some(device) = self.devices.remove(uio) {
             device.stop(REMOVAL);
         }
@@ -371,12 +447,6 @@ impl Front {
             Change::WriteCache(_) => Ok(()),
             Change::Other => refuse("this handler does not know that setting"),
         }
-    }
-}
-
-fn switch(place: &Place, result: io::Result<()>, what: &str) {
-    if let Err(error) = result {
-        tracing::warn!(device = %place, %error, "its {what} could not be switched");
     }
 }
 

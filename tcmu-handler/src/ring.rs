@@ -5,6 +5,9 @@
 //! which entries have been **taken**; and the kernel's **head**. An entry is copied out when it is taken, because
 //! completions come in any order and each is written into the entry at the tail, whosever that was.
 //!
+//! A command's data leaves the data area when it is taken, and enters it when it ends. So nothing of it is used after its
+//! response, and the flag by which a handler keeps an area for longer (KEEP_BUF) is never set.
+//!
 //! The kernel is trusted with its own memory and nothing else: every offset and length from the ring is checked
 //! against the mapping before it is used, and a ring that breaks the rules is given up as a whole ([`Broken`]).
 //!
@@ -252,6 +255,12 @@ enum Taken {
     Skip(u32),
 }
 
+/// Head and tail of the ring in `mapping`.
+pub(crate) fn positions(mapping: &Mapping) -> Result<(u32, u32), Broken> {
+    let at = |offset| Ok(mapping.word(offset)?.load(Ordering::Acquire));
+    Ok((at(HEAD_AT)?, at(TAIL_AT)?))
+}
+
 /// The command ring of one device.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -288,6 +297,16 @@ impl Ring {
         ring.place(tail)?;
         ring.between.reserve(256);
         Ok(ring)
+    }
+
+    /// Whether all that was taken has been completed.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.between.is_empty()
+    }
+
+    /// Up to where all is completed.
+    pub(crate) fn tail(&self) -> u32 {
+        self.tail
     }
 
     /// Where ring position `position` is in the mapping.

@@ -7,8 +7,11 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cleave::array::names::Name;
+
+use crate::device::Drained;
 
 /// The subtype of the devices that this handler serves.
 pub(crate) const SUBTYPE: &str = "cleave";
@@ -22,12 +25,11 @@ const BACKSTORES: &str = "/sys/kernel/config/target/core";
 /// The switches of the module as a whole.
 const PARAMETERS: &str = "/sys/module/target_core_user/parameters";
 
-/// Where a handler that has ended in order notes the devices whose rings it has left without a taken command. It goes
-/// with the machine, as the rings do.
+/// Where a handler that has ended in order notes how it left its rings. It goes with the machine, as the rings do.
 const DRAINED: &str = "/run/cleave-tcmu.drained";
 
 /// The kernel's own `cmd_time_out`, in seconds.
-const DEFAULT_COMMAND_TIMEOUT: &str = "30";
+const DEFAULT_COMMAND_TIMEOUT: u64 = 30;
 
 /// The longest name that is read.
 const MAX_NAME: usize = 4096;
@@ -85,14 +87,19 @@ impl Place {
         Self::parse(uio, &name)?.ok()
     }
 
-    /// Whether it is there still, under this name.
-    pub(crate) fn is_there(&self) -> bool {
-        Self::of_uio(&self.uio).as_ref() == Some(self)
+    /// The same device as it is now; its configuration may be another one. `None` if it has gone.
+    pub(crate) fn again(&self) -> Option<Self> {
+        Self::of_uio(&self.uio).filter(|now| (now.hba, &now.name) == (self.hba, &self.name))
     }
 
-    /// Whether the kernel has done with making it. Until then it may yet go without a word.
-    pub(crate) fn is_enabled(&self) -> bool {
-        read(&self.configfs("enable")).is_ok_and(|text| text == "1")
+    /// Whether it is there still.
+    pub(crate) fn is_there(&self) -> bool {
+        self.again().is_some()
+    }
+
+    /// Whether the kernel is still making it, and may yet take it away without a word.
+    pub(crate) fn is_being_made(&self) -> bool {
+        read(&self.configfs("enable")).is_ok_and(|text| text == "0")
     }
 
     /// The object that it is to show.
@@ -132,11 +139,20 @@ impl Place {
         fs::write(self.configfs("attrib/tmr_notification"), "1")
     }
 
-    /// Lets the kernel wait `seconds` for a command's end, if it has its own default there. It takes that only while
-    /// nobody uses the device.
-    pub(crate) fn extend_patience(&self, seconds: u32) -> io::Result<()> {
-        let file = self.configfs("attrib/cmd_time_out");
-        if read(&file)? == DEFAULT_COMMAND_TIMEOUT { fs::write(file, seconds.to_string()) } else { Ok(()) }
+    /// After how long the kernel gives up a command; `None` if it never does.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        let told = read(&self.configfs("attrib/cmd_time_out")).ok().and_then(|text| text.parse().ok());
+        let seconds = told.unwrap_or(DEFAULT_COMMAND_TIMEOUT);
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+
+    /// Lets the kernel wait for `patience`, if it has its own default there. It takes that only while nobody uses the
+    /// device.
+    pub(crate) fn extend_patience(&self, patience: Duration) -> io::Result<()> {
+        if self.patience() != Some(Duration::from_secs(DEFAULT_COMMAND_TIMEOUT)) {
+            return Ok(());
+        }
+        fs::write(self.configfs("attrib/cmd_time_out"), patience.as_secs().to_string())
     }
 
     /// Whether the kernel answers new commands with BUSY.
@@ -179,36 +195,49 @@ pub(crate) fn without_netlink<T>(between: impl FnOnce() -> T) -> T {
         }
     };
     switch("block_netlink", "1");
+    let _unblock = OnDrop(|| switch("block_netlink", "0"));
     switch("reset_netlink", "1");
-    let result = between();
-    switch("block_netlink", "0");
-    result
+    between()
 }
 
-/// Notes for the next handler which devices need no reset.
-pub(crate) fn note_drained(places: &[Place]) {
-    let text: String = places.iter().map(|place| format!("{} {place}\n", place.uio)).collect();
+/// Done whatever happens.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Notes for the next handler how the rings are left.
+pub(crate) fn note_drained(rings: &[(Place, Drained)]) {
+    let line = |(place, left): &(Place, Drained)| {
+        format!("{} {place} {} {}\n", place.uio, left.tail, left.since.as_secs())
+    };
+    let text: String = rings.iter().map(line).collect();
     if let Err(error) = fs::write(DRAINED, text) {
         tracing::warn!(%error, "the next start will reset the rings");
     }
 }
 
 /// The note of the last handler. It holds once.
-pub(crate) fn take_drained() -> Vec<String> {
+pub(crate) fn take_drained() -> String {
     let note = fs::read_to_string(DRAINED).unwrap_or_default();
     match fs::remove_file(DRAINED) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             // A note that stays would speak of rings that this handler has used.
             tracing::warn!(%error, "{DRAINED} cannot be removed, and is not believed");
-            Vec::new()
+            String::new()
         }
-        _ => note.lines().map(str::to_owned).collect(),
+        _ => note,
     }
 }
 
-/// Whether `note` speaks of `place`.
-pub(crate) fn is_drained(note: &[String], place: &Place) -> bool {
-    note.contains(&format!("{} {place}", place.uio))
+/// What `note` says of `place`.
+pub(crate) fn drained(note: &str, place: &Place) -> Option<Drained> {
+    let start = format!("{} {place} ", place.uio);
+    let (tail, since) = note.lines().find_map(|line| line.strip_prefix(&start))?.split_once(' ')?;
+    Some(Drained { tail: tail.parse().ok()?, since: Duration::from_secs(since.parse().ok()?) })
 }
 
 /// A short text of one line.
@@ -252,6 +281,19 @@ mod tests {
         ] {
             assert!(matches!(Place::parse("uio3", wrong), Some(Err(_))), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_note_speaks_of_the_devices_that_it_names() {
+        let place =
+            |uio, name: &str| Place::parse(uio, &format!("tcm-user/2/{name}/cleave/a")).unwrap().unwrap();
+        let left = Drained { tail: 4096, since: Duration::from_secs(7) };
+        let note = "uio3 user_2/db 4096 7\nuio4 user_2/other x 7\n";
+        assert_eq!(drained(note, &place("uio3", "db")), Some(left));
+        assert_eq!(drained(note, &place("uio1", "db")), None);
+        assert_eq!(drained(note, &place("uio3", "d")), None);
+        assert_eq!(drained(note, &place("uio4", "other")), None);
+        assert_eq!(drained("", &place("uio3", "db")), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ loopback 1 1 kept
 sd=$(device_of db) kept=$(device_of kept)
 [ "$(cat $core/user_0/db/attrib/cmd_time_out)" = 300 ]
 
+dd if=/dev/urandom of=/tmp/pattern bs=1M count=1 status=none
 say "what is granted for reading is not written, with data or without"
 [ "$(blockdev --getro "$kept")" = 1 ]
 # By the sg node: the kernel looks at what it sends by the disk's.
@@ -67,11 +68,32 @@ mv /var/lib/elsewhere $CLEAVE_DATA_DIR
 start
 fio "${verify[@]}" --verify_only >/tmp/fio.out || die "fio: $(cat /tmp/fio.out)"
 
-say "a daemon that does not come back: commands fail when their time is over"
+say "a daemon that stays away for too long: what the kernel has given up is not done after all"
 no_loopback 1 0 1
 echo 5 >$core/user_0/db/attrib/cmd_time_out
 loopback 1 0 db
 sd=$(device_of db)
+echo 3 >"/sys/block/$(basename "$sd")/device/timeout"
+dd if=/dev/zero of="$sd" bs=4k count=1 oflag=direct status=none
+stop_daemon
+refused timeout 150 dd if=/tmp/pattern of="$sd" bs=4k count=1 oflag=direct status=none
+start
+grep 'taken over device=user_0/db.*reset=true' /tmp/cleave.log
+until_true 30 dd if="$sd" of=/tmp/found bs=4k count=1 iflag=direct status=none
+cmp -n 4096 /tmp/found /dev/zero
+
+say "a second daemon on the same kernel leaves what the first one serves alone"
+CLEAVE_DATA_DIR=/var/lib/second cleave-tcmu serve --listen 127.0.0.1:3280 >/tmp/second.log 2>&1 &
+second=$!
+until_true 20 grep 'another process serves it' /tmp/second.log
+dd if="$sd" of=/dev/null bs=4k count=64 iflag=direct status=none
+kill $second
+wait $second
+stop_daemon
+start
+dd if="$sd" of=/dev/null bs=4k count=64 iflag=direct status=none
+
+say "a daemon that does not come back: commands fail when their time is over"
 kill_daemon
 refused timeout 150 dd if="$sd" of=/dev/null bs=4k count=1 iflag=direct status=none
 nothing_is_stuck

@@ -66,11 +66,14 @@ until_true 30 running
 kill_daemon
 start
 refused wait $copy
-cat /tmp/xcopy.out
+grep -F '(29h/00h)' /tmp/xcopy.out
 nothing_is_stuck
 [ -z "$(cleave copy list --json | grep -o '"bytes_done": *[1-9]')" ] || die "the copy was done again, unasked"
 mt rewind
-cleave xcopy "$sd" "$drive" --tape-block 64KiB --filemarks 1 || cleave xcopy "$sd" "$drive" --tape-block 64KiB --filemarks 1
+# What was sent again met the disk's own unit attention: the drive's is still owed, once.
+refused cleave xcopy "$sd" "$drive" --tape-block 64KiB --filemarks 1 2>&1 | tee /tmp/xcopy.out
+grep -F 'the destination answered UNIT ATTENTION' /tmp/xcopy.out
+cleave xcopy "$sd" "$drive" --tape-block 64KiB --filemarks 1
 mt rewind
 dd if="$drive" bs=64k of=/root/image status=none
 cmp /root/image "$sd"

@@ -37,7 +37,8 @@ impl Rig {
         ours.set_nonblocking(true).unwrap();
         uio.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let place = Place { uio: "uio0".into(), hba: 0, name: "a".into(), config: "a".into() };
-        let device = Device::start(place, backstore, File::from(OwnedFd::from(ours)), memory).unwrap();
+        let claim = Claim { uio: File::from(OwnedFd::from(ours)), mapping: memory };
+        let device = Device::open(place, Arc::new(claim), backstore).unwrap();
         let device = Some(device);
         let mut rig = Self { _directory: directory, array, kernel, uio, device, seen: BTreeMap::new() };
         rig.send(0, &[0; 6], &[]);
@@ -184,7 +185,8 @@ fn a_stopped_device_has_answered_what_it_took_and_gives_its_object_free() {
     rig.send(1, &[0; 6], &[]);
     rig.end_of(1);
     rig.array.delete_volume(&"a".parse().unwrap()).unwrap_err();
-    assert!(rig.device.take().unwrap().stop(Duration::from_secs(10)));
+    let left = rig.device.take().unwrap().stop(Duration::from_secs(10)).unwrap();
+    assert_eq!(Ok((left.tail, left.tail)), ring::positions(&rig.kernel.memory));
     rig.array.delete_volume(&"a".parse().unwrap()).unwrap();
 }
 
@@ -196,7 +198,8 @@ fn a_broken_ring_is_left_alone() {
     while !rig.device.as_ref().unwrap().is_over() {
         std::thread::yield_now();
     }
-    assert!(!rig.device.take().unwrap().stop(Duration::from_secs(10)), "nobody knows what is in it");
+    let left = rig.device.take().unwrap().stop(Duration::from_secs(10));
+    assert_eq!(left, None, "nobody knows what is in it");
     assert_eq!(rig.kernel.clean(), []);
 }
 
