@@ -73,7 +73,6 @@ no_loopback 1 0 1
 echo 5 >$core/user_0/db/attrib/cmd_time_out
 loopback 1 0 db
 sd=$(device_of db)
-echo 3 >"/sys/block/$(basename "$sd")/device/timeout"
 dd if=/dev/zero of="$sd" bs=4k count=1 oflag=direct status=none
 stop_daemon
 refused timeout 150 dd if=/tmp/pattern of="$sd" bs=4k count=1 oflag=direct status=none
