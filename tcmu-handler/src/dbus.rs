@@ -87,26 +87,39 @@ impl Drop for Service {
 pub(crate) fn serve(array: Arc<Array>) -> Service {
     Service(tokio::spawn(async move {
         let handler = Handler { array };
-        let mut pause = None;
+        let (mut pause, mut told) = (PAUSE[0], String::new());
         loop {
             let offered = tokio::time::timeout(PATIENCE, Offer::new(&handler)).await;
             match offered.unwrap_or_else(|_| Err(failure("the bus does not answer"))) {
                 Ok(offer) => {
                     tracing::info!(behind_tcmu_runner = offer.queued.is_some(), "targetcli has user:cleave");
                     offer.end().await;
-                    pause = None;
+                    (pause, told) = (PAUSE[0], String::new());
                 }
-                Err(error) if pause.is_none() => tracing::warn!(
-                    %error,
-                    "no D-Bus service yet: targetcli shows no backstores/user:cleave; configfs works"
-                ),
-                Err(error) => tracing::debug!(%error, "no D-Bus service yet"),
+                Err(error) => {
+                    let why = explain(&error);
+                    if why != told {
+                        tracing::warn!(
+                            why,
+                            "no D-Bus service yet: targetcli shows no backstores/user:cleave; configfs works"
+                        );
+                        told = why;
+                    }
+                    pause = PAUSE[1].min(pause * 2);
+                }
             }
-            let now = pause.map_or(PAUSE[0], |last: Duration| PAUSE[1].min(last * 2));
-            pause = Some(now);
-            tokio::time::sleep(now).await;
+            tokio::time::sleep(pause).await;
         }
     }))
+}
+
+/// What is wrong, without what changes from try to try.
+fn explain(error: &zbus::Error) -> String {
+    let why = error.to_string();
+    if why.contains("AccessDenied") {
+        return "the bus does not let us have the name: put org.kernel.TCMUService1.conf into /etc/dbus-1/system.d".to_owned();
+    }
+    why
 }
 
 /// A connection on which the service is offered.

@@ -6,6 +6,7 @@
 //! given it up. A device whose object is missing stays BUSY until the object is there.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,6 +43,9 @@ const REMOVAL: Duration = Duration::from_secs(3);
 /// Between two looks at what waits for its object or has ended by itself.
 const LOOK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
+/// What fails when the front cannot start.
+const ASKED: &str = "serve LIO's user backend";
+
 /// Panics of the front's thread after which it gives up.
 const PANICS: usize = 16;
 
@@ -50,35 +54,33 @@ pub(crate) fn start(
     array: &Arc<Array>,
     config: &TcmuConfig,
 ) -> Result<impl FnOnce(Duration) + Send + use<>, ArrayError> {
-    let failed = |error: &io::Error| {
-        let (why, remedy) = match error.kind() {
-            io::ErrorKind::NotFound => {
-                ("the kernel has no TCMU".to_owned(), "first 'modprobe -a target_core_user tcm_loop'")
-            }
-            io::ErrorKind::PermissionDenied => (
-                error.to_string(),
-                "run it as root, or with CAP_NET_ADMIN and access to configfs and /dev/uio*",
-            ),
-            _ => (error.to_string(), "look at the kernel's log"),
-        };
-        ArrayError::new(Kind::Failed, "serve LIO's user backend", why, remedy)
-    };
-    if !sysfs::is_there() {
-        return Err(failed(&io::ErrorKind::NotFound.into()));
+    let refused = |why: String, remedy: &str| ArrayError::new(Kind::Failed, ASKED, why, remedy);
+    let failed = |error: &io::Error| refused(error.to_string(), "look at the kernel's log");
+    if !rustix::process::geteuid().is_root() {
+        return Err(refused("only root may".to_owned(), "run it as root"));
+    }
+    if sysfs::module().is_none() {
+        let remedy = "first 'modprobe -a target_core_user tcm_loop'";
+        return Err(refused("the kernel has no TCMU".to_owned(), remedy));
+    }
+    let lock = sysfs::lock().map_err(|error| failed(&error))?.map_err(|process| {
+        let why = format!("another cleave-tcmu does (process {process})");
+        refused(why, "a kernel has one: stop that one first, or serve its array")
+    })?;
+    for name in config.read_only.iter().chain(config.copy_reach.values().flatten()) {
+        if array.volume(name).is_err() && array.drive(name).is_err() {
+            tracing::warn!(object = %name, "the configuration's [tcmu] names it, and there is no such volume or drive");
+        }
     }
     let note = sysfs::take_drained();
-    let mut front = sysfs::without_netlink(|| {
-        let mut netlink = Netlink::open()?;
-        netlink.promise_answers(true)?;
-        Ok::<_, io::Error>(Front {
-            array: Arc::clone(array),
-            config: config.clone(),
-            netlink,
-            devices: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-        })
-    })
-    .map_err(|error| failed(&error))?;
+    let mut front = Front {
+        array: Arc::clone(array),
+        config: config.clone(),
+        link: link().map_err(|error| failed(&error))?,
+        devices: BTreeMap::new(),
+        waiting: BTreeMap::new(),
+        _lock: lock,
+    };
     front.adopt(|place| sysfs::drained(&note, place).map_or(Left::InUse, Left::Drained));
     let wake =
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| failed(&errno.into()))?;
@@ -156,14 +158,32 @@ impl Waiting {
     }
 }
 
+/// The way to a loaded module.
+struct Link {
+    netlink: Netlink,
+    /// As [`sysfs::module`] tells it. Another one knows nothing of our socket.
+    module: Option<u64>,
+}
+
+/// Joins the loaded module's events, and frees whoever waits for a former handler's answer.
+fn link() -> io::Result<Link> {
+    sysfs::without_netlink(|| {
+        let module = sysfs::module();
+        let mut netlink = Netlink::open()?;
+        netlink.promise_answers(true)?;
+        Ok(Link { netlink, module })
+    })
+}
+
 struct Front {
     array: Arc<Array>,
     config: TcmuConfig,
-    netlink: Netlink,
+    link: Link,
     /// By UIO name.
     devices: BTreeMap<String, Device>,
     /// Those that cannot be served yet; none that is in `devices`.
     waiting: BTreeMap<String, Waiting>,
+    _lock: File,
 }
 
 impl Front {
@@ -180,10 +200,11 @@ impl Front {
     /// Serves events.
     fn run(&mut self, woken: &OwnedFd) {
         loop {
-            while let Some(event) = self.netlink.waiting() {
+            while let Some(event) = self.link.netlink.waiting() {
                 self.handle(&event);
             }
-            let mut wanted = [PollFd::new(&self.netlink, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
+            let mut wanted =
+                [PollFd::new(&self.link.netlink, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
             match poll(&mut wanted, Some(&LOOK)) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
@@ -197,8 +218,9 @@ impl Front {
                 break;
             }
             if !events {
+                self.relink();
                 self.look_after();
-            } else if let Err(error) = self.netlink.receive() {
+            } else if let Err(error) = self.link.netlink.receive() {
                 self.recover(&error);
             }
         }
@@ -206,12 +228,12 @@ impl Front {
 
     /// Ends the devices. From then on the kernel waits for nobody, and for what it had asked already it waits no more.
     fn end(&mut self, within: Duration) {
-        while self.netlink.is_readable() && self.netlink.receive().is_ok() {}
-        while let Some(event) = self.netlink.waiting() {
+        while self.link.netlink.is_readable() && self.link.netlink.receive().is_ok() {}
+        while let Some(event) = self.link.netlink.waiting() {
             self.handle(&event);
         }
         sysfs::without_netlink(|| {
-            if let Err(error) = self.netlink.promise_answers(false) {
+            if let Err(error) = self.link.netlink.promise_answers(false) {
                 tracing::warn!(%error, "the kernel still waits for answers: 'targetcli' will hang until a handler runs");
             }
         });
@@ -240,11 +262,36 @@ impl Front {
         sysfs::note_drained(&drained);
     }
 
+    /// Turns to the module that is loaded now, if it is another one. It can be unloaded while it has no device.
+    fn relink(&mut self) {
+        let module = sysfs::module();
+        if module == self.link.module {
+            return;
+        }
+        self.link.module = module;
+        if module.is_none() {
+            return tracing::warn!(
+                "the module target_core_user has gone: no device can come until it is loaded again"
+            );
+        }
+        match link() {
+            Ok(link) => {
+                self.link = link;
+                tracing::info!("the module target_core_user is there again");
+                self.adopt(|_| Left::Untouched { since: device::now() });
+            }
+            Err(error) => {
+                tracing::error!(%error, "the module target_core_user cannot be reached");
+                self.link.module = None; // try again
+            }
+        }
+    }
+
     /// Events may have been lost: ends all waits, and looks at what there is.
     fn recover(&mut self, error: &io::Error) {
         tracing::warn!(%error, "events of the kernel's were lost");
         // The waits end; an answer to one of them from then on could end another one.
-        sysfs::without_netlink(|| self.netlink.discard());
+        sysfs::without_netlink(|| self.link.netlink.discard());
         self.look_after();
         // Nobody has taken anything from those that came meanwhile.
         self.adopt(|_| Left::Untouched { since: device::now() });
@@ -364,7 +411,7 @@ impl Front {
             Ok(done) => done.map_or_else(|errno| -errno.raw_os_error(), |()| 0),
             Err(_) => -Errno::IO.raw_os_error(),
         };
-        if let Err(error) = self.netlink.answer(event, status) {
+        if let Err(error) = self.link.netlink.answer(event, status) {
             tracing::error!(name = event.name, %error, "the kernel could not be answered");
         }
     }

@@ -47,11 +47,13 @@ enum Command {
 fn main() -> ExitCode {
     let Cli { admin, data_dir, command: Command::Serve(options) } = Cli::parse();
     // File systems of this machine lie on our devices: memory that we need must not wait for what they want to write.
-    // Every thread inherits it.
-    if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
+    // Every thread inherits it. Who is not root is refused below.
+    if let Err(error) = rustix::process::configure_io_flusher_behavior(true)
+        && rustix::process::geteuid().is_root()
+    {
         let _ = writeln!(
             std::io::stderr(),
-            "cleave-tcmu: short memory may lock it up (PR_SET_IO_FLUSHER: {error})"
+            "cleave-tcmu: it cannot protect itself from a shortage of memory, for which it needs CAP_SYS_RESOURCE: {error}"
         );
     }
     match serve::run_with(admin, data_dir, options, start) {

@@ -4,12 +4,15 @@
 //! [`SUBTYPE`]; the string is the name of a volume or drive.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cleave::array::names::Name;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::device::Drained;
 
@@ -27,6 +30,9 @@ const PARAMETERS: &str = "/sys/module/target_core_user/parameters";
 
 /// Where a handler that has ended in order notes how it left its rings. It goes with the machine, as the rings do.
 const DRAINED: &str = "/run/cleave-tcmu.drained";
+
+/// Held by the one handler of our subtype.
+const LOCK: &str = "/run/cleave-tcmu.lock";
 
 /// The kernel's own `cmd_time_out`, in seconds.
 const DEFAULT_COMMAND_TIMEOUT: u64 = 30;
@@ -181,9 +187,26 @@ pub(crate) fn scan() -> Vec<Place> {
     found
 }
 
-/// Whether the kernel has TCMU.
-pub(crate) fn is_there() -> bool {
-    Path::new(PARAMETERS).is_dir()
+/// The loaded module; another one after it was unloaded and loaded again. `None` if the kernel has no TCMU.
+pub(crate) fn module() -> Option<u64> {
+    fs::metadata(PARAMETERS).ok().map(|directory| directory.ino())
+}
+
+/// Makes sure that no other handler of our subtype runs on this kernel, for as long as what comes back is held.
+///
+/// # Errors
+/// Another one does: its process number, as far as it is known.
+pub(crate) fn lock() -> io::Result<Result<File, String>> {
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(LOCK)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            file.set_len(0)?;
+            writeln!(file, "{}", std::process::id())?;
+            Ok(Ok(file))
+        }
+        Err(Errno::WOULDBLOCK) => Ok(Err(read(Path::new(LOCK)).unwrap_or_default())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Ends every wait of the kernel for an answer that a former handler did not give, with `between` done while it asks

@@ -81,13 +81,17 @@ grep 'taken over device=user_0/db.*reset=true' /tmp/cleave.log
 until_true 30 dd if="$sd" of=/tmp/found bs=4k count=1 iflag=direct status=none
 cmp -n 4096 /tmp/found /dev/zero
 
-say "a second daemon on the same kernel leaves what the first one serves alone"
-CLEAVE_DATA_DIR=/var/lib/second cleave-tcmu serve --listen 127.0.0.1:3280 >/tmp/second.log 2>&1 &
+say "a second daemon on the same kernel is refused, and where it does not see the first one, leaves what that serves alone"
+second() { CLEAVE_DATA_DIR=/var/lib/second cleave-tcmu serve --listen 127.0.0.1:3280; }
+refused second 2>&1 | tee /tmp/second.log
+grep "another cleave-tcmu does (process $(cat /run/cleave.pid))" /tmp/second.log
+mv /run/cleave-tcmu.lock /run/cleave-tcmu.hidden
+second >/tmp/second.log 2>&1 &
 second=$!
 until_true 20 grep 'another process serves it' /tmp/second.log
 dd if="$sd" of=/dev/null bs=4k count=64 iflag=direct status=none
 kill $second
-wait $second
+wait $second || true
 stop_daemon
 start
 dd if="$sd" of=/dev/null bs=4k count=64 iflag=direct status=none
@@ -101,4 +105,16 @@ start
 until_true 30 dd if="$sd" of=/dev/null bs=4k count=1 iflag=direct
 no_loopback 1 0
 rmdir $core/user_0/db $core/user_0/kept $core/user_0
+stop_daemon
+
+say "the module is loaded again under a running daemon"
+start
+modprobe -r tcm_loop target_core_user
+modprobe -a target_core_user tcm_loop
+until_true 20 grep 'target_core_user is there again' /tmp/cleave.log
+backstore 0 db 134217728 db
+loopback 1 0 db
+dd if="$(device_of db)" of=/dev/null bs=4k count=1 iflag=direct status=none
+no_loopback 1 0
+rmdir $core/user_0/db $core/user_0
 stop_daemon
