@@ -31,7 +31,7 @@ refused() { if "$@"; then die "succeeded, but should not have: $*"; fi; }
 
 # Ends what an earlier test left, forgets its array, and starts the host's own services.
 fresh() {
-  for where in /mnt/*; do umount -q "$where" || true; done
+  for where in /mnt/*; do if mountpoint -q "$where"; then umount "$where" || true; fi; done
   if [ -e /run/multipathd.pid ]; then
     multipath -F || true
     kill "$(cat /run/multipathd.pid)" && until_true 60 test ! -e /run/multipathd.pid
