@@ -48,6 +48,11 @@ for ((round = 1; round <= rounds; round++)); do
   writer=$!
   sleep 1
   kill -0 $writer || die "the writer was done too soon"
+  # Frozen first, so that a command is under way when it dies: st takes that one's end for an error, and the filemark that
+  # it then writes is met by the unit attention. Between two commands it would be a record that meets it, and the filemark
+  # would go to where a restarted drive is: to the beginning of the tape.
+  kill -STOP "$(cat /run/cleave.pid)"
+  sleep 1
   kill_daemon
   sleep 1
   start_daemon
