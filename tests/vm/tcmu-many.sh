@@ -1,6 +1,6 @@
 #!/bin/bash
 # Many devices at once, busy, over a stop and a kill; and LIO's iSCSI target as one more fabric, with digests.
-# limit: 240 s
+# limit: 420 s
 . /scripts/lib.sh
 . /scripts/tcmu-lib.sh
 fresh
