@@ -78,6 +78,19 @@ impl ConfigFile {
         Self::parse(&text).map_err(|why| ArrayError::usage(asked, why, "correct the file"))
     }
 
+    /// The keys, but for `log`, whose settings differ in `other`.
+    pub(super) fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let Self { listen, admin, log: _, log_format, io_threads, tcmu } = self;
+        let keys = [
+            ("listen", *listen == other.listen),
+            ("admin", *admin == other.admin),
+            ("log_format", *log_format == other.log_format),
+            ("io_threads", *io_threads == other.io_threads),
+            ("tcmu", *tcmu == other.tcmu),
+        ];
+        keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
@@ -104,6 +117,15 @@ impl<'de> Deserialize<'de> for AdminAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_differs_beside_the_log_filter_is_named() {
+        let parse = |text| ConfigFile::parse(text).unwrap();
+        let started = parse("log = 'info'\nio_threads = 4");
+        assert!(started.differing(&parse("log = 'debug'\nio_threads = 4")).is_empty());
+        let edited = parse("listen = ['127.0.0.1:0']\n[tcmu]\nread_only = ['a']");
+        assert_eq!(started.differing(&edited), ["listen", "io_threads", "tcmu"]);
+    }
 
     #[test]
     fn settings_are_typed_and_unknown_ones_refused() {

@@ -127,7 +127,7 @@ struct Daemon {
 
 impl Daemon {
     async fn serve(
-        mut self,
+        self,
         bound: Bound,
         front: impl FnOnce(&Arc<Array>, &ConfigFile) -> Result<StopFront, ArrayError>,
     ) -> Result<(), ArrayError> {
@@ -204,7 +204,7 @@ impl Daemon {
     }
 
     /// SIGHUP: reads the configuration again. The log's filter changes at once; the rest needs a restart, and is said.
-    fn reload(&mut self) {
+    fn reload(&self) {
         let Some(path) = &self.config else {
             tracing::info!("there is no --config to read again");
             return;
@@ -216,11 +216,18 @@ impl Daemon {
         if let Err(error) = log_filter(new.log.as_deref()).map(|filter| self.log.reload(filter)) {
             tracing::error!(%error, "the log filter stays as it was");
         }
-        if (ConfigFile { log: None, ..new.clone() }) != (ConfigFile { log: None, ..self.loaded.clone() }) {
-            tracing::warn!("only 'log' changes while the daemon runs: restart it for the other settings");
+        // Compared with what the daemon runs with, so that each SIGHUP says what still waits.
+        let ignored = self.loaded.differing(&new).join(", ");
+        let path = path.display();
+        match log_variable() {
+            Some(name) => {
+                tracing::warn!(%path, "configuration read again: 'log' is ignored while the environment sets {name}")
+            }
+            None => tracing::info!(%path, "configuration read again: 'log' is applied"),
         }
-        self.loaded = new;
-        tracing::info!(path = %path.display(), "configuration read again");
+        if !ignored.is_empty() {
+            tracing::warn!(%path, "configuration read again, but only 'log' changes while the daemon runs: restart it to apply {ignored}");
+        }
     }
 }
 
@@ -285,9 +292,14 @@ fn say(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
+/// The variable that sets the log filter, if one does.
+fn log_variable() -> Option<&'static str> {
+    ["CLEAVE_LOG", "RUST_LOG"].into_iter().find(|name| std::env::var(name).is_ok())
+}
+
 /// The filter that the environment asks for, else `configured`, else [`DEFAULT_LOG`].
 fn log_filter(configured: Option<&str>) -> Result<EnvFilter, ArrayError> {
-    let from_environment = ["CLEAVE_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
+    let from_environment = log_variable().and_then(|name| std::env::var(name).ok());
     let text = from_environment.as_deref().or(configured).unwrap_or(DEFAULT_LOG);
     EnvFilter::try_new(text).map_err(|error| {
         ArrayError::usage(
