@@ -61,7 +61,11 @@ pub enum Command {
     #[command(subcommand)]
     Session(SessionVerb),
     /// The whole array on one screen.
-    Status,
+    Status {
+        /// Wait until the daemon answers, so long at most; exit code 6 if it does not.
+        #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+        wait: Option<std::time::Duration>,
+    },
     /// What is asked of logical units in band.
     #[command(flatten)]
     Client(ClientVerb),
@@ -72,7 +76,7 @@ pub enum Command {
     },
     /// Write the man pages into a directory.
     Man {
-        /// The directory, which must exist.
+        /// The directory; made if it is missing.
         dir: PathBuf,
     },
 }
@@ -83,7 +87,7 @@ pub struct Serve {
     /// A portal to listen at; port 0 takes a free one. Repeatable. [default: 127.0.0.1:3260]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_portal)]
     pub listen: Vec<SocketAddr>,
-    /// A TOML file with these settings; read again at SIGHUP.
+    /// A TOML file with these settings. SIGHUP reads it again and applies `log` only; the others wait for a restart.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Make the demonstration array, in an empty data directory only, and serve it.
@@ -518,6 +522,7 @@ mod tests {
             "session list",
             "session drop 7",
             "status --json",
+            "status --wait 30 --json",
             "completions bash",
             "man /tmp",
         ] {
@@ -539,6 +544,7 @@ mod tests {
             "serve --listen localhost:3260",
             "serve --listen 127.0.0.1",
             "session drop x",
+            "status --wait -1",
             "xcopy /dev/sg0 /dev/sg1 --blocks 0",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

@@ -1,5 +1,7 @@
 //! The control commands' end of the admin API: one request, one answer, over a UNIX socket or TCP.
 
+use std::time::{Duration, Instant};
+
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
@@ -15,6 +17,19 @@ use crate::array::error::{ArrayError, Kind};
 
 /// The longest answer that is read: the status of an array with every object that it can have.
 const MAX_ANSWER: usize = 256 << 20;
+
+/// How often a daemon that does not answer is asked again.
+const WAIT_POLL: Duration = Duration::from_millis(100);
+
+/// What is left of a patience that has just run out: a daemon that is there answers within it.
+const LAST_TRY: Duration = Duration::from_millis(20);
+
+/// What to do when no daemon is there.
+const START: &str =
+    "start it with 'cleave serve' or 'cleave-tcmu serve', or name it with --admin or --data-dir";
+
+/// What to do when its socket is another user's.
+const DENIED: &str = "its socket is for the user that it runs as: be that user (root), or use sudo";
 
 /// A daemon that can be asked.
 pub(super) struct Daemon {
@@ -59,24 +74,59 @@ impl Daemon {
             Some(body) => serde_json::to_vec(body).map_err(|error| self.confused(&error.to_string()))?,
             None => Vec::new(),
         };
-        let (status, answer) = self.runtime.block_on(async {
-            match &self.address {
-                AdminAddress::Unix(socket) => {
-                    let stream =
-                        UnixStream::connect(socket).await.map_err(|error| self.unreachable(&error))?;
-                    self.exchange(stream, method, path, body).await
-                }
-                AdminAddress::Tcp(address) => {
-                    let stream =
-                        TcpStream::connect(address).await.map_err(|error| self.unreachable(&error))?;
-                    self.exchange(stream, method, path, body).await
-                }
+        let (status, answer) = self.runtime.block_on(self.ask(method, path, body))?;
+        self.read(status, &answer)
+    }
+
+    /// As [`fetch`](Self::fetch), but a daemon that is not there, or goes away, may come within `patience`.
+    pub(super) fn fetch_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patience: Duration,
+    ) -> Result<T, ArrayError> {
+        let began = Instant::now();
+        loop {
+            let left = patience.saturating_sub(began.elapsed());
+            let asked = self.ask(Method::GET, path, Vec::new());
+            // The timer is made within the runtime, as it has to be.
+            let asked =
+                self.runtime.block_on(async { tokio::time::timeout(left.max(LAST_TRY), asked).await });
+            let error = match asked {
+                Ok(Ok((status, answer))) => return self.read(status, &answer),
+                Ok(Err(error)) => error,
+                Err(_) => self.silent(),
+            };
+            let left = patience.saturating_sub(began.elapsed());
+            if left.is_zero() || error.remedy == DENIED {
+                return Err(ArrayError { kind: Kind::Unreachable, ..error });
             }
-        })?;
-        if status.is_success() {
-            return serde_json::from_slice(&answer).map_err(|error| self.confused(&error.to_string()));
+            std::thread::sleep(WAIT_POLL.min(left));
         }
-        match serde_json::from_slice::<ErrorDocument>(&answer) {
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Bytes), ArrayError> {
+        match &self.address {
+            AdminAddress::Unix(socket) => {
+                let stream = UnixStream::connect(socket).await.map_err(|error| self.unreachable(&error))?;
+                self.exchange(stream, method, path, body).await
+            }
+            AdminAddress::Tcp(address) => {
+                let stream = TcpStream::connect(address).await.map_err(|error| self.unreachable(&error))?;
+                self.exchange(stream, method, path, body).await
+            }
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, status: StatusCode, answer: &[u8]) -> Result<T, ArrayError> {
+        if status.is_success() {
+            return serde_json::from_slice(answer).map_err(|error| self.confused(&error.to_string()));
+        }
+        match serde_json::from_slice::<ErrorDocument>(answer) {
             Ok(document) => Err(document.into()),
             Err(_) => Err(self.confused(&format!("it answered HTTP status {status}"))),
         }
@@ -112,12 +162,18 @@ impl Daemon {
     }
 
     fn unreachable(&self, error: &std::io::Error) -> ArrayError {
-        ArrayError::new(
-            Kind::Unreachable,
-            format!("reach the daemon at {}", self.address),
-            error.to_string(),
-            "start it with 'cleave serve', or name it with --admin or --data-dir",
-        )
+        let remedy = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => DENIED,
+            _ => START,
+        };
+        let asked = format!("reach the daemon at {}", self.address);
+        ArrayError::new(Kind::Unreachable, asked, error.to_string(), remedy)
+    }
+
+    fn silent(&self) -> ArrayError {
+        let asked = format!("reach the daemon at {}", self.address);
+        let why = "it takes the connection, but does not answer yet";
+        ArrayError::new(Kind::Unreachable, asked, why, "wait longer, or look at the daemon's log")
     }
 
     fn confused(&self, why: &str) -> ArrayError {
@@ -127,5 +183,42 @@ impl Daemon {
             why,
             "look at the daemon's log, and use the same version of the program at both ends",
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn daemon(address: &str) -> Daemon {
+        Daemon::new(address.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn who_may_not_open_the_socket_is_not_told_to_start_a_daemon() {
+        let daemon = daemon("unix:/run/x");
+        let denied = daemon.unreachable(&std::io::ErrorKind::PermissionDenied.into());
+        assert_eq!(denied.kind, Kind::Unreachable);
+        assert!(denied.remedy.contains("sudo") && !denied.remedy.contains("serve"), "{denied}");
+        let absent = daemon.unreachable(&std::io::ErrorKind::NotFound.into());
+        assert!(absent.remedy.contains("'cleave serve' or 'cleave-tcmu serve'"), "{absent}");
+    }
+
+    #[test]
+    fn a_wait_ends_in_time_when_nobody_is_there_or_nobody_answers() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("s");
+        let address = format!("unix:{}", socket.display());
+        let wait = || {
+            let began = Instant::now();
+            let within = Duration::from_millis(300);
+            let error = daemon(&address).fetch_within::<()>("/v1/status", within).unwrap_err();
+            assert!(began.elapsed() >= within && began.elapsed() < Duration::from_secs(10));
+            assert_eq!(error.kind, Kind::Unreachable);
+            error.to_string()
+        };
+        assert!(wait().contains("start it with"));
+        let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(wait().contains("does not answer yet"));
     }
 }

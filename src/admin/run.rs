@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+use clap::builder::Resettable;
 use clap::{CommandFactory, Parser};
 
 use super::address::AdminAddress;
@@ -16,7 +17,7 @@ use super::cli::{
 use super::client::{self, ClientVerb};
 use super::http::Daemon;
 use super::types::Done;
-use super::{output, serve};
+use super::{manual, output, serve};
 use crate::array::error::{ArrayError, Kind};
 use crate::array::names::Barcode;
 use crate::array::request::{
@@ -33,7 +34,7 @@ const POLL: Duration = Duration::from_millis(250);
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     if let Command::Client(verb) = cli.command {
         return in_band(verb, cli.json);
     }
@@ -44,6 +45,18 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.kind as u8)
         }
     }
+}
+
+/// Clap's usage lines ask for every option that has a value, also one that the environment gives; so what is wrong with a
+/// command line is said as if the environment gave none.
+fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        if error.use_stderr() {
+            let plain = Cli::command().mut_args(|option| option.env(Resettable::Reset));
+            let _ = plain.get_matches();
+        }
+        error.exit()
+    })
 }
 
 fn in_band(verb: ClientVerb, json: bool) -> ExitCode {
@@ -61,7 +74,7 @@ fn run(cli: Cli) -> Result<(), ArrayError> {
     match command {
         Command::Serve(options) => return serve::run(admin, data_dir, options),
         Command::Completions { shell } => return completions(shell),
-        Command::Man { dir } => return man(&dir),
+        Command::Man { dir } => return manual::write(&dir),
         _ => {}
     }
     let address = AdminAddress::find(admin.as_ref(), data_dir.as_deref());
@@ -76,10 +89,13 @@ fn run(cli: Cli) -> Result<(), ArrayError> {
         Command::Drive(verb) => client.drive(verb),
         Command::Copy(verb) => client.copy(verb),
         Command::Session(verb) => client.session(verb),
+        Command::Status { wait: Some(patience) } => {
+            let status: show::Status = client.daemon.fetch_within("/v1/status", patience)?;
+            client.print(&status, output::status)
+        }
         _ => {
             let status: show::Status = client.daemon.fetch("/v1/status")?;
-            output::print(json, &status, output::status);
-            Ok(())
+            client.print(&status, output::status)
         }
     }
 }
@@ -370,9 +386,4 @@ fn completions(shell: Shell) -> Result<(), ArrayError> {
         }
         _ => Ok(()),
     }
-}
-
-fn man(dir: &Path) -> Result<(), ArrayError> {
-    clap_mangen::generate_to(Cli::command(), dir)
-        .map_err(|error| ArrayError::io("write man pages", dir.display(), &error))
 }

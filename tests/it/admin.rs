@@ -142,9 +142,36 @@ fn refusals_are_sentences_with_the_contracted_exit_codes() {
     assert_eq!(daemon.command(&["volume", "create", "x", "much"]).status.code(), Some(2));
     assert_eq!(daemon.command(&["volume", "frobnicate"]).status.code(), Some(2));
     assert_eq!(daemon.stop(), Some(0));
-    let unreachable = control(directory.path(), &["status"]);
-    assert_eq!(unreachable.status.code(), Some(6));
-    assert!(String::from_utf8_lossy(&unreachable.stderr).contains("cleave serve"));
+    for status in [&["status"][..], &["status", "--wait", "0.3", "--json"]] {
+        let unreachable = control(directory.path(), status);
+        assert_eq!(unreachable.status.code(), Some(6));
+        assert!(String::from_utf8_lossy(&unreachable.stderr).contains("cleave serve"));
+    }
+}
+
+#[test]
+fn status_waits_for_a_daemon_that_is_yet_to_come() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = directory.path().join("data");
+    let waiting = {
+        let data = data.clone();
+        std::thread::spawn(move || control(&data, &["status", "--wait", "30", "--json"]))
+    };
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let daemon = Daemon::start(&data, &[]);
+    let waited = waiting.join().expect("it ends");
+    assert!(waited.status.success() && waited.stderr.is_empty(), "{waited:?}");
+    let status: Value = serde_json::from_slice(&waited.stdout).expect("a document");
+    assert_eq!(status["portals"], json!([daemon.portal().to_string()]));
+}
+
+#[test]
+fn a_usage_line_does_not_ask_for_what_the_environment_gives() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let refused = control(directory.path(), &["volume", "show"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(text.contains("cleave volume show <NAME>"), "{text}");
 }
 
 #[test]
@@ -274,8 +301,13 @@ fn completions_and_manual_pages_name_the_verbs() {
     let script = Command::new(CLEAVE).args(["completions", "bash"]).output().expect("runs");
     assert!(String::from_utf8_lossy(&script.stdout).contains("cartridge"));
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let status = Command::new(CLEAVE).arg("man").arg(directory.path()).status().expect("runs");
+    let pages = directory.path().join("share/man1"); // made on the way
+    let status = Command::new(CLEAVE).arg("man").arg(&pages).status().expect("runs");
     assert!(status.success());
-    let page = std::fs::read_to_string(directory.path().join("cleave-pair-split.1")).expect("a page");
-    assert!(page.contains("split"));
+    for name in ["cleave.1", "cleave-pair-split.1"] {
+        let page = std::fs::read_to_string(pages.join(name)).expect("a page");
+        for text in ["split", "EXIT STATUS", "ENVIRONMENT", "CLEAVE_DATA_DIR"] {
+            assert!(page.contains(text), "{name} has no {text}");
+        }
+    }
 }
