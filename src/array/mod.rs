@@ -12,6 +12,7 @@
 
 pub mod access;
 pub mod backstore;
+mod bookmark;
 pub mod catalog;
 mod copier;
 mod copies;

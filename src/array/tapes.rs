@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::bookmark::PositionFile;
 use super::catalog::{CartridgeEntry, DriveEntry, Scrap};
 use super::moving::Moving;
 use super::names::{Barcode, Name};
@@ -14,7 +15,7 @@ use super::request::{Load, NewCartridge, NewDrive};
 use super::show::{self, DriveState, Health};
 use super::{Array, ArrayError, Control, Kind, access, units};
 use crate::lu::LogicalUnit;
-use crate::lu::tape::{Drive, UnloadError};
+use crate::lu::tape::{Drive, Start, UnloadError};
 use crate::store::{SEGMENT, SegmentedStore, Store, StoreError};
 use crate::tape::{Cartridge, Label};
 use crate::volume::Identity;
@@ -297,7 +298,8 @@ impl Array {
             control.cartridges.insert(barcode.clone(), Whereabouts::Shelf(cartridge));
             return Err(error);
         }
-        if let Err(cartridge) = drive.load(*cartridge, &unit) {
+        let (bookmark, _) = PositionFile::open(&self.cartridge_path(barcode));
+        if let Err(cartridge) = drive.load(*cartridge, Start::Beginning, Some(Box::new(bookmark)), &unit) {
             control.cartridges.insert(barcode.clone(), Whereabouts::Shelf(cartridge));
             control.set_loaded(&asked, name, None)?;
             return Err(ArrayError::refused(asked, "there is a cartridge in it", "unload it first"));
@@ -335,8 +337,10 @@ impl Array {
             return Err(ArrayError::refused(asked, "it is empty", "see 'cleave drive list'"));
         }
         if let Err(error) = control.set_loaded(&asked, name, None) {
+            let (bookmark, _) = PositionFile::open(&self.cartridge_path(&barcode));
             if let Some(cartridge) = cartridge
-                && let Err(cartridge) = drive.load(cartridge, &unit)
+                && let Err(cartridge) =
+                    drive.load(cartridge, Start::Beginning, Some(Box::new(bookmark)), &unit)
             {
                 control.cartridges.insert(barcode, Whereabouts::Shelf(cartridge));
             }
@@ -365,9 +369,12 @@ impl Array {
             if let Some(barcode) = &entry.loaded
                 && let Some(place @ Whereabouts::Shelf(_)) = control.cartridges.get_mut(barcode)
                 && let Whereabouts::Shelf(cartridge) = std::mem::replace(place, Whereabouts::Drive)
-                && let Err(cartridge) = unit.drive.load(*cartridge, &unit.unit)
             {
-                *place = Whereabouts::Shelf(cartridge);
+                let (bookmark, start) = PositionFile::open(&self.cartridge_path(barcode));
+                let loaded = unit.drive.load(*cartridge, start, Some(Box::new(bookmark)), &unit.unit);
+                if let Err(cartridge) = loaded {
+                    *place = Whereabouts::Shelf(cartridge);
+                }
             }
             control.drives.insert(name.clone(), unit);
         }

@@ -49,8 +49,7 @@ for ((round = 1; round <= rounds; round++)); do
   sleep 1
   kill -0 $writer || die "the writer was done too soon"
   # Frozen first, so that a command is under way when it dies: st takes that one's end for an error, and the filemark that
-  # it then writes is met by the unit attention. Between two commands it would be a record that meets it, and the filemark
-  # would go to where a restarted drive is: to the beginning of the tape.
+  # it then writes is met by the unit attention.
   kill -STOP "$(cat /run/cleave.pid)"
   sleep 1
   kill_daemon
@@ -78,4 +77,29 @@ done
 mt rewind
 for ((file = 0; file < files; file++)); do read_back | cmp - /root/written/$file; done
 [ "$(read_back | wc -c)" = 0 ] || die "there is more behind the last filemark"
+
+say "the writer is idle when the daemon dies: its next record meets the unit attention, and st's filemark harms nothing"
+objects() { cleave cartridge show TAPE01L8 --json | sed -n 's/.*"objects": *\([0-9]*\).*/\1/p'; }
+mt eod
+reached() { [ "$(objects)" -ge $(($1 + 16)) ]; }
+for how in kill stop; do
+  before=$(objects)
+  rm -f /root/pipe
+  mkfifo /root/pipe
+  dd if=/root/pipe of="$tape" bs=64k iflag=fullblock 2>/tmp/writer.out &
+  writer=$!
+  exec 9>/root/pipe
+  head -c 1048576 /root/large | tee /root/part >&9
+  until_true 60 reached "$before"
+  ${how}_daemon
+  start_daemon
+  head -c 1048576 /root/large >&9 || true
+  exec 9>&-
+  refused wait $writer
+  cat /tmp/writer.out
+  [ "$(objects)" = $((before + 17)) ] || die "the tape has $(objects) objects instead of $((before + 17))"
+  closed /root/part
+done
+mt rewind
+for ((file = 0; file < files; file++)); do read_back | cmp - /root/written/$file; done
 rm -r /root/written /root/large /root/archive

@@ -10,6 +10,9 @@
 //! and a write error that is found then stops the cartridge: every later command that needs the medium fails until
 //! it is loaded again.
 //!
+//! A drive stands, after its daemon has died, where it stood before ([`Bookmark`]). If it rewound, who was writing would
+//! learn of it by a unit attention and then, as Linux does when it closes a tape, write a filemark: over all that there is.
+//!
 //! IMMED is taken as leave to answer early, which this drive does not use except for WRITE FILEMARKS: its motions
 //! take no longer than their answers.
 
@@ -23,6 +26,9 @@ mod transfer;
 mod tests;
 
 use std::collections::BTreeSet;
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -43,9 +49,32 @@ pub struct Drive {
     settings: Mutex<Settings>,
 }
 
-#[derive(Debug, Default)]
+/// Where a drive notes how far it is on its cartridge, for a daemon that comes after it. It speaks of errors itself.
+pub trait Bookmark: Send + Sync {
+    /// It stands before `object` from now on.
+    fn note(&self, object: u64);
+
+    /// It stands before `object`, everything is stable, and the daemon ends.
+    fn close(&self, object: u64);
+}
+
+/// Where on its cartridge a drive begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the beginning of the medium.
+    Beginning,
+    /// Before this object, or at the end of data when there are fewer.
+    Object(u64),
+    /// At the end of data.
+    End,
+}
+
+#[derive(Default)]
 struct Medium {
     cartridge: Option<Cartridge>,
+    bookmark: Option<Box<dyn Bookmark>>,
+    /// What the bookmark says.
+    noted: u64,
     /// Ready for commands; an initiator's UNLOAD leaves the cartridge in the drive, but not threaded.
     threaded: bool,
     counters: Counters,
@@ -102,18 +131,39 @@ impl Drive {
         Self::default()
     }
 
-    /// Puts `cartridge` in, threads it, and tells every nexus of `unit`, the drive's LU, that the medium may have
-    /// changed. May wait for a running command.
+    /// Puts `cartridge` in, threads it up to `start`, and tells every nexus of `unit`, the drive's LU, that the medium may
+    /// have changed. From then on `bookmark` is kept. May wait for a running command and for its device.
     ///
     /// # Errors
     /// The cartridge, when there is one in the drive already.
-    pub fn load(&self, mut cartridge: Cartridge, unit: &LogicalUnit) -> Result<(), Box<Cartridge>> {
-        let mut medium = self.medium.lock();
+    pub fn load(
+        &self,
+        mut cartridge: Cartridge,
+        start: Start,
+        bookmark: Option<Box<dyn Bookmark>>,
+        unit: &LogicalUnit,
+    ) -> Result<(), Box<Cartridge>> {
+        let mut medium = self.hold();
         if medium.cartridge.is_some() {
             return Err(Box::new(cartridge));
         }
         cartridge.rewind();
-        *medium = Medium { cartridge: Some(cartridge), threaded: true, counters: Counters::default() };
+        match start {
+            Start::Beginning => {}
+            Start::Object(object) => {
+                if let Err(error) = cartridge.locate_object(object) {
+                    tracing::warn!(%error, object, "the tape cannot be read up to where it stood: it stands at its end");
+                    cartridge.locate_end();
+                }
+            }
+            Start::End => cartridge.locate_end(),
+        }
+        let noted = cartridge.position().object;
+        if let Some(bookmark) = &bookmark {
+            bookmark.note(noted);
+        }
+        let counters = Counters::default();
+        *medium = Medium { cartridge: Some(cartridge), bookmark, noted, threaded: true, counters };
         // Before the first command can see the new medium.
         unit.attention(Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, None);
         Ok(())
@@ -124,14 +174,18 @@ impl Drive {
     /// # Errors
     /// See [`UnloadError`]; the cartridge then stays.
     pub fn unload(&self) -> Result<Option<Cartridge>, UnloadError> {
-        let mut medium = self.medium.lock();
+        let mut medium = self.hold();
         if !self.settings.lock().prevented_by.is_empty() {
             return Err(UnloadError::Prevented);
         }
         medium.settle()?;
         medium.threaded = false;
+        let bookmark = medium.bookmark.take();
         Ok(medium.cartridge.take().map(|mut cartridge| {
             cartridge.rewind();
+            if let Some(bookmark) = bookmark {
+                bookmark.close(0);
+            }
             cartridge
         }))
     }
@@ -142,13 +196,18 @@ impl Drive {
     /// # Errors
     /// [`TapeError::Write`], after which the cartridge has stopped.
     pub fn settle(&self) -> Result<(), TapeError> {
-        self.medium.lock().settle()
+        let mut medium = self.hold();
+        medium.settle()?;
+        if let (Some(cartridge), Some(bookmark)) = (&medium.cartridge, &medium.bookmark) {
+            bookmark.close(cartridge.position().object);
+        }
+        Ok(())
     }
 
     /// What is in the drive. May wait for a running command.
     #[must_use]
     pub fn status(&self) -> Option<DriveStatus> {
-        let medium = self.medium.lock();
+        let medium = self.hold();
         medium.cartridge.as_ref().map(|cartridge| DriveStatus {
             label: cartridge.label().clone(),
             threaded: medium.threaded,
@@ -159,12 +218,19 @@ impl Drive {
         })
     }
 
-    /// The medium, without waiting for a command that holds it if `patience` forbids it.
-    fn medium(&self, patience: Patience) -> Result<MutexGuard<'_, Medium>, Refusal> {
-        match patience {
-            Patience::Now => self.medium.try_lock().ok_or(Refusal::NotNow),
-            Patience::Wait => Ok(self.medium.lock()),
+    fn hold(&self) -> Held<'_> {
+        Held(self.medium.lock())
+    }
+
+    /// The medium, without waiting for a command that holds it, or for what the next one may have to note, if `patience`
+    /// forbids it.
+    fn medium(&self, patience: Patience) -> Result<Held<'_>, Refusal> {
+        if patience == Patience::Wait {
+            return Ok(self.hold());
         }
+        let held = self.medium.try_lock().map(Held).ok_or(Refusal::NotNow)?;
+        // To leave the beginning is noted on stable storage.
+        if held.bookmark.is_some() && held.noted == 0 { Err(Refusal::NotNow) } else { Ok(held) }
     }
 
     /// The block length of the mode parameters; zero is variable.
@@ -181,7 +247,7 @@ impl Drive {
     }
 
     fn load_unload(&self, request: &Request<'_>, command: LoadUnload) -> Result<Answer, Refusal> {
-        let mut medium = self.medium.lock();
+        let mut medium = self.hold();
         if !command.load {
             // Like any command that needs the medium, it needs it threaded; only loading does not.
             medium.ready()?;
@@ -220,6 +286,45 @@ impl Drive {
             prevented_by.remove(&nexus);
         }
         Answer::Good
+    }
+}
+
+/// The medium while a command works on it. Where it stands at the end is noted before anybody else comes to it.
+struct Held<'a>(MutexGuard<'a, Medium>);
+
+impl Deref for Held<'_> {
+    type Target = Medium;
+
+    fn deref(&self) -> &Medium {
+        &self.0
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Medium {
+        &mut self.0
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let medium = &mut *self.0;
+        if let (Some(cartridge), Some(bookmark)) = (&medium.cartridge, &medium.bookmark) {
+            let object = cartridge.position().object;
+            if object != medium.noted {
+                bookmark.note(object);
+                medium.noted = object;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Medium {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Medium")
+            .field("cartridge", &self.cartridge)
+            .field("threaded", &self.threaded)
+            .finish_non_exhaustive()
     }
 }
 

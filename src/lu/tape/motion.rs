@@ -15,13 +15,13 @@ use crate::wire::Truncated;
 
 impl Drive {
     pub(super) fn rewind(&self) -> Result<Answer, Refusal> {
-        let mut medium = self.medium.lock();
+        let mut medium = self.hold();
         settled(&mut medium)?.rewind();
         Ok(Answer::Good)
     }
 
     pub(super) fn space(&self, command: Space) -> Result<Answer, Refusal> {
-        let mut medium = self.medium.lock();
+        let mut medium = self.hold();
         let cartridge = settled(&mut medium)?;
         let spaced = cartridge.space(match command.code {
             SpaceCode::Blocks => tape::Space::Blocks(command.count),
@@ -36,7 +36,7 @@ impl Drive {
     }
 
     pub(super) fn locate(&self, command: Locate) -> Result<Answer, Refusal> {
-        let mut medium = self.medium.lock();
+        let mut medium = self.hold();
         let cartridge = settled(&mut medium)?;
         let reached = match command.destination {
             Destination::Object(object) => cartridge.locate_object(object),
@@ -54,7 +54,7 @@ impl Drive {
 
     /// Both forms: what lies behind the position is gone, and its space given back, when this answers.
     pub(super) fn erase(&self) -> Result<Answer, Refusal> {
-        let mut medium = self.medium.lock();
+        let mut medium = self.hold();
         settled(&mut medium)?.erase().map_err(|error| fault::writing(error, 0))?;
         Ok(Answer::Good)
     }

@@ -49,7 +49,7 @@ impl Rig {
 
     fn holding(cartridge: Cartridge) -> Self {
         let rig = Self::empty();
-        rig.drive.load(cartridge, &rig.unit).unwrap();
+        rig.drive.load(cartridge, Start::Beginning, None, &rig.unit).unwrap();
         assert_eq!(rig.host.sense(&TEST_UNIT_READY, &[]), (6, 0x2800));
         rig
     }
@@ -395,8 +395,8 @@ fn unload_load_and_prevent() {
     let taken = rig.drive.unload().unwrap().unwrap();
     assert_eq!(rig.host.sense(&TEST_UNIT_READY, &[]), (2, 0x3A00));
     assert!(rig.drive.status().is_none() && rig.drive.unload().unwrap().is_none());
-    rig.drive.load(taken, &rig.unit).unwrap();
-    assert!(rig.drive.load(cartridge(false), &rig.unit).is_err(), "one at a time");
+    rig.drive.load(taken, Start::Beginning, None, &rig.unit).unwrap();
+    assert!(rig.drive.load(cartridge(false), Start::Beginning, None, &rig.unit).is_err(), "one at a time");
     assert_eq!((rig.host.sense(&REWIND, &[]), other.sense(&REWIND, &[])), ((6, 0x2800), (6, 0x2800)));
     assert_eq!(rig.host.good(&[8, 0, 0, 0, 1, 0], &[]), b"a");
 }

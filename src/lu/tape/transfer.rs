@@ -84,7 +84,7 @@ impl Drive {
     }
 
     pub(super) fn write_filemarks(&self, command: WriteFilemarks) -> Result<Answer, Refusal> {
-        let mut medium = self.medium.lock();
+        let mut medium = self.hold();
         let cartridge = medium.ready()?;
         let before = cartridge.position().object;
         if let Err(error) = cartridge.append_filemarks(command.count) {

@@ -1,0 +1,132 @@
+//! What a kernel device reaches, and what its host finds after a restart.
+
+use super::*;
+use crate::array::backstore::{Backstore, Grant};
+
+#[test]
+fn a_kernel_device_reaches_its_object_and_what_is_listed_for_its_copies() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    for object in ["a", "b", "c"] {
+        volume(&array, object, 1 << 20, StoreKind::Mem).unwrap();
+    }
+    let device = array.open_backstore("user_0/a", &name("a"), &reaching(&[name("c"), name("a")])).unwrap();
+    assert_eq!((device.size, device.device_type), (Some(1 << 20), DeviceType::Disk));
+    let host = Host(Arc::clone(&device.session));
+    host.ready(0);
+    assert_eq!(host.write(0, 3, 0x5A), Status::Good);
+    let page = host.command(0, &[0x12, 1, 0x83, 2, 0, 0], Vec::new()).data_in;
+    assert_eq!(Designator::parse_list(&page[4..]).len(), 3, "the port is LIO's: only the unit is named");
+    let door = CopyDoor(Arc::downgrade(&array));
+    let resolves = |object: &str| {
+        let own = array.open_backstore("other", &name(object), &Grant::default()).unwrap();
+        let host = Host(Arc::clone(&own.session));
+        let page = host.command(0, &[0x12, 1, 0x83, 2, 0, 0], Vec::new()).data_in;
+        let naa = Designator::parse_list(&page[4..]).remove(0);
+        door.resolve(device.session.nexus().id, Backstore::LUN, &naa).is_some()
+    };
+    assert!(resolves("a") && resolves("c"));
+    assert!(!resolves("b"), "nobody listed it");
+    let refused = array.delete_volume(&name("a")).unwrap_err();
+    assert!(refused.to_string().contains("user_0/a"), "{refused}");
+    drop((host, device));
+    array.delete_volume(&name("a")).unwrap();
+    let gone = array.open_backstore("user_0/a", &name("a"), &Grant::default());
+    assert_eq!(gone.unwrap_err().kind, Kind::NotFound);
+}
+
+fn reaching(reach: &[Name]) -> Grant<'_> {
+    Grant { reach, ..Grant::default() }
+}
+
+#[test]
+fn a_kernel_device_can_be_granted_for_reading_alone() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    volume(&array, "a", 1 << 20, StoreKind::Mem).unwrap();
+    volume(&array, "b", 1 << 20, StoreKind::Mem).unwrap();
+    let (kept, reach) = ([name("a"), name("b")], [name("b")]);
+    let grant = Grant { read_only: &kept, ..reaching(&reach) };
+    let device = array.open_backstore("user_0/a", &name("a"), &grant).unwrap();
+    let host = Host(Arc::clone(&device.session));
+    host.ready(0);
+    assert_eq!(host.write(0, 3, 0x5A), Status::CheckCondition);
+    // WRITE SAME(16) with NDOB moves no data, so that LIO's own write protection does not see it.
+    let same = [0x93, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+    let sense = host.command(0, &same, Vec::new()).sense;
+    assert_eq!((sense[2] & 0xF, sense[12]), (7, 0x27));
+    // Nor is what a copy reaches.
+    let (_, way) = device.session.ways().into_iter().find(|(seen, _)| *seen == name("b")).unwrap();
+    assert!(way.access().read_only);
+}
+
+#[test]
+fn a_copy_that_a_dying_daemon_cut_off_is_not_appended_to_the_tape_unasked() {
+    const READY: [u8; 6] = [0; 6];
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    volume(&array, "a", 1 << 20, StoreKind::Mem).unwrap();
+    array.create_drive(&NewDrive { name: name("tape0") }).unwrap();
+    let drive = array.open_backstore("other", &name("tape0"), &Grant::default()).unwrap();
+    let page = Host(drive.session).command(0, &[0x12, 1, 0x83, 2, 0, 0], Vec::new()).data_in;
+    let naa = Designator::parse_list(&page[4..]).remove(0);
+    let door = CopyDoor(Arc::downgrade(&array));
+    let reach = [name("tape0")];
+    for interrupted in [false, true] {
+        let grant = Grant { interrupted, ..reaching(&reach) };
+        let device = array.open_backstore("user_0/a", &name("a"), &grant).unwrap();
+        let nexus = device.session.nexus().id;
+        let ask = || {
+            let tape = door.resolve(nexus, Backstore::LUN, &naa).unwrap();
+            tape.perform(Cdb::new(&READY).unwrap(), Vec::new(), Vec::new()).sense[2] & 0xF
+        };
+        // A copy may name it twice.
+        let first = [ask(), ask()];
+        door.surveyed(nexus);
+        // NOT READY is the drive's own answer: it is empty.
+        assert_eq!((first, ask()), ([if interrupted { 6 } else { 2 }; 2], 2));
+    }
+}
+
+#[test]
+fn a_tape_stands_after_a_restart_where_it_stood_so_that_a_last_filemark_harms_nothing() {
+    const WRITE: [u8; 6] = [0x0A, 0, 0, 0, 8, 0];
+    const FILEMARK: [u8; 6] = [0x10, 0, 0, 0, 1, 0];
+    let temporary = tempfile::tempdir().unwrap();
+    let stands = |array: &Arc<Array>| {
+        let device = array.open_backstore("user_0/t", &name("tape0"), &Grant::default()).unwrap();
+        let host = Host(Arc::clone(&device.session));
+        host.ready(0);
+        let long = host.command(0, &[0x34, 6, 0, 0, 0, 0, 0, 0, 0, 0], Vec::new()).data_in;
+        (host, long[15])
+    };
+    {
+        let array = open(temporary.path());
+        array.create_drive(&NewDrive { name: name("tape0") }).unwrap();
+        let barcode: Barcode = "TAPE01L8".parse().unwrap();
+        array.create_cartridge(&NewCartridge { barcode: barcode.clone(), size: 64 << 20 }).unwrap();
+        array.load_drive(&name("tape0"), &Load { barcode }).unwrap();
+        let (host, at) = stands(&array);
+        assert_eq!(at, 0, "what is loaded stands at the beginning");
+        for _ in 0..2 {
+            assert_eq!(host.command(0, &WRITE, vec![7; 8]).status, Status::Good);
+        }
+        assert_eq!(host.command(0, &FILEMARK, Vec::new()).status, Status::Good);
+    }
+    {
+        let array = open(temporary.path());
+        let (host, at) = stands(&array);
+        assert_eq!(at, 3);
+        assert_eq!(host.command(0, &FILEMARK, Vec::new()).status, Status::Good);
+        // SPACE, one block back from behind a filemark: before it.
+        host.command(0, &[0x11, 1, 0xFF, 0xFF, 0xFE, 0], Vec::new());
+        assert!(array.shutdown(Duration::from_secs(10)));
+    }
+    let array = open(temporary.path());
+    let (host, at) = stands(&array);
+    assert_eq!(at, 2, "before the first filemark");
+    assert_eq!(array.drive(&name("tape0")).unwrap().state, DriveState::Loaded);
+    assert_eq!(host.command(0, &[1, 0, 0, 0, 0, 0], Vec::new()).status, Status::Good);
+    drop((host, array));
+    assert_eq!(stands(&open(temporary.path())).1, 0, "rewound");
+}
