@@ -82,11 +82,11 @@ until_true 30 dd if="$sd" of=/tmp/found bs=4k count=1 iflag=direct status=none
 cmp -n 4096 /tmp/found /dev/zero
 
 say "a second daemon on the same kernel is refused, and where it does not see the first one, leaves what that serves alone"
-another() { CLEAVE_DATA_DIR=/var/lib/second cleave-tcmu serve --listen 127.0.0.1:3280; }
-refused another 2>&1 | tee /tmp/second.log
+another=(env CLEAVE_DATA_DIR=/var/lib/second cleave-tcmu serve --listen 127.0.0.1:3280)
+refused "${another[@]}" 2>&1 | tee /tmp/second.log
 grep "another cleave-tcmu does (process $(cat /run/cleave.pid))" /tmp/second.log
 mv /run/cleave-tcmu.lock /run/cleave-tcmu.hidden
-another >/tmp/second.log 2>&1 &
+"${another[@]}" >/tmp/second.log 2>&1 &
 other=$!
 until_true 20 grep 'another process serves it' /tmp/second.log
 dd if="$sd" of=/dev/null bs=4k count=64 iflag=direct status=none
