@@ -22,7 +22,7 @@ use crate::iscsi::pdu::login::LoginStatus;
 use crate::sam::{Cdb, Lun, Status};
 use crate::scsi::received::{Received, explain};
 use session::Session;
-use url::Place;
+use url::{IscsiUrl, Place};
 
 pub use crate::iscsi::client::Answer;
 
@@ -40,6 +40,9 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// The transport cannot abort, or the unit did not confirm it.
     fn abort(&self) -> Result<(), InitiatorError>;
+
+    /// What its user calls the unit.
+    fn place(&self) -> Place;
 
     /// Bytes sent and received on the network so far, if there is one.
     fn traffic(&self) -> Option<(u64, u64)>;
@@ -110,8 +113,8 @@ pub enum InitiatorError {
     #[error("{0} was answered with data that cannot be read")]
     Unreadable(&'static str),
     /// Nothing is mapped at the LUN.
-    #[error("no logical unit is mapped there for this initiator; `cleave luns` lists those that are")]
-    Missing,
+    #[error("no logical unit is mapped at {0} for this initiator; `cleave luns` lists those that are")]
+    Missing(Place),
     /// What was asked cannot be done there.
     #[error("{0}")]
     Impossible(String),
@@ -137,7 +140,7 @@ impl InitiatorError {
             Self::Connect { .. } => 6,
             Self::Session { reason: ClientError::Login(LoginStatus::NOT_FOUND), .. } => 3,
             Self::Session { reason: ClientError::Login(LoginStatus::AUTHORIZATION_FAILURE), .. } => 4,
-            Self::Missing => 3,
+            Self::Missing(_) => 3,
             Self::Impossible(_) => 4,
             Self::Refused { sense, .. } => match Received::parse(sense) {
                 Some(Received { asc: unit::LOGICAL_UNIT_NOT_SUPPORTED, .. }) => 3,
@@ -187,6 +190,7 @@ pub fn good(what: &'static str, answer: Answer) -> Result<Vec<u8>, InitiatorErro
 pub struct Remote {
     session: Arc<Session>,
     lun: Lun,
+    url: IscsiUrl,
 }
 
 impl Transport for Remote {
@@ -197,6 +201,10 @@ impl Transport for Remote {
 
     fn abort(&self) -> Result<(), InitiatorError> {
         self.session.abort()
+    }
+
+    fn place(&self) -> Place {
+        Place::Iscsi(self.url.clone())
     }
 
     fn traffic(&self) -> Option<(u64, u64)> {
@@ -245,7 +253,11 @@ impl Initiator {
                         "'{url}' is given with a user, but this client only logs in without authentication: leave USER@ out"
                     )));
                 }
-                Box::new(Remote { session: self.session(&url.address(), Some(target))?, lun })
+                Box::new(Remote {
+                    session: self.session(&url.address(), Some(target))?,
+                    lun,
+                    url: url.clone(),
+                })
             }
             Place::Device(path) => device(path)?,
         })

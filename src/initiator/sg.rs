@@ -7,8 +7,10 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use rustix::ioctl::{Updater, ioctl};
 
+use super::url::Place;
 use super::{Answer, InitiatorError, Transport};
 
 const SG_IO: rustix::ioctl::Opcode = 0x2285;
@@ -21,6 +23,9 @@ const TIMEOUT_MS: u32 = 24 * 3600 * 1000;
 const SENSE_LENGTH: usize = 252;
 /// Driver status that only says that sense data is there.
 const DRIVER_SENSE: u16 = 0x08;
+
+/// What to do when this user may not.
+const PRIVILEGED: &str = "run as root";
 
 /// The kernel's `struct sg_io_hdr` (scsi/sg.h), interface version 3.
 #[repr(C)]
@@ -67,6 +72,9 @@ impl Device {
         let open = |write| OpenOptions::new().read(true).write(write).custom_flags(options).open(path);
         match open(true).or_else(|_| open(false)) {
             Ok(file) => Ok(Self { path: path.to_owned(), file }),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                Err(Self::failure(path, &format!("{error}; {PRIVILEGED}")))
+            }
             Err(error) => Err(Self::failure(path, &error.to_string())),
         }
     }
@@ -117,7 +125,7 @@ impl Transport for Device {
         // SAFETY: `header` has the layout that SG_IO reads and writes; its pointers are to `cdb`, `sense` and the data
         // buffer, which live until after the call, with their lengths beside them; the kernel does not keep them.
         let done = unsafe { ioctl(&self.file, Updater::<SG_IO, Header>::new(&mut header)) };
-        done.map_err(|error| Self::failure(&self.path, &format!("SG_IO: {error}")))?;
+        done.map_err(|error| Self::failure(&self.path, &why_no_sg_io(error)))?;
         if header.host_status != 0 || header.driver_status & !DRIVER_SENSE != 0 {
             let reason = format!(
                 "the command did not reach the device (host status {:02X}h, driver status {:02X}h)",
@@ -138,8 +146,22 @@ impl Transport for Device {
         ))
     }
 
+    fn place(&self) -> Place {
+        Place::Device(self.path.clone())
+    }
+
     fn traffic(&self) -> Option<(u64, u64)> {
         None
+    }
+}
+
+/// Why the kernel did not hand a command to the device.
+fn why_no_sg_io(error: Errno) -> String {
+    match error {
+        Errno::NOTTY => "it is not a SCSI device; give /dev/sdX, /dev/nstX or /dev/sgX".to_owned(),
+        // Of an unprivileged user the kernel takes some commands alone.
+        Errno::ACCESS | Errno::PERM => format!("SG_IO: {error}; {PRIVILEGED}"),
+        _ => format!("SG_IO: {error}"),
     }
 }
 
@@ -161,6 +183,8 @@ mod tests {
         let device = Device::open(file.path()).unwrap();
         let error = device.command(&[0; 6], Vec::new(), 0).unwrap_err().to_string();
         assert!(error.contains(file.path().to_str().unwrap()), "{error}");
+        assert!(error.contains("it is not a SCSI device; give /dev/sdX"), "{error}");
+        assert!(why_no_sg_io(Errno::PERM).ends_with("run as root"));
         assert!(Device::open(Path::new("/dev/no-such-node")).is_err());
     }
 }

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use super::unit::{Capacity, LOGICAL_UNIT_NOT_SUPPORTED, best_designator, capacity, designators, inquiry};
+use super::url::Place;
 use super::{InitiatorError, Transport, good};
 use crate::sam::Status;
 use crate::scsi::inquiry::device_type_name;
@@ -56,6 +59,34 @@ pub struct Job {
     pub lists: Vec<(ParameterList, u64)>,
     /// Bytes to be written.
     pub bytes: u64,
+    /// What a tape then holds; `None` for a disk.
+    pub image: Option<Image>,
+}
+
+/// An image on tape, as its reader meets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Image {
+    /// Records.
+    pub records: u64,
+    /// Bytes of each record but the last.
+    pub record_length: u32,
+    /// Bytes of the last record.
+    pub last_record_length: u32,
+    /// Filemarks behind it.
+    pub filemarks: u32,
+}
+
+impl Image {
+    fn new(bytes: u64, order: &Order) -> Self {
+        let record = u64::from(order.tape_block);
+        let rest = (bytes % record) as u32;
+        Self {
+            records: bytes.div_ceil(record),
+            record_length: order.tape_block,
+            last_record_length: if rest == 0 { order.tape_block } else { rest },
+            filemarks: order.filemarks,
+        }
+    }
 }
 
 /// What a job did.
@@ -205,7 +236,11 @@ fn plan(ends: &Ends, order: &Order, limits: &OperatingParameters) -> Result<Job,
             break;
         }
     }
-    Ok(Job { lists, bytes })
+    let image = match ends.destination {
+        End::Tape => Some(Image::new(bytes, order)),
+        End::Disk(_) => None,
+    };
+    Ok(Job { lists, bytes, image })
 }
 
 fn check_types(end: End, order: &Order, limits: &OperatingParameters) -> Result<(), InitiatorError> {
@@ -400,7 +435,8 @@ fn run_one(
         if answer.status == Status::Good.code() {
             return Ok(());
         }
-        Err(InitiatorError::Copy(failure(list, answer.status, &answer.sense)))
+        let over_node = matches!(transport.place(), Place::Device(_));
+        Err(InitiatorError::Copy(failure(list, over_node, answer.status, &answer.sense)))
     })
 }
 
@@ -419,8 +455,8 @@ fn watch(transport: &dyn Transport, list_id: u32, over: &AtomicBool, progress: &
     }
 }
 
-/// Where and why a copy stopped, and what can be done about it.
-fn failure(list: &ParameterList, status: u8, sense: &[u8]) -> String {
+/// Where and why a copy stopped, and what can be done about it. `over_node`: it was sent to a device node.
+fn failure(list: &ParameterList, over_node: bool, status: u8, sense: &[u8]) -> String {
     const COPY_ABORTED: u8 = 0x0A;
     let Some(received) = Received::parse(sense).filter(|received| received.key == COPY_ABORTED) else {
         return format!("before its first segment: {}", explain(status, sense));
@@ -441,7 +477,7 @@ fn failure(list: &ParameterList, status: u8, sense: &[u8]) -> String {
         let unit = residual_unit(list, segment);
         text.push_str(&format!("; {residual} {unit} of the segment were not written"));
     }
-    text.push_str(advice(&received));
+    text.push_str(advice(&received, over_node));
     text
 }
 
@@ -455,11 +491,14 @@ fn residual_unit(list: &ParameterList, segment: u16) -> &'static str {
     }
 }
 
-fn advice(received: &Received) -> &'static str {
+fn advice(received: &Received, over_node: bool) -> &'static str {
     let inner = |forwarded: &Option<(u8, Vec<u8>)>| {
         forwarded.as_ref().and_then(|(_, sense)| Received::parse(sense)).map(|sense| (sense.key, sense.asc))
     };
     match (received.asc, inner(&received.destination)) {
+        (0x0804, _) if over_node => {
+            "; map both units to this initiator on the same target; over LIO: list the destination under [tcmu.copy_reach] (docs/guides/targetcli.md)"
+        }
         (0x0804, _) => "; map both units to this initiator on the same target",
         (0x2F02, _) => "; it was aborted at the array",
         (_, Some((_, LOGICAL_UNIT_NOT_SUPPORTED))) => "; its LUN was unmapped while the copy ran",
@@ -517,6 +556,8 @@ mod tests {
     fn a_short_last_record_is_flushed_without_padding() {
         let job = plan(&ends(End::Tape), &order(1000), &OperatingParameters::ours()).unwrap();
         assert_eq!((job.lists.len(), job.bytes), (1, 512_000));
+        let image = Image { records: 8, record_length: 65536, last_record_length: 53248, filemarks: 1 };
+        assert_eq!(job.image, Some(image));
         assert_eq!(
             kinds(&job.lists[0].0),
             [
@@ -534,6 +575,8 @@ mod tests {
                 .unwrap();
         let only = SegmentKind::BlockToStream { transfer_length: 65536, blocks: 1024, lba: 0 };
         assert_eq!(kinds(&job.lists[0].0), [(false, only)]);
+        let image = Image { records: 8, record_length: 65536, last_record_length: 65536, filemarks: 0 };
+        assert_eq!(job.image, Some(image));
     }
 
     #[test]
@@ -614,7 +657,7 @@ mod tests {
         let job = plan(&ends(End::Tape), &order(1000), &OperatingParameters::ours()).unwrap();
         let mut sense = vec![0xF0, 0, 0x0A, 0, 1, 0, 0, 29, 0, 18, 0, 0, 0x0D, 0x01, 0, 0x80, 0, 0x30, 2];
         sense.extend([0x70, 0, 0x0D, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0]);
-        let text = failure(&job.lists[0].0, 2, &sense);
+        let text = failure(&job.lists[0].0, false, 2, &sense);
         assert!(
             text.starts_with(
                 "in segment 0, source blocks 0 to 999: COPY ABORTED, third party device failure"
@@ -629,11 +672,19 @@ mod tests {
         );
         let mut unmapped = sense.clone();
         unmapped[31..33].copy_from_slice(&[0x25, 0]);
-        let text = failure(&job.lists[0].0, 2, &unmapped);
+        let text = failure(&job.lists[0].0, false, 2, &unmapped);
         assert!(text.ends_with("; its LUN was unmapped while the copy ran"), "{text}");
+        let mut unreachable = vec![0x70, 0, 0x0A, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x08, 0x04, 0, 0, 0, 0];
+        for over_node in [false, true] {
+            let text = failure(&job.lists[0].0, over_node, 2, &unreachable);
+            assert!(text.contains("; map both units to this initiator"), "{text}");
+            assert_eq!(text.contains("over LIO: list the destination under [tcmu.copy_reach]"), over_node);
+        }
+        unreachable[12] = 0x44;
+        assert!(!failure(&job.lists[0].0, true, 2, &unreachable).contains("LIO"));
         let to = End::Disk(Capacity { blocks: 1 << 30, block_length: 512 });
         let job = plan(&ends(to), &order(1000), &OperatingParameters::ours()).unwrap();
-        let text = failure(&job.lists[0].0, 2, &sense);
+        let text = failure(&job.lists[0].0, false, 2, &sense);
         assert!(text.contains("; 65536 blocks of the segment"), "{text}");
     }
 }

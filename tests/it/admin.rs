@@ -179,7 +179,8 @@ fn client_verbs_say_what_is_wrong_with_the_unit_they_are_given() {
     let (_directory, daemon) = fresh(&["--demo"]);
     let (disk, tape, none) = (daemon.url(DEMO, 0), daemon.url(DEMO, 2), daemon.url(DEMO, 9));
     for verb in [&["vpd", &none][..], &["inq", &none], &["xcopy", &none, &tape], &["tape", "tell", &none]] {
-        assert!(daemon.refusal(3, verb).contains("no logical unit is mapped there"), "{verb:?}");
+        let sentence = format!("no logical unit is mapped at {none} for this initiator");
+        assert!(daemon.refusal(3, verb).contains(&sentence), "{verb:?}");
     }
     assert!(daemon.refusal(4, &["tape", "rewind", &disk]).contains("is a disk, not a tape"));
     assert!(daemon.refusal(1, &["tape", "read", &tape]).contains("nothing is recorded from here"));

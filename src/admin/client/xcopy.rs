@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Way, counted, print};
 use crate::initiator::url::Place;
-use crate::initiator::xcopy::{Done, Job, Order, prepare, run as copy};
+use crate::initiator::xcopy::{Done, Image, Job, Order, prepare, run as copy};
 use crate::initiator::{InitiatorError, Transport};
 use crate::units::Size;
 
@@ -68,6 +68,7 @@ struct Planned {
     bytes: u64,
     commands: usize,
     segments: usize,
+    tape: Option<Image>,
 }
 
 #[derive(Serialize)]
@@ -81,6 +82,7 @@ struct Report {
     network_received: Option<u64>,
     source: String,
     destination: String,
+    tape: Option<Image>,
 }
 
 pub(super) fn run(options: &Xcopy, json: bool) -> Result<(), InitiatorError> {
@@ -117,7 +119,7 @@ pub(super) fn run(options: &Xcopy, json: bool) -> Result<(), InitiatorError> {
     });
     bar.finish_and_clear();
     match done {
-        Ok(done) => tell(options, &done, json),
+        Ok(done) => tell(options, &done, job.image, json),
         Err(InitiatorError::Aborted) => {
             let written = Size(*written.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
             return Err(InitiatorError::Copy(format!(
@@ -131,7 +133,7 @@ pub(super) fn run(options: &Xcopy, json: bool) -> Result<(), InitiatorError> {
 
 fn tell_plan(job: &Job, json: bool) {
     let segments: usize = job.lists.iter().map(|(list, _)| list.segments.len()).sum();
-    let planned = Planned { bytes: job.bytes, commands: job.lists.len(), segments };
+    let planned = Planned { bytes: job.bytes, commands: job.lists.len(), segments, tape: job.image };
     let text = format!(
         "would copy {} ({} bytes) by {} with {}",
         Size(job.bytes),
@@ -142,7 +144,7 @@ fn tell_plan(job: &Job, json: bool) {
     print(json, &planned, &text);
 }
 
-fn tell(options: &Xcopy, done: &Done, json: bool) {
+fn tell(options: &Xcopy, done: &Done, tape: Option<Image>, json: bool) {
     let seconds = done.elapsed.max(Duration::from_micros(1)).as_secs_f64();
     let report = Report {
         bytes: done.bytes,
@@ -154,6 +156,7 @@ fn tell(options: &Xcopy, done: &Done, json: bool) {
         network_received: done.traffic.map(|(_, received)| received),
         source: options.source.to_string(),
         destination: options.destination.to_string(),
+        tape,
     };
     #[allow(clippy::cast_precision_loss)] // shown to a person with one decimal
     let rate = done.bytes as f64 / seconds / 1e6;
@@ -161,8 +164,35 @@ fn tell(options: &Xcopy, done: &Done, json: bool) {
         Some(bytes) => format!("; {bytes} bytes crossed the network"),
         None => String::new(),
     };
-    let text = format!("copied {} bytes in {seconds:.2} s, {rate:.1} MB/s{network}", done.bytes);
+    let mut text = format!("copied {} bytes in {seconds:.2} s, {rate:.1} MB/s{network}", done.bytes);
+    if let Some(image) = tape {
+        text.push_str(&format!("\non the tape: {}", how_to_read(image)));
+    }
     print(json, &report, &text);
+}
+
+/// What stands on the tape and with which block size `dd` or `mt` read it.
+fn how_to_read(image: Image) -> String {
+    let Image { records, record_length, last_record_length, filemarks } = image;
+    let length = exact(record_length);
+    let last = match last_record_length == record_length {
+        true => String::new(),
+        false => format!(", the last of {last_record_length} bytes,"),
+    };
+    format!(
+        "{} of {length}{last} and {}; read them with a block size of {length}",
+        counted(records, "record"),
+        counted(filemarks.into(), "filemark")
+    )
+}
+
+/// A length that can be given back to a program: never rounded.
+fn exact(bytes: u32) -> String {
+    match (bytes % (1 << 20), bytes % (1 << 10)) {
+        (0, _) => format!("{} MiB", bytes >> 20),
+        (_, 0) => format!("{} KiB", bytes >> 10),
+        _ => format!("{bytes} bytes"),
+    }
 }
 
 /// From now on Ctrl-C aborts the commands under way instead of ending this program over them.
@@ -184,6 +214,21 @@ fn abort_on_interrupt(transport: &Arc<dyn Transport>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_copy_to_tape_tells_how_to_read_it() {
+        let image = Image { records: 256, record_length: 262_144, last_record_length: 262_144, filemarks: 1 };
+        assert_eq!(
+            how_to_read(image),
+            "256 records of 256 KiB and 1 filemark; read them with a block size of 256 KiB"
+        );
+        let short = Image { records: 3, last_record_length: 512, record_length: 5 << 20, filemarks: 0 };
+        assert_eq!(
+            how_to_read(short),
+            "3 records of 5 MiB, the last of 512 bytes, and 0 filemarks; read them with a block size of 5 MiB"
+        );
+        assert_eq!(exact(1_000_000), "1000000 bytes");
+    }
 
     #[test]
     fn record_lengths_fit_the_command() {
