@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::backstore::Backstore;
 use super::names::Name;
 use super::pairs::PairUnit;
 use super::{Array, ArrayError, Kind, Session, show};
@@ -36,7 +37,10 @@ impl Door for CopyDoor {
         let session = array.session(nexus)?;
         session.way(via)?;
         let mut endpoints = session.ways().into_iter().map(|(name, way)| array.endpoint(name, &way));
-        let found = endpoints.find(|endpoint| endpoint.is_named(wanted))?;
+        let Some(found) = endpoints.find(|endpoint| endpoint.is_named(wanted)) else {
+            session.note_unreached();
+            return None;
+        };
         Some(Arc::new(Unit { asker: Arc::downgrade(&session), ..found }))
     }
 
@@ -52,8 +56,19 @@ impl Door for CopyDoor {
     fn surveyed(&self, nexus: NexusId) {
         if let Some(session) = self.0.upgrade().and_then(|array| array.session(nexus)) {
             session.forget_told_interruptions();
+            if session.take_unreached() && session.nexus().initiator.is_none() {
+                tell_operator_of_reach(&session);
+            }
         }
     }
+}
+
+/// Over LIO a copy reaches what is listed alone. Its sender hears UNREACHABLE COPY TARGET, the same as for a unit that does
+/// not exist, so only the log can tell the operator what to do; it does not look up either what was named.
+fn tell_operator_of_reach(session: &Session) {
+    let Some(object) = session.object(Backstore::LUN) else { return };
+    let device = &session.nexus().port.name;
+    tracing::warn!(%object, %device, "an EXTENDED COPY that came over the kernel's device named a unit that it may not reach from {object}; if it is to, list that unit's object for {object} under [tcmu.copy_reach] in the configuration and restart the daemon");
 }
 
 /// A logical unit, used for one initiator.

@@ -85,6 +85,8 @@ pub struct Session {
     copies: Arc<CopyManager>,
     /// Drives that a copy has to learn a reset of, and whether one has.
     interrupted: Mutex<Vec<Interrupted>>,
+    /// A copy has named a unit that is not among those of this session.
+    unreached: AtomicBool,
     on_close: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -108,6 +110,7 @@ impl Session {
             waiting: Arc::new(Mutex::new(Some(Vec::new()))),
             copies,
             interrupted: Mutex::default(),
+            unreached: AtomicBool::new(false),
             on_close,
         }
     }
@@ -133,6 +136,16 @@ impl Session {
     /// A copy has looked at all that it names: what it was told holds no more.
     pub(super) fn forget_told_interruptions(&self) {
         self.interrupted.lock().retain(|owed| !owed.told);
+    }
+
+    /// A copy named a unit that is not among those of this session.
+    pub(super) fn note_unreached(&self) {
+        self.unreached.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one did since this was asked last.
+    pub(super) fn take_unreached(&self) -> bool {
+        self.unreached.swap(false, Ordering::Relaxed)
     }
 
     /// Who speaks, through which port.
