@@ -44,13 +44,12 @@ fn or_dash(text: Option<&String>) -> String {
     text.map_or_else(|| "-".to_owned(), String::clone)
 }
 
-fn places(places: &[Place]) -> String {
-    match places {
-        [] => "-".to_owned(),
-        _ => {
-            places.iter().map(|place| format!("{}/{}", place.target, place.lun)).collect::<Vec<_>>().join(" ")
-        }
-    }
+/// Where an object is served: its LUNs, and the kernel's devices in front of it.
+fn places(places: &[Place], kernel_devices: &[String]) -> String {
+    let luns = places.iter().map(|place| format!("{}/{}", place.target, place.lun));
+    let devices = kernel_devices.iter().map(|device| format!("LIO {device}"));
+    let all: Vec<String> = luns.chain(devices).collect();
+    if all.is_empty() { "-".to_owned() } else { all.join(" ") }
 }
 
 fn health(health: Health, error: Option<&String>) -> String {
@@ -77,7 +76,7 @@ pub(super) fn volumes(volumes: &[Volume]) -> String {
             volume.block_size.to_string(),
             store(volume).to_owned(),
             or_dash(volume.pair.as_ref()),
-            places(&volume.luns),
+            places(&volume.luns, &volume.kernel_devices),
             health(volume.health, volume.error.as_ref()),
         ]
     });
@@ -100,9 +99,10 @@ pub(super) fn volume(volume: &Volume) -> String {
         ("store", store(volume).to_owned()),
         ("path", or_dash(volume.path.as_ref())),
         ("naa", volume.naa.clone()),
+        ("by-id", format!("/dev/disk/by-id/wwn-0x{}", volume.naa)),
         ("serial", volume.serial.clone()),
         ("pair", or_dash(volume.pair.as_ref())),
-        ("luns", places(&volume.luns)),
+        ("luns", places(&volume.luns, &volume.kernel_devices)),
         ("health", health(volume.health, volume.error.as_ref())),
     ])
 }
@@ -223,7 +223,7 @@ pub(super) fn drives(drives: &[Drive]) -> String {
             or_dash(drive.cartridge.as_ref()),
             drive_state(drive.state).to_owned(),
             drive.serial.clone(),
-            places(&drive.luns),
+            places(&drive.luns, &drive.kernel_devices),
             health(drive.health, drive.error.as_ref()),
         ]
     });
@@ -237,7 +237,7 @@ pub(super) fn drive(drive: &Drive) -> String {
         ("state", drive_state(drive.state).to_owned()),
         ("naa", drive.naa.clone()),
         ("serial", drive.serial.clone()),
-        ("luns", places(&drive.luns)),
+        ("luns", places(&drive.luns, &drive.kernel_devices)),
         ("health", health(drive.health, drive.error.as_ref())),
     ])
 }
@@ -283,7 +283,7 @@ pub(super) fn sessions(sessions: &[Session]) -> String {
     let rows = sessions.iter().map(|session| {
         [
             session.id.to_string(),
-            session.initiator.clone(),
+            if session.kernel { "(kernel)".to_owned() } else { session.initiator.clone() },
             or_dash(session.peer.as_ref()),
             session.target.clone(),
             session.luns.to_string(),
@@ -324,6 +324,15 @@ mod tests {
         assert_eq!(state("psus_sp"), "PSUS(SP)");
         assert_eq!(state("smpl"), "SMPL");
         assert_eq!(state("copy_sp"), "COPY(SP)");
+    }
+
+    #[test]
+    fn the_kernel_s_devices_stand_among_the_luns() {
+        let lun = Place { target: "iqn.2026-11.a:t".to_owned(), lun: 3 };
+        let device = "user_0/primary".to_owned();
+        assert_eq!(places(&[], &[]), "-");
+        assert_eq!(places(&[], std::slice::from_ref(&device)), "LIO user_0/primary");
+        assert_eq!(places(&[lun], &[device]), "iqn.2026-11.a:t/3 LIO user_0/primary");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! A third-party copy could reach, for any of them, what another one keeps there (CVE-2021-3139); so the nexus sees the
 //! object that it was opened for, and beside it only what the operator has listed for a copy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -37,6 +38,9 @@ pub struct Grant<'a> {
     /// [`REPETITION`](super::door::REPETITION), meets a unit attention of it: 29h/00h.
     pub interrupted: bool,
 }
+
+/// Names of kernel devices, by object.
+pub(super) type KernelDevices = BTreeMap<Name, Vec<String>>;
 
 impl Backstore {
     /// Where the object stands in its session.
@@ -81,6 +85,17 @@ impl Array {
         }
         sessions.insert(id, Arc::downgrade(&session));
         Ok(Backstore { session, device_type, size })
+    }
+
+    /// The kernel's devices, by the object that each serves.
+    pub(super) fn kernel_devices(&self) -> KernelDevices {
+        let mut devices = KernelDevices::new();
+        for session in self.sessions().into_iter().filter(|session| session.nexus().initiator.is_none()) {
+            if let Some(object) = session.object(Backstore::LUN) {
+                devices.entry(object).or_default().push(session.nexus().port.name.clone());
+            }
+        }
+        devices
     }
 
     /// Refuses to do what `asked` says while a kernel device serves `object`, or may copy from it or to it.

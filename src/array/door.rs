@@ -322,6 +322,7 @@ impl Session {
         show::Session {
             id: self.nexus.id.0,
             initiator: initiator.map_or_else(String::new, |port| port.name.clone()),
+            kernel: initiator.is_none(),
             isid: initiator.map_or_else(String::new, |port| {
                 port.isid.iter().map(|byte| format!("{byte:02x}")).collect()
             }),

@@ -284,6 +284,12 @@ impl Array {
         self.control.lock().catalog.demo
     }
 
+    /// Whether there is a volume or drive of this name.
+    #[must_use]
+    pub fn has_object(&self, name: &Name) -> bool {
+        self.control.lock().catalog.has_object(name.as_str())
+    }
+
     /// The names of the targets that `initiator` may log in to: what SendTargets tells (RFC 7143 C).
     #[must_use]
     pub fn discover(&self, initiator: &str) -> Vec<String> {

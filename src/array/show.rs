@@ -83,6 +83,9 @@ pub struct Volume {
     pub pair: Option<String>,
     /// Where it is mapped.
     pub luns: Vec<Place>,
+    /// The kernel devices (LIO backstores) that serve it.
+    #[serde(default)]
+    pub kernel_devices: Vec<String>,
 }
 
 /// A target.
@@ -211,6 +214,9 @@ pub struct Drive {
     pub error: Option<String>,
     /// Where it is mapped.
     pub luns: Vec<Place>,
+    /// The kernel devices (LIO backstores) that serve it.
+    #[serde(default)]
+    pub kernel_devices: Vec<String>,
 }
 
 /// A session of an initiator.
@@ -218,8 +224,11 @@ pub struct Drive {
 pub struct Session {
     /// Number, for `session drop`.
     pub id: u64,
-    /// Name of the initiator.
+    /// Name of the initiator; empty for a kernel device, which hides its initiators.
     pub initiator: String,
+    /// It is a kernel device (LIO backstore), which `target` names.
+    #[serde(default)]
+    pub kernel: bool,
     /// Initiator part of the session identifier, in hexadecimal.
     pub isid: String,
     /// Target.
@@ -341,6 +350,7 @@ mod tests {
             error: None,
             pair: None,
             luns: vec![Place { target: "t".to_owned(), lun: 3 }],
+            kernel_devices: Vec::new(),
         };
         let names = fields(&volume);
         for name in ["name", "size", "block_size", "store", "allocated_bytes", "naa", "serial"] {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::backstore::KernelDevices;
 use super::bookmark::PositionFile;
 use super::catalog::{CartridgeEntry, DriveEntry, Scrap};
 use super::moving::Moving;
@@ -207,7 +208,9 @@ impl Array {
     pub fn drives(&self) -> Vec<show::Drive> {
         let seen: Vec<_> = {
             let control = self.control.lock();
-            control.catalog.drives.iter().map(|(name, entry)| see_drive(&control, name, entry)).collect()
+            let devices = self.kernel_devices();
+            let drives = control.catalog.drives.iter();
+            drives.map(|(name, entry)| see_drive(&control, &devices, name, entry)).collect()
         };
         seen.into_iter().map(|(shown, drive)| with_state(shown, drive.as_deref())).collect()
     }
@@ -219,7 +222,7 @@ impl Array {
             let entry = control.catalog.drives.get(name);
             let entry =
                 entry.ok_or_else(|| ArrayError::not_found(format!("show drive {name}"), "drive", name))?;
-            see_drive(&control, name, entry)
+            see_drive(&control, &self.kernel_devices(), name, entry)
         };
         Ok(with_state(shown, drive.as_deref()))
     }
@@ -240,7 +243,7 @@ impl Array {
         })?;
         let unit = self.drive_unit(&entry);
         control.drives.insert(name.clone(), unit);
-        Ok(show_drive(&control, name, &entry))
+        Ok(show_drive(&control, &self.kernel_devices(), name, &entry))
     }
 
     fn drive_unit(&self, entry: &DriveEntry) -> DriveUnit {
@@ -304,7 +307,7 @@ impl Array {
             control.set_loaded(&asked, name, None)?;
             return Err(ArrayError::refused(asked, "there is a cartridge in it", "unload it first"));
         }
-        Ok(show_drive(&control, name, &control.catalog.drives[name]))
+        Ok(show_drive(&control, &self.kernel_devices(), name, &control.catalog.drives[name]))
     }
 
     /// Takes the cartridge out of a drive that no copy uses, everything on it stable. Waits for the command that the drive is at.
@@ -349,7 +352,7 @@ impl Array {
         if let Some(cartridge) = cartridge {
             control.cartridges.insert(barcode, Whereabouts::Shelf(Box::new(cartridge)));
         }
-        Ok(show_drive(&control, name, &control.catalog.drives[name]))
+        Ok(show_drive(&control, &self.kernel_devices(), name, &control.catalog.drives[name]))
     }
 
     /// Opens every cartridge and drive of the catalog. A cartridge that does not open stays as it is.
@@ -456,9 +459,14 @@ impl Control {
 pub(super) type Cartridges = BTreeMap<Barcode, Whereabouts>;
 
 /// What the catalog says of a drive, and the drive itself, which alone knows whether its cartridge is threaded.
-fn see_drive(control: &Control, name: &Name, entry: &DriveEntry) -> (show::Drive, Option<Arc<Drive>>) {
+fn see_drive(
+    control: &Control,
+    devices: &KernelDevices,
+    name: &Name,
+    entry: &DriveEntry,
+) -> (show::Drive, Option<Arc<Drive>>) {
     let drive = control.drives.get(name).map(|unit| Arc::clone(&unit.drive));
-    (show_drive(control, name, entry), drive)
+    (show_drive(control, devices, name, entry), drive)
 }
 
 /// May wait for a command that the drive is at.
@@ -472,7 +480,7 @@ fn with_state(shown: show::Drive, drive: Option<&Drive>) -> show::Drive {
 }
 
 /// A drive as a verb of the operator leaves it: what is in it is threaded.
-fn show_drive(control: &Control, name: &Name, entry: &DriveEntry) -> show::Drive {
+fn show_drive(control: &Control, devices: &KernelDevices, name: &Name, entry: &DriveEntry) -> show::Drive {
     let identity = Identity::from_seed(entry.seed.0);
     let error = entry.loaded.as_ref().and_then(|barcode| match control.cartridges.get(barcode) {
         Some(Whereabouts::Failed(why)) => Some(why.clone()),
@@ -487,6 +495,7 @@ fn show_drive(control: &Control, name: &Name, entry: &DriveEntry) -> show::Drive
         health: if error.is_none() { Health::Ready } else { Health::Failed },
         error,
         luns: control.places(name),
+        kernel_devices: devices.get(name).cloned().unwrap_or_default(),
     }
 }
 

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::backstore::KernelDevices;
 use super::catalog::{Catalog, Scrap, Seed, StoreKind, VolumeEntry};
 use super::failed::FailedBlock;
 use super::names::Name;
@@ -46,7 +47,8 @@ impl Array {
     pub fn volumes(&self) -> Vec<show::Volume> {
         let control = self.control.lock();
         let volumes = control.catalog.volumes.iter();
-        volumes.map(|(name, entry)| self.show_volume(&control, name, entry)).collect()
+        let devices = self.kernel_devices();
+        volumes.map(|(name, entry)| self.show_volume(&control, &devices, name, entry)).collect()
     }
 
     /// One volume.
@@ -55,10 +57,16 @@ impl Array {
         let entry = control.catalog.volumes.get(name);
         let entry =
             entry.ok_or_else(|| ArrayError::not_found(format!("show volume {name}"), "volume", name))?;
-        Ok(self.show_volume(&control, name, entry))
+        Ok(self.show_volume(&control, &self.kernel_devices(), name, entry))
     }
 
-    fn show_volume(&self, control: &Control, name: &Name, entry: &VolumeEntry) -> show::Volume {
+    fn show_volume(
+        &self,
+        control: &Control,
+        devices: &KernelDevices,
+        name: &Name,
+        entry: &VolumeEntry,
+    ) -> show::Volume {
         let volume = control.volumes.get(name).map(|unit| &unit.volume);
         let identity = Identity::from_seed(entry.seed.0);
         let (health, error) = match volume {
@@ -79,6 +87,7 @@ impl Array {
             error,
             pair: control.catalog.pair_of(name.as_str()).map(|(pair, _)| pair.to_string()),
             luns: control.places(name),
+            kernel_devices: devices.get(name).cloned().unwrap_or_default(),
         }
     }
 
@@ -124,7 +133,7 @@ impl Array {
             Ok(volume) => {
                 let unit = self.volume_unit(&entry, Ok(volume));
                 control.volumes.insert(name.clone(), unit);
-                Ok(self.show_volume(&control, &name, &entry))
+                Ok(self.show_volume(&control, &self.kernel_devices(), &name, &entry))
             }
             Err(error) => {
                 self.sweep(&mut control);
@@ -210,7 +219,7 @@ impl Array {
         }
         entry.size = resize.size;
         control.set_size(&asked, name, resize.size)?;
-        Ok(self.show_volume(&control, name, &entry))
+        Ok(self.show_volume(&control, &self.kernel_devices(), name, &entry))
     }
 
     /// Deletes a volume that is neither mapped nor in a pair.

@@ -59,6 +59,7 @@ fn documents_have_the_contracted_fields() {
         "block_size",
         "error",
         "health",
+        "kernel_devices",
         "luns",
         "naa",
         "name",
@@ -73,6 +74,8 @@ fn documents_have_the_contracted_fields() {
         (&volume["size"], &volume["block_size"], &volume["store"]),
         (&json!(1 << 30), &json!(512), &json!("file"))
     );
+    let by_id = format!("/dev/disk/by-id/wwn-0x{}", volume["naa"].as_str().expect("text"));
+    assert!(daemon.text(&["volume", "show", "primary"]).contains(&by_id));
     let pair = daemon.json(&["pair", "show", "demo"]);
     let expected = [
         "copied_bytes",

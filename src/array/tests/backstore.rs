@@ -25,8 +25,14 @@ fn a_kernel_device_reaches_its_object_and_what_is_listed_for_its_copies() {
         let naa = Designator::parse_list(&page[4..]).remove(0);
         door.resolve(device.session.nexus().id, Backstore::LUN, &naa).is_some()
     };
-    assert!(resolves("a") && resolves("c"));
+    assert!(resolves("a") && resolves("c") && !device.session.take_unreached());
     assert!(!resolves("b"), "nobody listed it");
+    assert!(device.session.take_unreached(), "the operator is told");
+    let devices = |object: &str| array.volume(&name(object)).unwrap().kernel_devices;
+    assert_eq!((devices("a"), devices("c")), (vec!["user_0/a".to_owned()], Vec::new()));
+    let sessions = array.session_list();
+    assert!(sessions[0].kernel && sessions[0].initiator.is_empty());
+    assert!(array.has_object(&name("a")) && !array.has_object(&name("z")));
     let refused = array.delete_volume(&name("a")).unwrap_err();
     assert!(refused.to_string().contains("user_0/a"), "{refused}");
     drop((host, device));
