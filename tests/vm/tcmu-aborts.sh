@@ -109,6 +109,7 @@ stop_daemon
 
 say "the module is loaded again under a running daemon"
 start
+rmdir $loop
 modprobe -r tcm_loop target_core_user
 modprobe -a target_core_user tcm_loop
 until_true 20 grep 'target_core_user is there again' /tmp/cleave.log
