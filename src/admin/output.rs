@@ -336,6 +336,24 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_device_is_a_session_without_an_initiator_s_name() {
+        let session = Session {
+            id: 1,
+            initiator: String::new(),
+            kernel: true,
+            isid: String::new(),
+            target: "user_0/primary".to_owned(),
+            portal_group: 0,
+            peer: None,
+            since: jiff::Timestamp::UNIX_EPOCH,
+            luns: 1,
+            commands: 7,
+        };
+        let text = sessions(&[session]);
+        assert!(text.contains("(kernel)") && text.contains("user_0/primary"), "{text}");
+    }
+
+    #[test]
     fn a_table_has_one_line_a_row_and_no_trailing_blanks() {
         let target = Target { iqn: "iqn.2026-11.a:t".to_owned(), relative_id: 1, luns: 3, sessions: 0 };
         let text = targets(&[target]);
