@@ -1,7 +1,7 @@
 #!/bin/bash
 # The guide for LIO and targetcli, each command as it stands there: D-Bus service, loopback, split pair, larger disk, saved
 # and restored configuration, tape, and nothing left.
-# limit: 300 s
+# limit: 400 s
 . /scripts/lib.sh
 . /scripts/tcmu-lib.sh
 fresh
@@ -15,7 +15,7 @@ refused cleave status
 say "what the guide says of a second time, of a wrong name and of a wrong size"
 start_tcmu
 create() { targetcli /backstores/user:cleave create "name=$1" "size=$2" "cfgstring=$1"; }
-until_true 20 targetcli /backstores/user:cleave ls
+until_true 60 targetcli /backstores/user:cleave ls
 { create nowhere 1M || true; create primary 1M || true; create primary 384M; create primary 384M || true; } 2>&1 | tee /tmp/created
 grep -q 'no volume or drive nowhere' /tmp/created
 [ "$(grep -c 'UserBackedStorageObject creation failed' /tmp/created)" = 2 ]

@@ -60,7 +60,7 @@ reader=$!
 sleep 2
 kill -0 $reader || die "who answered?"
 cleave volume create db 128MiB
-until_true 30 sh -c "! kill -0 $reader 2>/dev/null"
+until_true 60 sh -c "! kill -0 $reader 2>/dev/null"
 wait $reader
 stop_daemon
 rm -r $CLEAVE_DATA_DIR
@@ -78,7 +78,7 @@ stop_daemon
 refused timeout 150 dd if=/tmp/pattern of="$sd" bs=4k count=1 oflag=direct status=none
 start
 grep 'taken over device=user_0/db.*reset=true' /tmp/cleave.log
-until_true 30 dd if="$sd" of=/tmp/found bs=4k count=1 iflag=direct status=none
+until_true 60 dd if="$sd" of=/tmp/found bs=4k count=1 iflag=direct status=none
 cmp -n 4096 /tmp/found /dev/zero
 
 say "a second daemon on the same kernel is refused, and where it does not see the first one, leaves what that serves alone"
@@ -88,7 +88,7 @@ grep "another cleave-tcmu does (process $(cat /run/cleave.pid))" /tmp/second.log
 mv /run/cleave-tcmu.lock /run/cleave-tcmu.hidden
 "${another[@]}" >/tmp/second.log 2>&1 &
 other=$!
-until_true 20 grep 'another process serves it' /tmp/second.log
+until_true 60 grep 'another process serves it' /tmp/second.log
 dd if="$sd" of=/dev/null bs=4k count=64 iflag=direct status=none
 kill $other
 wait $other || true
@@ -102,7 +102,7 @@ refused timeout 150 dd if="$sd" of=/dev/null bs=4k count=1 iflag=direct status=n
 nothing_is_stuck
 start
 [ "$(cat $core/user_0/db/attrib/cmd_time_out)" = 5 ] || die "what the operator had set was changed"
-until_true 30 dd if="$sd" of=/dev/null bs=4k count=1 iflag=direct
+until_true 60 dd if="$sd" of=/dev/null bs=4k count=1 iflag=direct
 no_loopback 1 0
 rmdir $core/user_0/db $core/user_0/kept $core/user_0
 stop_daemon
@@ -112,7 +112,7 @@ start
 rmdir $loop
 modprobe -r tcm_loop target_core_user
 modprobe -a target_core_user tcm_loop
-until_true 20 grep 'target_core_user is there again' /tmp/cleave.log
+until_true 60 grep 'target_core_user is there again' /tmp/cleave.log
 backstore 0 db 134217728 db
 loopback 1 0 db
 dd if="$(device_of db)" of=/dev/null bs=4k count=1 iflag=direct status=none

@@ -8,7 +8,7 @@ start_tcmu() {
   mountpoint -q /sys/kernel/config || mount -t configfs config /sys/kernel/config
   cleave-tcmu serve --listen 127.0.0.1:3260 "$@" >>/tmp/cleave.log 2>&1 &
   echo $! >/run/cleave.pid
-  until_true 20 cleave status
+  until_true 60 cleave status
 }
 
 # made HBA/NAME: its directory.
@@ -53,13 +53,10 @@ device_of() {
   readlink -f "/dev/disk/by-id/wwn-0x$naa"
 }
 
-# nothing_is_stuck: no task waits for something that does not come.
-nothing_is_stuck() { until_true 20 sh -c '[ -z "$(ps -eo state,comm | grep ^D)" ]'; }
-
 # tape_node: the tape of the loopback.
 tape_node() {
   modprobe st
   udevadm settle
-  until_true 20 test -e /dev/nst0
+  until_true 60 test -e /dev/nst0
   echo /dev/nst0
 }

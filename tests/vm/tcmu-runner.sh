@@ -1,13 +1,13 @@
 #!/bin/bash
 # Beside tcmu-runner, which owns the name that targetcli asks for: we are registered there, and take the name over when it
 # goes; a bus that comes late or comes again is used.
-# limit: 120 s
+# limit: 300 s
 . /scripts/lib.sh
 . /scripts/tcmu-lib.sh
 fresh
 cp /share/dist/org.kernel.TCMUService1.conf /etc/dbus-1/system.d/
 bus() { [ -e /run/dbus/pid ] && kill -0 "$(cat /run/dbus/pid)" 2>/dev/null; }
-end_bus() { kill "$(cat /run/dbus/pid)" && until_true 10 sh -c '! kill -0 $(cat /run/dbus/pid) 2>/dev/null'; rm -f /run/dbus/pid; }
+end_bus() { kill "$(cat /run/dbus/pid)" && until_true 60 sh -c '! kill -0 $(cat /run/dbus/pid) 2>/dev/null'; rm -f /run/dbus/pid; }
 start_bus() { bus || dbus-daemon --system --fork; }
 # check CONFIG: what targetcli asks before it creates a backstore.
 check() {
@@ -26,11 +26,11 @@ say "the bus comes after the daemon, and comes again"
 start_tcmu
 cleave volume create db 64MiB
 start_bus
-until_true 40 right cleave/db
+until_true 60 right cleave/db
 wrong cleave/nothing
 end_bus
 start_bus
-until_true 40 right cleave/db
+until_true 60 right cleave/db
 stop_daemon
 end_bus
 
@@ -39,10 +39,10 @@ start_bus
 modprobe target_core_user
 tcmu-runner >/tmp/tcmu-runner.log 2>&1 &
 runner=$!
-until_true 20 handlers
+until_true 60 handlers
 refused right cleave/db
 start_tcmu
-until_true 40 right cleave/db
+until_true 60 right cleave/db
 wrong cleave/nothing
 handlers
 [ "$(handlers | grep -c cleave)" = 1 ]
@@ -57,7 +57,7 @@ dd if="$sd" bs=1M count=4 iflag=direct status=none | cmp - /tmp/pattern
 say "tcmu-runner goes, and the name is ours"
 kill $runner
 wait $runner || true
-until_true 40 right cleave/db
+until_true 60 right cleave/db
 [ "$(handlers | grep -c cleave)" = 1 ]
 dd if="$sd" bs=1M count=4 iflag=direct status=none | cmp - /tmp/pattern
 no_loopback 1 0

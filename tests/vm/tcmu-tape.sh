@@ -1,7 +1,7 @@
 #!/bin/bash
 # A tape drive behind LIO's loopback: killed and stopped daemons, and a copy to tape that a kill cuts off, which must not
 # be appended a second time by the kernel's own retry.
-# limit: 200 s
+# limit: 300 s
 . /scripts/lib.sh
 . /scripts/tcmu-lib.sh
 fresh
@@ -62,7 +62,7 @@ mt rewind
 cleave xcopy "$sd" "$drive" --tape-block 64KiB --filemarks 1 >/tmp/xcopy.out 2>&1 &
 copy=$!
 running() { cleave copy list --json | grep -q '"bytes_done": *[1-9]'; }
-until_true 30 running
+until_true 60 running
 kill_daemon
 start
 refused wait $copy

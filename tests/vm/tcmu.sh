@@ -1,7 +1,7 @@
 #!/bin/bash
 # LIO through TCMU, by raw configfs: a disk on the loopback with ext4, fio and md5; what is refused; a device that comes
 # and goes; a clean stop under I/O; kill -9 under I/O, three times; and no task left in state D.
-# limit: 240 s
+# limit: 400 s
 . /scripts/lib.sh
 . /scripts/tcmu-lib.sh
 fresh
@@ -62,7 +62,7 @@ refused cleave volume delete db
 cleave volume resize db 512MiB
 echo 536870912 >"$core/user_0/db/attrib/dev_size"
 refused sh -c "echo 1048576 >$core/user_0/db/attrib/dev_size"
-until_true 10 sh -c "echo 1 >/sys/block/$(basename "$sd")/device/rescan; [ \$(blockdev --getsz $sd) = 1048576 ]"
+until_true 60 sh -c "echo 1 >/sys/block/$(basename "$sd")/device/rescan; [ \$(blockdev --getsz $sd) = 1048576 ]"
 
 say "stopped in order under I/O, and killed, with a new daemon each time"
 verify=(--name=verify --filename="$sd" --size=128M --bs=4k --rw=randwrite --ioengine=libaio --iodepth=16 --direct=1
