@@ -1,11 +1,12 @@
 //! Where a cartridge in a drive stands, kept beside it for the next daemon: `cartridges/BARCODE/position`.
 //!
 //! **What it promises.** Hosts see a tape that stays where it is when the daemon ends, however it ends. A process that dies
-//! leaves what it has written in the kernel, so a note costs one small write and no flush. If the machine dies, notes
+//! leaves what it has written in the kernel, so a note costs one small write into the page cache and no flush; it is the
+//! one write that a command makes on the thread that brought it in. If the machine dies, notes
 //! since the last flush may be missing; then only this is certain: a drive at the beginning of its medium is there,
 //! because coming to it and leaving it are flushed before the command is answered. Any other one begins at the end of
-//! data, where nothing that was recorded can be overwritten. A note that cannot be written, or not be read, means the
-//! same.
+//! data, where nothing that was recorded can be overwritten. A note that cannot be written, cannot be read, or speaks of
+//! another generation of the cartridge, means the same.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,13 +15,13 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use crate::lu::tape::{Bookmark, Start};
+use crate::lu::tape::{Bookmark, Place, Start};
 
 /// The file in a cartridge's directory.
 const FILE: &str = "position";
 
 const MAGIC: [u8; 8] = *b"CLVTPOS1";
-const LENGTH: usize = 40;
+const LENGTH: usize = 48;
 
 /// The daemon that wrote it has ended in order: it holds whatever happened to the machine since.
 const CLOSED: u8 = 1;
@@ -38,44 +39,46 @@ pub(super) struct PositionFile {
 
 struct Open {
     file: File,
-    /// What is noted; a note that has not been made yet differs from it.
+    /// What is noted; `None` while that is an earlier daemon's.
     object: Option<u64>,
+    /// It was closed, and yet there is more.
+    closed: bool,
 }
 
 impl PositionFile {
-    /// The note in `directory`, and what it says.
-    pub(super) fn open(directory: &Path) -> (Self, Start) {
-        Self::open_in(directory, boot())
+    /// The note in `directory`, and what it says of a cartridge in its generation `generation`.
+    pub(super) fn open(directory: &Path, generation: u64) -> (Self, Start) {
+        Self::open_in(directory, generation, boot())
     }
 
-    fn open_in(directory: &Path, boot: [u8; 16]) -> (Self, Start) {
+    fn open_in(directory: &Path, generation: u64, boot: [u8; 16]) -> (Self, Start) {
         let path = directory.join(FILE);
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let this = |open| Self { path: path.clone(), boot, open: Mutex::new(open) };
-        match file.and_then(|file| Ok((read(&file, boot)?, file))) {
-            Ok((start, file)) => (this(Some(Open { file, object: None })), start),
+        match file.and_then(|file| Ok((read(&file, generation, boot)?, file))) {
+            Ok((start, file)) => (this(Some(Open { file, object: None, closed: false })), start),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "where the tape stands cannot be kept");
+                forget(&path);
                 (this(None), Start::End)
             }
         }
     }
 
-    fn write(&self, object: u64, flags: u8) {
+    fn write(&self, place: Place, flags: u8) {
+        let object = place.object;
         let mut open = self.open.lock();
         let Some(there) = &mut *open else { return };
-        let bytes = encode(object, flags, self.boot);
-        let flush = flags == CLOSED || object == 0 || there.object.is_none_or(|last| last == 0);
+        let bytes = encode(place, flags, self.boot);
+        let closing = flags == CLOSED;
+        let flush = closing || there.closed || object == 0 || there.object.is_none_or(|last| last == 0);
         let written = there.file.write_all_at(&bytes, 0);
         match written.and_then(|()| if flush { there.file.sync_all() } else { Ok(()) }) {
-            Ok(()) => there.object = Some(object),
+            Ok(()) => (there.object, there.closed) = (Some(object), closing),
             Err(error) => {
                 tracing::error!(path = %self.path.display(), %error, "where the tape stands cannot be kept: the next daemon begins at its end");
-                // An older note must not be believed.
-                if let Err(error) = std::fs::remove_file(&self.path) {
-                    tracing::error!(path = %self.path.display(), %error, "nor can the old note be removed");
-                }
+                forget(&self.path);
                 *open = None;
             }
         }
@@ -83,12 +86,23 @@ impl PositionFile {
 }
 
 impl Bookmark for PositionFile {
-    fn note(&self, object: u64) {
-        self.write(object, 0);
+    fn note(&self, place: Place) {
+        self.write(place, 0);
     }
 
-    fn close(&self, object: u64) {
-        self.write(object, CLOSED);
+    fn close(&self, place: Place) {
+        self.write(place, CLOSED);
+    }
+}
+
+/// An older note must not be believed.
+fn forget(path: &Path) {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let removed = std::fs::remove_file(path).and_then(|()| File::open(directory)?.sync_all());
+    if let Err(error) = removed
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::error!(path = %path.display(), %error, "an old note of where the tape stands cannot be removed: remove it");
     }
 }
 
@@ -99,12 +113,13 @@ fn boot() -> [u8; 16] {
     u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
 }
 
-fn encode(object: u64, flags: u8, boot: [u8; 16]) -> [u8; LENGTH] {
+fn encode(place: Place, flags: u8, boot: [u8; 16]) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
     bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..16].copy_from_slice(&object.to_be_bytes());
-    bytes[16..32].copy_from_slice(&boot);
-    bytes[32] = flags;
+    bytes[8..16].copy_from_slice(&place.object.to_be_bytes());
+    bytes[16..24].copy_from_slice(&place.generation.to_be_bytes());
+    bytes[24..40].copy_from_slice(&boot);
+    bytes[40] = flags;
     let crc = crc(&bytes[..LENGTH - 4]);
     bytes[LENGTH - 4..].copy_from_slice(&crc);
     bytes
@@ -114,7 +129,7 @@ fn crc(bytes: &[u8]) -> [u8; 4] {
     (crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32).to_be_bytes()
 }
 
-fn read(file: &File, boot: [u8; 16]) -> io::Result<Start> {
+fn read(file: &File, generation: u64, boot: [u8; 16]) -> io::Result<Start> {
     let mut bytes = [0; LENGTH];
     match file.read_exact_at(&mut bytes, 0) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Start::End),
@@ -123,8 +138,9 @@ fn read(file: &File, boot: [u8; 16]) -> io::Result<Start> {
     let (rest, sum) = bytes.split_at(LENGTH - 4);
     let (magic, rest) = rest.split_at(8);
     let (object, rest) = rest.split_at(8);
+    let (of_generation, rest) = rest.split_at(8);
     let (of_boot, flags) = rest.split_at(16);
-    if magic != MAGIC || sum != crc(&bytes[..LENGTH - 4]) {
+    if magic != MAGIC || sum != crc(&bytes[..LENGTH - 4]) || of_generation != generation.to_be_bytes() {
         return Ok(Start::End);
     }
     let object = object.try_into().map_or(0, u64::from_be_bytes);
@@ -143,42 +159,53 @@ mod tests {
     const THIS: [u8; 16] = [7; 16];
     const OTHER: [u8; 16] = [8; 16];
 
+    fn at(object: u64) -> Place {
+        Place { object, generation: 5 }
+    }
+
     fn start(directory: &Path, boot: [u8; 16]) -> Start {
-        PositionFile::open_in(directory, boot).1
+        PositionFile::open_in(directory, 5, boot).1
     }
 
     #[test]
     fn a_dead_daemon_is_followed_where_it_stood_and_a_dead_machine_at_the_end() {
         let temporary = tempfile::tempdir().unwrap();
-        let (note, first) = PositionFile::open_in(temporary.path(), THIS);
+        let (note, first) = PositionFile::open_in(temporary.path(), 5, THIS);
         assert_eq!(first, Start::End, "nothing is known yet");
         for (object, same, other) in [
             (0, Start::Beginning, Start::Beginning),
             (3, Start::Object(3), Start::End),
             (9, Start::Object(9), Start::End),
         ] {
-            note.note(object);
+            note.note(at(object));
             assert_eq!(
                 (start(temporary.path(), THIS), start(temporary.path(), OTHER)),
                 (same, other),
                 "{object}"
             );
         }
-        note.close(9);
+        note.close(at(9));
         assert_eq!(start(temporary.path(), OTHER), Start::Object(9));
-        note.note(10);
+        note.note(at(10));
         assert_eq!(start(temporary.path(), OTHER), Start::End, "it goes on after all");
         assert_eq!(start(temporary.path(), [0; 16]), Start::End, "a run without a name");
+        note.note(at(0));
+        assert_eq!(
+            PositionFile::open_in(temporary.path(), 6, THIS).1,
+            Start::End,
+            "somebody has written since"
+        );
     }
 
     #[test]
     fn the_note_is_these_bytes_and_a_damaged_one_is_not_believed() {
         let temporary = tempfile::tempdir().unwrap();
-        PositionFile::open_in(temporary.path(), THIS).0.close(0x0102);
+        PositionFile::open_in(temporary.path(), 5, THIS).0.close(at(0x0102));
         let path = temporary.path().join(FILE);
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes[..16], *b"CLVTPOS1\0\0\0\0\0\0\x01\x02");
-        assert_eq!((&bytes[16..32], &bytes[32..36], bytes.len()), (&THIS[..], &[1, 0, 0, 0][..], LENGTH));
+        assert_eq!(bytes[16..24], [0, 0, 0, 0, 0, 0, 0, 5]);
+        assert_eq!((&bytes[24..40], &bytes[40..44], bytes.len()), (&THIS[..], &[1, 0, 0, 0][..], LENGTH));
         for at in 0..LENGTH {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;

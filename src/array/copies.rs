@@ -5,7 +5,7 @@
 //! a copy go down the initiator's own ways, so a read-only map, a reservation or a write-protected cartridge stops a
 //! copy as it stops the initiator.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex};
@@ -54,11 +54,11 @@ impl Door for CopyDoor {
     }
 
     fn surveyed(&self, nexus: NexusId) {
-        if let Some(session) = self.0.upgrade().and_then(|array| array.session(nexus)) {
-            session.forget_told_interruptions();
-            if session.take_unreached() && session.nexus().initiator.is_none() {
-                tell_operator_of_reach(&session);
-            }
+        if let Some(session) = self.0.upgrade().and_then(|array| array.session(nexus))
+            && session.take_unreached()
+            && session.nexus().initiator.is_none()
+        {
+            tell_operator_of_reach(&session);
         }
     }
 }
@@ -81,6 +81,8 @@ struct Unit {
     secondary_of: Option<(Arc<PairUnit>, u32)>,
     /// For whom a copy uses it; it may have been reset since a copy of his began, which may be this one.
     asker: Weak<Session>,
+    /// A copy was told so by this.
+    told: AtomicBool,
 }
 
 impl Unit {
@@ -104,7 +106,8 @@ impl Endpoint for Unit {
     }
 
     fn perform(&self, cdb: Cdb, data_out: Vec<u8>, data_in: Vec<u8>) -> Outcome {
-        if self.asker.upgrade().is_some_and(|asker| asker.tell_interruption(&self.name)) {
+        if self.asker.upgrade().is_some_and(|asker| asker.is_interrupted(&self.name)) {
+            self.told.store(true, Ordering::Relaxed);
             let reset = Sense::unit_attention(Asc::POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED);
             return Outcome::check(reset.encode(Format::Fixed));
         }
@@ -123,6 +126,14 @@ impl Endpoint for Unit {
             && let Err(error) = pair.pair.prefetch(offset, length)
         {
             tracing::debug!(pair = %pair.name, %error, "prefetch");
+        }
+    }
+
+    fn surveyed(&self) {
+        if self.told.load(Ordering::Relaxed)
+            && let Some(asker) = self.asker.upgrade()
+        {
+            asker.forget_interruption(&self.name);
         }
     }
 }
@@ -172,6 +183,7 @@ impl Array {
             next_tag: AtomicU32::new(0),
             secondary_of,
             asker: Weak::new(),
+            told: AtomicBool::new(false),
         }
     }
 

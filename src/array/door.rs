@@ -66,8 +66,6 @@ pub(super) const REPETITION: Duration = Duration::from_secs(600);
 struct Interrupted {
     drive: Name,
     until: Instant,
-    /// A copy has been told.
-    told: bool,
 }
 
 /// One I_T nexus and its way to the array. Dropping it closes it.
@@ -83,7 +81,7 @@ pub struct Session {
     closed: AtomicBool,
     waiting: Arc<Mutex<Waiting>>,
     copies: Arc<CopyManager>,
-    /// Drives that a copy has to learn a reset of, and whether one has.
+    /// Drives that a copy has to learn a reset of.
     interrupted: Mutex<Vec<Interrupted>>,
     /// A copy has named a unit that is not among those of this session.
     unreached: AtomicBool,
@@ -118,24 +116,22 @@ impl Session {
     /// Copies that name `drives` were cut off without an answer; the next one that names one is to meet a unit attention.
     pub(super) fn interrupt(&self, drives: impl Iterator<Item = Name>) {
         let until = Instant::now() + REPETITION;
-        let owed = drives.map(|drive| Interrupted { drive, until, told: false });
+        let owed = drives.map(|drive| Interrupted { drive, until });
         self.interrupted.lock().extend(owed);
     }
 
-    /// Whether a copy that asks `drive` now is told of that.
-    pub(super) fn tell_interruption(&self, drive: &Name) -> bool {
-        let mut interrupted = self.interrupted.lock();
-        if interrupted.is_empty() {
-            return false;
+    /// Whether a copy that asks `drive` now is to be told of that.
+    pub(super) fn is_interrupted(&self, drive: &Name) -> bool {
+        let interrupted = self.interrupted.lock();
+        !interrupted.is_empty() && {
+            let now = Instant::now();
+            interrupted.iter().any(|owed| owed.drive == *drive && now < owed.until)
         }
-        let now = Instant::now();
-        let owed = interrupted.iter_mut().find(|owed| owed.drive == *drive && now < owed.until);
-        owed.map(|owed| owed.told = true).is_some()
     }
 
-    /// A copy has looked at all that it names: what it was told holds no more.
-    pub(super) fn forget_told_interruptions(&self) {
-        self.interrupted.lock().retain(|owed| !owed.told);
+    /// A copy has been told of `drive`, by all the names that it has for it.
+    pub(super) fn forget_interruption(&self, drive: &Name) {
+        self.interrupted.lock().retain(|owed| owed.drive != *drive);
     }
 
     /// A copy named a unit that is not among those of this session.

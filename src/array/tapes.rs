@@ -301,7 +301,7 @@ impl Array {
             control.cartridges.insert(barcode.clone(), Whereabouts::Shelf(cartridge));
             return Err(error);
         }
-        let (bookmark, _) = PositionFile::open(&self.cartridge_path(barcode));
+        let (bookmark, _) = PositionFile::open(&self.cartridge_path(barcode), cartridge.generation());
         if let Err(cartridge) = drive.load(*cartridge, Start::Beginning, Some(Box::new(bookmark)), &unit) {
             control.cartridges.insert(barcode.clone(), Whereabouts::Shelf(cartridge));
             control.set_loaded(&asked, name, None)?;
@@ -340,12 +340,13 @@ impl Array {
             return Err(ArrayError::refused(asked, "it is empty", "see 'cleave drive list'"));
         }
         if let Err(error) = control.set_loaded(&asked, name, None) {
-            let (bookmark, _) = PositionFile::open(&self.cartridge_path(&barcode));
-            if let Some(cartridge) = cartridge
-                && let Err(cartridge) =
-                    drive.load(cartridge, Start::Beginning, Some(Box::new(bookmark)), &unit)
-            {
-                control.cartridges.insert(barcode, Whereabouts::Shelf(cartridge));
+            if let Some(cartridge) = cartridge {
+                let (bookmark, _) =
+                    PositionFile::open(&self.cartridge_path(&barcode), cartridge.generation());
+                let loaded = drive.load(cartridge, Start::Beginning, Some(Box::new(bookmark)), &unit);
+                if let Err(cartridge) = loaded {
+                    control.cartridges.insert(barcode, Whereabouts::Shelf(cartridge));
+                }
             }
             return Err(error);
         }
@@ -373,7 +374,8 @@ impl Array {
                 && let Some(place @ Whereabouts::Shelf(_)) = control.cartridges.get_mut(barcode)
                 && let Whereabouts::Shelf(cartridge) = std::mem::replace(place, Whereabouts::Drive)
             {
-                let (bookmark, start) = PositionFile::open(&self.cartridge_path(barcode));
+                let (bookmark, start) =
+                    PositionFile::open(&self.cartridge_path(barcode), cartridge.generation());
                 let loaded = unit.drive.load(*cartridge, start, Some(Box::new(bookmark)), &unit.unit);
                 if let Err(cartridge) = loaded {
                     *place = Whereabouts::Shelf(cartridge);

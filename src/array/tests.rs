@@ -13,7 +13,7 @@ use super::names::{Barcode, Iqn, Name};
 use super::request::{Load, NewCartridge, NewDrive, NewLun, NewPair, NewVolume, Resize, Unmap};
 use super::show::{DriveState, Health};
 use super::*;
-use crate::copy::{Designator, Door};
+use crate::copy::{Designator, Door, Endpoint};
 use crate::lu::{Ending, Outcome, Reply, ReplySink, Task};
 use crate::sam::{Attribute, Cdb, Function, FunctionResponse, Lun, Status, TaskTag};
 use crate::scsi::opcode::DeviceType;

@@ -48,7 +48,7 @@ pub trait Door: Send + Sync {
     /// The logical unit at `via` itself.
     fn addressed(&self, nexus: NexusId, via: Lun) -> Option<Arc<dyn Endpoint>>;
 
-    /// A copy of `nexus` has asked all its units what they are, and begins, or fails for what they said.
+    /// A copy of `nexus` has been told all the units that it names.
     fn surveyed(&self, _nexus: NexusId) {}
 }
 
@@ -67,6 +67,9 @@ pub trait Endpoint: Send + Sync {
     /// Says that `count` blocks from `lba` are read next: a pair's secondary fetches what it does not hold yet. What
     /// fails here fails again, and is reported, in the READ.
     fn prefetch(&self, lba: u64, count: u32);
+
+    /// The copy has asked all its units what they are, and begins, or fails for what they said.
+    fn surveyed(&self) {}
 }
 
 /// The copy manager of an array.

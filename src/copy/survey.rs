@@ -45,16 +45,21 @@ impl Survey {
     /// Looks at the CSCDs of `list`, which `nexus` sent to the unit at `via`.
     pub(super) fn of(list: &ParameterList, door: &dyn Door, nexus: NexusId, via: Lun) -> Result<Self, Sense> {
         let mut listed = Vec::with_capacity(list.cscds.len());
-        for (index, cscd) in list.cscds.iter().enumerate() {
-            listed.push(survey(CscdId(index as u16), cscd, door.resolve(nexus, via, &cscd.designator))?);
+        let found: Vec<_> =
+            list.cscds.iter().map(|cscd| door.resolve(nexus, via, &cscd.designator)).collect();
+        for (index, (cscd, endpoint)) in list.cscds.iter().zip(&found).enumerate() {
+            listed.push(survey(CscdId(index as u16), cscd, endpoint.clone())?);
         }
         let named = |id: CscdId| id == CscdId::ADDRESSED;
-        let addressed =
-            match list.segments.iter().any(|segment| named(segment.source) || named(segment.destination)) {
-                true => survey_addressed(door.addressed(nexus, via)),
-                false => Surveyed::Unreachable,
-            };
+        let is_named =
+            list.segments.iter().any(|segment| named(segment.source) || named(segment.destination));
+        let itself = if is_named { door.addressed(nexus, via) } else { None };
+        let addressed = match is_named {
+            true => survey_addressed(itself.clone()),
+            false => Surveyed::Unreachable,
+        };
         door.surveyed(nexus);
+        found.iter().chain([&itself]).flatten().for_each(|endpoint| endpoint.surveyed());
         Ok(Self { listed, addressed })
     }
 

@@ -117,6 +117,13 @@ impl Cartridge {
         Ok(cartridge)
     }
 
+    /// Which of its successive contents it holds: another number after every write at a place that was not the end, and
+    /// after the first write since it was opened.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Takes the records behind the vouched end that are whole and of the superblock's generation.
     fn recover(&mut self) -> Result<(), TapeError> {
         let mut scratch = vec![0; CHECK_LENGTH];

@@ -51,11 +51,26 @@ pub struct Drive {
 
 /// Where a drive notes how far it is on its cartridge, for a daemon that comes after it. It speaks of errors itself.
 pub trait Bookmark: Send + Sync {
-    /// It stands before `object` from now on.
-    fn note(&self, object: u64);
+    /// It stands there from now on.
+    fn note(&self, place: Place);
 
-    /// It stands before `object`, everything is stable, and the daemon ends.
-    fn close(&self, object: u64);
+    /// It stands there, everything is stable, and the daemon ends.
+    fn close(&self, place: Place);
+}
+
+/// A place on a cartridge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Objects before it.
+    pub object: u64,
+    /// Of this generation of the cartridge ([`Cartridge::generation`]).
+    pub generation: u64,
+}
+
+impl Place {
+    fn of(cartridge: &Cartridge) -> Self {
+        Self { object: cartridge.position().object, generation: cartridge.generation() }
+    }
 }
 
 /// Where on its cartridge a drive begins.
@@ -74,7 +89,7 @@ struct Medium {
     cartridge: Option<Cartridge>,
     bookmark: Option<Box<dyn Bookmark>>,
     /// What the bookmark says.
-    noted: u64,
+    noted: Place,
     /// Ready for commands; an initiator's UNLOAD leaves the cartridge in the drive, but not threaded.
     threaded: bool,
     counters: Counters,
@@ -158,7 +173,7 @@ impl Drive {
             }
             Start::End => cartridge.locate_end(),
         }
-        let noted = cartridge.position().object;
+        let noted = Place::of(&cartridge);
         if let Some(bookmark) = &bookmark {
             bookmark.note(noted);
         }
@@ -184,7 +199,7 @@ impl Drive {
         Ok(medium.cartridge.take().map(|mut cartridge| {
             cartridge.rewind();
             if let Some(bookmark) = bookmark {
-                bookmark.close(0);
+                bookmark.close(Place::of(&cartridge));
             }
             cartridge
         }))
@@ -199,7 +214,7 @@ impl Drive {
         let mut medium = self.hold();
         medium.settle()?;
         if let (Some(cartridge), Some(bookmark)) = (&medium.cartridge, &medium.bookmark) {
-            bookmark.close(cartridge.position().object);
+            bookmark.close(Place::of(cartridge));
         }
         Ok(())
     }
@@ -230,7 +245,7 @@ impl Drive {
         }
         let held = self.medium.try_lock().map(Held).ok_or(Refusal::NotNow)?;
         // To leave the beginning is noted on stable storage.
-        if held.bookmark.is_some() && held.noted == 0 { Err(Refusal::NotNow) } else { Ok(held) }
+        if held.bookmark.is_some() && held.noted.object == 0 { Err(Refusal::NotNow) } else { Ok(held) }
     }
 
     /// The block length of the mode parameters; zero is variable.
@@ -256,6 +271,10 @@ impl Drive {
             }
             let settled = medium.settle();
             medium.threaded = false;
+            if let Some(cartridge) = medium.cartridge.as_mut() {
+                // Whoever finds it ready again, after a LOAD or a restart, finds it at its beginning.
+                cartridge.rewind();
+            }
             return settled.map(|()| Answer::Good).map_err(|error| fault::writing(error, 0));
         }
         let was_threaded = medium.threaded;
@@ -310,10 +329,10 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         let medium = &mut *self.0;
         if let (Some(cartridge), Some(bookmark)) = (&medium.cartridge, &medium.bookmark) {
-            let object = cartridge.position().object;
-            if object != medium.noted {
-                bookmark.note(object);
-                medium.noted = object;
+            let place = Place::of(cartridge);
+            if place != medium.noted {
+                bookmark.note(place);
+                medium.noted = place;
             }
         }
     }
