@@ -68,7 +68,7 @@ pub(crate) fn start(
         refused(why, "a kernel has one: stop that one first, or serve its array")
     })?;
     for name in config.read_only.iter().chain(config.copy_reach.values().flatten()) {
-        if array.volume(name).is_err() && array.drive(name).is_err() {
+        if !array.has_object(name) {
             tracing::warn!(object = %name, "the configuration's [tcmu] names it, and there is no such volume or drive");
         }
     }
@@ -121,11 +121,13 @@ struct Waiting {
     claim: Option<Arc<Claim>>,
     /// Whether the log says why.
     told: bool,
+    /// It was served by this process, so that a hold on it is one of its last commands'.
+    ours: bool,
 }
 
 impl Waiting {
     fn new(place: Place, left: Left) -> Self {
-        Self { place, left, claim: None, told: false }
+        Self { place, left, claim: None, told: false, ours: false }
     }
 
     /// Takes hold of the device, and has its users told BUSY. `None` if another process has it.
@@ -135,6 +137,9 @@ impl Waiting {
         }
         let claim = match Claim::new(&self.place) {
             Ok(claim) => Arc::new(claim),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && self.ours => {
+                return Err("commands from before its ring was given up are still under way".to_owned());
+            }
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Ok(None),
             Err(error) => return Err(error.to_string()),
         };
@@ -144,11 +149,13 @@ impl Waiting {
 
     /// Whether what is in the ring, if anything is, may be taken from it. Not so if it has been taken before, or if the
     /// kernel has given it up: it does not tell that, and its initiator has gone on without it.
-    fn can_be_taken(&self, claim: &Claim) -> Result<bool, String> {
+    fn can_be_taken(&mut self, claim: &Claim) -> Result<bool, String> {
         let (head, tail) = claim.positions().map_err(|broken| broken.to_string())?;
+        if matches!(self.left, Left::Drained(left) if left.tail != tail) {
+            self.left = Left::InUse; // somebody else has been there since
+        }
         let since = match self.left {
             Left::InUse => return Ok(false),
-            Left::Drained(left) if left.tail != tail => return Ok(false), // somebody else has been there since
             Left::Drained(left) => left.since,
             Left::Untouched { since } => since,
         };
@@ -190,15 +197,23 @@ impl Front {
     /// Serves until it is woken to stop.
     fn live(&mut self, woken: &OwnedFd) {
         for _ in 0..PANICS {
-            if catch_unwind(AssertUnwindSafe(|| self.run(woken))).is_ok() {
+            let stopped = catch_unwind(AssertUnwindSafe(|| self.run(woken)));
+            if matches!(stopped, Ok(true)) {
                 return;
             }
-            tracing::error!("the netlink thread panicked, and goes on");
+            tracing::error!("the netlink thread was interrupted, and goes on");
+            // What it had in its hands is found again by this.
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                self.adopt(|_| Left::InUse);
+                self.waiting.values_mut().for_each(|waiting| waiting.ours = true);
+            }));
         }
+        tracing::error!("no device comes or goes any more, until the daemon is started again");
+        let _ = sysfs::without_netlink(|| self.link.netlink.promise_answers(false));
     }
 
-    /// Serves events.
-    fn run(&mut self, woken: &OwnedFd) {
+    /// Serves events. True if it was woken to stop.
+    fn run(&mut self, woken: &OwnedFd) -> bool {
         loop {
             while let Some(event) = self.link.netlink.waiting() {
                 self.handle(&event);
@@ -209,13 +224,13 @@ impl Front {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(error) => {
-                    tracing::error!(%error, "netlink cannot be waited for: no device comes or goes any more");
-                    break;
+                    tracing::error!(%error, "netlink cannot be waited for");
+                    return false;
                 }
             }
             let [events, stop] = wanted.map(|polled| !polled.revents().is_empty());
             if stop {
-                break;
+                return true;
             }
             if !events {
                 self.relink();
@@ -318,7 +333,10 @@ impl Front {
         for (uio, there) in over {
             self.remove(&uio);
             if let Some(place) = there {
-                self.take_over(Waiting::new(place, Left::InUse));
+                if let Err(error) = place.block(true) {
+                    tracing::warn!(device = %place, %error, "its commands cannot be held back");
+                }
+                self.take_over(Waiting { ours: true, ..Waiting::new(place, Left::InUse) });
             }
         }
         for (_, mut waiting) in std::mem::take(&mut self.waiting) {
