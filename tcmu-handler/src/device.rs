@@ -26,7 +26,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::ring::{self, Area, Broken, Entry, Mapping, Response, Ring};
+use crate::ring::{self, Area, Broken, Drained, Entry, Mapping, Response, Ring};
 use crate::sysfs::Place;
 
 #[cfg(test)]
@@ -86,14 +86,6 @@ impl Claim {
     pub(crate) fn positions(&self) -> Result<(u32, u32), Broken> {
         ring::positions(&self.mapping)
     }
-}
-
-/// How a device's ring was left by who has served it: completed up to `tail`, and nothing beyond it was taken. What lies
-/// there came after `since`, on the clock of [`now`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Drained {
-    pub(crate) tail: u32,
-    pub(crate) since: Duration,
 }
 
 /// The time on a clock that all processes share, and that stands still with the kernel's timers.

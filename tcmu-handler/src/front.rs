@@ -22,8 +22,9 @@ use cleave::units::Size;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
-use crate::device::{self, Claim, Device, Drained};
+use crate::device::{self, Claim, Device};
 use crate::netlink::{Change, Event, Netlink, What};
+use crate::ring::Drained;
 use crate::sysfs::{self, Place};
 
 /// How long the kernel may wait for a command; its own default of 30 s ends the host's command while the array still

@@ -22,6 +22,7 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use cleave::sam::Cdb;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -253,6 +254,14 @@ pub(crate) struct Response<'a> {
 enum Taken {
     Command(u32),
     Skip(u32),
+}
+
+/// How a device's ring was left by who has served it: completed up to `tail`, and nothing beyond it was taken. What lies
+/// there came after `since`, on the clock of [`now`](crate::device::now).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Drained {
+    pub(crate) tail: u32,
+    pub(crate) since: Duration,
 }
 
 /// Head and tail of the ring in `mapping`.

@@ -14,7 +14,7 @@ use cleave::array::names::Name;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::device::Drained;
+use crate::ring::Drained;
 
 /// The subtype of the devices that this handler serves.
 pub(crate) const SUBTYPE: &str = "cleave";
