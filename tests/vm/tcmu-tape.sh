@@ -70,9 +70,12 @@ grep -F '(29h/00h)' /tmp/xcopy.out
 nothing_is_stuck
 [ -z "$(cleave copy list --json | grep -o '"bytes_done": *[1-9]')" ] || die "the copy was done again, unasked"
 mt rewind
-# What was sent again met the disk's own unit attention: the drive's is still owed, once.
-refused cleave xcopy "$sd" "$drive" --tape-block 64KiB --filemarks 1 2>&1 | tee /tmp/xcopy.out
-grep -F 'the destination answered UNIT ATTENTION' /tmp/xcopy.out
+# What was sent again met the drive's unit attention, or the disk's own, if no other command had met that before; then the
+# drive's is still owed. It is owed once.
+if ! grep -F 'the destination answered UNIT ATTENTION' /tmp/xcopy.out; then
+  refused cleave xcopy "$sd" "$drive" --tape-block 64KiB --filemarks 1 2>&1 | tee /tmp/xcopy.out
+  grep -F 'the destination answered UNIT ATTENTION' /tmp/xcopy.out
+fi
 cleave xcopy "$sd" "$drive" --tape-block 64KiB --filemarks 1
 mt rewind
 dd if="$drive" bs=64k of=/root/image status=none
