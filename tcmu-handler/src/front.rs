@@ -82,7 +82,10 @@ pub(crate) fn start(
         waiting: BTreeMap::new(),
         _lock: lock,
     };
-    front.adopt(|place| sysfs::drained(&note, place).map_or(Left::InUse, Left::Drained));
+    front.adopt(|place| {
+        let left = sysfs::drained(&note, &place).map_or(Left::InUse, Left::Drained);
+        Waiting::new(place, left)
+    });
     let wake =
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| failed(&errno.into()))?;
     let woken = wake.try_clone().map_err(|error| failed(&error))?;
@@ -129,6 +132,16 @@ struct Waiting {
 impl Waiting {
     fn new(place: Place, left: Left) -> Self {
         Self { place, left, claim: None, told: false, ours: false }
+    }
+
+    /// One that has come by itself, of late.
+    fn untouched(place: Place) -> Self {
+        Self::new(place, Left::Untouched { since: device::now() })
+    }
+
+    /// One that this process has served and given up.
+    fn given_up(place: Place) -> Self {
+        Self { ours: true, ..Self::new(place, Left::InUse) }
     }
 
     /// Takes hold of the device, and has its users told BUSY. `None` if another process has it.
@@ -204,10 +217,7 @@ impl Front {
             }
             tracing::error!("the netlink thread was interrupted, and goes on");
             // What it had in its hands is found again by this.
-            let _ = catch_unwind(AssertUnwindSafe(|| {
-                self.adopt(|_| Left::InUse);
-                self.waiting.values_mut().for_each(|waiting| waiting.ours = true);
-            }));
+            let _ = catch_unwind(AssertUnwindSafe(|| self.adopt(Waiting::given_up)));
         }
         tracing::error!("no device comes or goes any more, until the daemon is started again");
         let _ = sysfs::without_netlink(|| self.link.netlink.promise_answers(false));
@@ -294,7 +304,7 @@ impl Front {
             Ok(link) => {
                 self.link = link;
                 tracing::info!("the module target_core_user is there again");
-                self.adopt(|_| Left::Untouched { since: device::now() });
+                self.adopt(Waiting::untouched);
             }
             Err(error) => {
                 tracing::error!(%error, "the module target_core_user cannot be reached");
@@ -310,15 +320,14 @@ impl Front {
         sysfs::without_netlink(|| self.link.netlink.discard());
         self.look_after();
         // Nobody has taken anything from those that came meanwhile.
-        self.adopt(|_| Left::Untouched { since: device::now() });
+        self.adopt(Waiting::untouched);
     }
 
     /// Takes over the devices that are there and not known yet.
-    fn adopt(&mut self, left: impl Fn(&Place) -> Left) {
+    fn adopt(&mut self, waiting: impl Fn(Place) -> Waiting) {
         for place in sysfs::scan() {
             if !self.devices.contains_key(&place.uio) && !self.waiting.contains_key(&place.uio) {
-                let left = left(&place);
-                self.take_over(Waiting::new(place, left));
+                self.take_over(waiting(place));
             }
         }
     }
@@ -337,7 +346,7 @@ impl Front {
                 if let Err(error) = place.block(true) {
                     tracing::warn!(device = %place, %error, "its commands cannot be held back");
                 }
-                self.take_over(Waiting { ours: true, ..Waiting::new(place, Left::InUse) });
+                self.take_over(Waiting::given_up(place));
             }
         }
         for (_, mut waiting) in std::mem::take(&mut self.waiting) {
@@ -470,8 +479,8 @@ impl Front {
             Err(why) => {
                 tracing::error!(device = %place, %why, "refused");
                 // The kernel keeps it all the same, if it was told to wait for nobody (nl_reply_supported=-1).
-                let waiting = Waiting::new(place, Left::Untouched { since: device::now() });
-                self.waiting.insert(waiting.place.uio.clone(), Waiting { told: true, ..waiting });
+                let waiting = Waiting { told: true, ..Waiting::untouched(place) };
+                self.waiting.insert(waiting.place.uio.clone(), waiting);
                 Err(Errno::INVAL)
             }
         }
