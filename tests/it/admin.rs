@@ -156,11 +156,15 @@ fn refusals_are_sentences_with_the_contracted_exit_codes() {
 fn status_waits_for_a_daemon_that_is_yet_to_come() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let data = directory.path().join("data");
+    // What a dead daemon left, but here it tells when the client has come for the first time, in vain.
+    std::fs::create_dir(&data).expect("a data directory");
+    let left = std::os::unix::net::UnixListener::bind(data.join("admin.sock")).expect("a socket");
     let waiting = {
         let data = data.clone();
         std::thread::spawn(move || control(&data, &["status", "--wait", "30", "--json"]))
     };
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    drop(left.accept().expect("the client"));
+    drop(left);
     let daemon = Daemon::start(&data, &[]);
     let waited = waiting.join().expect("it ends");
     assert!(waited.status.success() && waited.stderr.is_empty(), "{waited:?}");
