@@ -32,6 +32,7 @@ mod crash;
 #[cfg(test)]
 mod faults;
 mod format;
+mod gate;
 mod land;
 mod log;
 mod map;
@@ -46,6 +47,7 @@ mod volume;
 
 pub use batch::Batch;
 pub use format::{PAGE, SEGMENT, Shape};
+pub(crate) use gate::{Closed, Gate, Pass, close_all};
 pub use land::Outcome;
 pub use log::Landing;
 pub(crate) use volume::STEP;

@@ -24,10 +24,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::commit::Failure;
-use super::gate::Pass;
 use super::keep::{CLAIM_EXTENTS, KeepResult, LOST};
 use super::{EXTENT, Mode, Pair, touched};
-use crate::landing::Outcome;
+use crate::landing::{Outcome, Pass};
 use crate::store::{Durability, Patience, StoreError};
 use crate::units::BlockSize;
 use crate::volume::Block;

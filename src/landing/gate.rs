@@ -1,16 +1,16 @@
-//! The gate of a pair: every host write is inside, and whoever changes the state closes it.
+//! A gate: every host write is inside, and whoever needs a moment without any closes it.
 //!
 //! A host write enters and leaves by one atomic change each. A gate is closed in two steps: it is *barred*, so that
 //! nobody enters any more, and then it is *drained*: those who are inside have left. [`close_all`] closes the gates of
-//! many pairs for one moment. It bars them all before it waits for any, so the time for which writes are held is that of
-//! the longest write that was inside, and not the sum of one write of each pair.
+//! many volumes or pairs for one moment. It bars them all before it waits for any, so the time for which writes are held is that of
+//! the longest write that was inside, and not the sum of one write of each gate.
 //!
-//! One slow write (its device is busy, or old data has to be kept first) would still hold the writes of all pairs for
+//! One slow write (its device is busy, or old data has to be kept first) would still hold the writes at all gates for
 //! its whole length. So the first attempt has [`SHORT`]. If a gate is not drained by then, all are opened again, and in
 //! the next attempt the gates that were slow are barred and drained *first*, while the others are open. So:
 //!
-//! * A pair that never was slow is held for at most [`SHORT`] in each attempt, and for the flips in the last one.
-//! * A pair that was slow is held for the longest write that is inside the gates that were slow, and then as the others.
+//! * A gate that never was slow is closed for at most [`SHORT`] in each attempt, and for the flips in the last one.
+//! * A gate that was slow is closed for the longest write that is inside the gates that were slow, and then as the others.
 //! * Each attempt but the last finds a gate that is slow for the first time. After [`ATTEMPTS`] every gate counts as slow:
 //!   the split goes on, and the longest write of all bounds the time.
 
@@ -22,7 +22,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::store::Patience;
 
 /// The time in which an attempt has to drain the gates that are not known as slow.
-pub(super) const SHORT: Duration = Duration::from_millis(2);
+pub(crate) const SHORT: Duration = Duration::from_millis(2);
 
 /// After so many attempts the gates are closed however long that takes.
 const ATTEMPTS: u32 = 8;
@@ -32,7 +32,7 @@ const BARRED: u64 = 1 << 63;
 
 /// A gate. One thread at a time may close it.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     state: AtomicU64,
     /// Held to wait, and to wake those who wait.
     waiting: Mutex<()>,
@@ -42,15 +42,15 @@ pub(super) struct Gate {
 
 /// Being inside a gate.
 #[derive(Debug)]
-pub(super) struct Pass<'a>(&'a Gate);
+pub(crate) struct Pass<'a>(&'a Gate);
 
 /// A barred gate. Dropped, it is open again.
 #[derive(Debug)]
-pub(super) struct Barred<'a>(&'a Gate);
+pub(crate) struct Barred<'a>(&'a Gate);
 
 impl Gate {
     /// Enters. `None`: the gate is barred, and `patience` does not allow to wait.
-    pub(super) fn enter(&self, patience: Patience) -> Option<Pass<'_>> {
+    pub(crate) fn enter(&self, patience: Patience) -> Option<Pass<'_>> {
         let mut state = self.state.load(Ordering::Relaxed);
         loop {
             if state & BARRED == 0 {
@@ -73,14 +73,14 @@ impl Gate {
     }
 
     /// From now on nobody enters.
-    pub(super) fn bar(&self) -> Barred<'_> {
+    pub(crate) fn bar(&self) -> Barred<'_> {
         let before = self.state.fetch_or(BARRED, Ordering::SeqCst);
         debug_assert_eq!(before & BARRED, 0, "two threads close one gate");
         Barred(self)
     }
 
     /// Bars the gate, and waits until nobody is inside.
-    pub(super) fn close(&self) -> Barred<'_> {
+    pub(crate) fn close(&self) -> Barred<'_> {
         let barred = self.bar();
         barred.drain(None);
         barred
@@ -129,7 +129,7 @@ impl Drop for Barred<'_> {
 }
 
 /// Gates that are closed all at once.
-pub(super) struct Closed<'a> {
+pub(crate) struct Closed<'a> {
     barred: Vec<Barred<'a>>,
     /// When each was barred.
     since: Vec<Duration>,
@@ -140,7 +140,7 @@ pub(super) struct Closed<'a> {
 impl Closed<'_> {
     /// Opens all gates. Returns the longest time for which each was closed, and all of them together: from the first that
     /// was barred to the last that was opened.
-    pub(super) fn open(self, clock: &dyn Fn() -> Duration) -> (Vec<Duration>, Duration) {
+    pub(crate) fn open(self, clock: &dyn Fn() -> Duration) -> (Vec<Duration>, Duration) {
         let Self { barred, since, before } = self;
         let first = since.iter().min().copied().unwrap_or_default();
         let mut ended = Duration::ZERO;
@@ -156,7 +156,7 @@ impl Closed<'_> {
 }
 
 /// Closes all of `gates`, as the head of this file describes it.
-pub(super) fn close_all<'a>(gates: &[&'a Gate], clock: &dyn Fn() -> Duration) -> Closed<'a> {
+pub(crate) fn close_all<'a>(gates: &[&'a Gate], clock: &dyn Fn() -> Duration) -> Closed<'a> {
     let mut slow = vec![false; gates.len()];
     let mut before = vec![Duration::ZERO; gates.len()];
     for attempt in 1.. {
