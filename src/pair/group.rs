@@ -42,7 +42,7 @@ use super::format::{RelationState, SplitIdentity};
 use super::state::{State, Verb};
 use super::verbs::{admit, admit_again};
 use super::{Control, Pair, PairError};
-use crate::landing::{Closed, close_all};
+use crate::landing::{Closed, Straight, close_all};
 use crate::store::StoreError;
 
 /// The place that decides about a split.
@@ -87,6 +87,8 @@ struct Armed<'a> {
     /// The state of the relation before.
     before: RelationState,
     _verb: MutexGuard<'a, ()>,
+    /// Nothing of the primary lands before the flip.
+    straight: Option<Straight<'a>>,
 }
 
 /// Pairs that are ready to be split together. Dropped, they are as they were.
@@ -128,7 +130,7 @@ impl<'a> Prepared<'a> {
             match admit(from, Verb::QuickSplit).map_err(failed)? {
                 Some(next) => {
                     let before = pair.record.lock().standing();
-                    this.armed.push(Armed { pair, place, from, next, before, _verb: verb });
+                    this.armed.push(Armed { pair, place, from, next, before, _verb: verb, straight: None });
                 }
                 None => split.push((place, from, split_at)),
             }
@@ -146,8 +148,9 @@ impl<'a> Prepared<'a> {
             }
             this.earlier = earlier;
         }
-        for Armed { pair, place, .. } in &this.armed {
-            pair.bring_home(Verb::QuickSplit).map_err(|error| GroupError { pair: Some(*place), error })?;
+        for Armed { pair, place, straight, .. } in &mut this.armed {
+            let home = pair.bring_home(Verb::QuickSplit);
+            *straight = home.map_err(|error| GroupError { pair: Some(*place), error })?;
         }
         for armed in &mut this.armed {
             armed.prepare(identity, at)?;

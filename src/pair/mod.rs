@@ -30,7 +30,8 @@
 //! hosts; the background work ([`Pair::copy_step`], [`Pair::prefetch`]), called by threads that the owner paces; and
 //! questions ([`Pair::status`], [`Pair::wait`]). The primary's landing log is another's to settle
 //! ([`LandedVolume::settle`]); the pair is its keeper. Locks, in the order in which they may be taken: verbs, copier,
-//! keeping, gate, the log's batch, claims or control, record, held; who has a batch takes keeping, but never the gate.
+//! keeping, gate, the primary's gate, the log's batch, claims or control, record, held; who has a batch takes keeping, but
+//! never a gate.
 //! Only a split of several pairs ([`group`]) has locks of more than one pair: all their verbs, and then, while all their
 //! gates are closed, one batch at a time and after that all their controls.
 
@@ -46,6 +47,8 @@ mod group;
 #[cfg(test)]
 mod group_tests;
 mod home;
+#[cfg(test)]
+mod imaged;
 mod keep;
 #[cfg(test)]
 mod landed;
