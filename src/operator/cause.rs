@@ -20,6 +20,18 @@ pub use crate::pair::State;
 use crate::store::StoreError;
 use crate::volume::VolumeError;
 
+/// What ends a suspension of a pair by an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Repair {
+    /// A resync.
+    Resync,
+    /// A restore, because one was broken off.
+    Restore,
+}
+
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
@@ -308,6 +320,8 @@ pub enum Cause {
         /// How far ahead it may be, in seconds.
         most_s: u64,
     },
+    /// A split is asked for when the secondary is whole, and at a time.
+    SteadyAtTime,
     /// The files of the object cannot be used.
     Unusable {
         /// The reason why not.
@@ -496,6 +510,8 @@ pub enum Cause {
         error: String,
         /// Whether the pair waits for a volume.
         waits: bool,
+        /// What makes its sides equal again when the cause is gone; `null`: only a new pair does.
+        repair: Option<Repair>,
     },
     /// The pair does not come to the awaited state by waiting.
     NeverThere {
