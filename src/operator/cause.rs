@@ -15,22 +15,11 @@ use crate::catalog::names::{Barcode, IscsiName, Name};
 pub use crate::catalog::rules::Rule;
 use crate::catalog::store::CommitError;
 use crate::operator::expected::Expected;
+pub use crate::operator::repair::Repair;
 use crate::operator::who::Role;
 pub use crate::pair::State;
 use crate::store::StoreError;
 use crate::volume::VolumeError;
-
-/// What ends a suspension of a pair by an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Repair {
-    /// A resync.
-    Resync,
-    /// A restore, because one was broken off.
-    Restore,
-}
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

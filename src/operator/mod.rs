@@ -25,6 +25,7 @@ pub(crate) mod plain;
 pub(crate) mod plan;
 pub(crate) mod put;
 mod read;
+mod repair;
 mod shelf;
 mod swap;
 mod tapfile;

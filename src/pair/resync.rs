@@ -35,7 +35,7 @@ impl Pair {
         let _copier = self.copier.lock();
         let Some((from, next)) = self.arm(verb, None)? else { return Ok(()) };
         let gate = self.gate.close();
-        let flipped = self.flip(from, next, None);
+        let flipped = self.flip(from, next, None).map(drop);
         drop(gate);
         flipped?;
         let mut record = self.record.lock();

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::commit::{Failure, RECORD};
 use super::format::{RecordStores, RelationState, Shape};
@@ -183,7 +183,7 @@ impl Pair {
         self.bring_home(Verb::StartCopy)?;
         let Some((from, next)) = self.arm(Verb::StartCopy, None)? else { return Ok(()) };
         let _gate = self.gate.close();
-        self.flip(from, next, None)
+        self.flip(from, next, None).map(drop)
     }
 
     /// Splits at this instant, whose time is `now`. `clock` returns the time since any fixed moment.
@@ -243,12 +243,10 @@ impl Pair {
         let flipped = self.flip(from, next, Some(now).filter(|_| next.may_be_split()));
         drop(gate);
         let ended = clock();
-        flipped?;
+        // Whoever waits for the state finds the hold with it.
+        let mut control = flipped?;
         let hold = ended.saturating_sub(closing);
-        let mut control = self.control.lock();
-        if control.split_at == Some(now) {
-            control.hold = Some(hold);
-        }
+        control.hold = Some(hold).filter(|_| next.may_be_split());
         drop(control);
         Ok(Split { elapsed: ended.saturating_sub(began), hold })
     }
@@ -415,7 +413,7 @@ impl Pair {
         from: State,
         next: State,
         split_at: Option<Timestamp>,
-    ) -> Result<(), PairError> {
+    ) -> Result<MutexGuard<'_, Control>, PairError> {
         let begins = from.begins_anew(next);
         if begins {
             self.finish_bringing_home()?;
@@ -424,7 +422,7 @@ impl Pair {
         control.armed = None;
         admit_again(control.state, from)?;
         self.put_into_effect(&mut control, from, next, split_at);
-        Ok(())
+        Ok(control)
     }
 
     /// Changes from the state `from` to `next`, which is durable. The gate is closed.
