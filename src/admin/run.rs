@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::builder::Resettable;
 use clap::{CommandFactory, Parser};
@@ -26,6 +26,7 @@ use crate::array::error::{ArrayError, Kind};
 use crate::array::show::{self, Done, Moved};
 use crate::catalog::labels::Description;
 use crate::catalog::names::{Name, node_name};
+use crate::operator::cause::State as PairState;
 use crate::operator::operations::OperationState;
 use crate::operator::verbs::{
     cartridge, copy, drive, group, lun, object, operation, pair, session, target, token, volume,
@@ -364,8 +365,31 @@ impl Client {
                 let made: Made<show::Pair> = self.ask(new)?;
                 self.print(&made, |made| created(made, |pair| &pair.name, "pair", output::pair))
             }
-            PairVerb::Split { name, group, at, quick: _ } => match (name, group) {
-                (Some(name), _) => self.split(pair::Split { name, at }, at.is_some()),
+            PairVerb::Resync { name, group, restore } => {
+                let resync: show::Resync = match (name, group) {
+                    (Some(name), _) => self.ask(pair::Resync { name, restore })?,
+                    (None, Some(name)) => self.ask(group::Resync { name, restore })?,
+                    (None, None) => {
+                        return Err(ArrayError::usage(
+                            "resync a pair",
+                            "none is named",
+                            "name a pair or --group",
+                        ));
+                    }
+                };
+                self.print(&resync, |resync| match &resync.pairs[..] {
+                    [pair] => output::pair(pair),
+                    pairs => output::pairs(pairs),
+                })
+            }
+            PairVerb::Split { name, group, at, quick: _, steady } => match (name, group) {
+                (Some(name), _) if steady && at.is_none() => self.split_steadily(name),
+                (Some(name), _) => self.split(pair::Split { name, at, steady }, at.is_some()),
+                (None, Some(name)) if steady => Err(ArrayError::usage(
+                    format!("split the pairs of group {name}"),
+                    "a steady split of a group does not exist: its pairs would become whole at different moments",
+                    format!("wait until each of them is in PAIR, then 'cleave pair split --group {name}'"),
+                )),
                 (None, Some(name)) => self.split(group::Split { name, at }, at.is_some()),
                 (None, None) => {
                     Err(ArrayError::usage("split a pair", "none is named", "name a pair or --group"))
@@ -399,10 +423,30 @@ impl Client {
                 serde_json::from_value(answer).map_err(|error| self.daemon.confused(&error.to_string()))?
             }
         };
-        if split.already_split {
-            return Err(split_before(&split));
+        self.tell_split(&split)
+    }
+
+    /// Splits when the secondary is whole, and waits for that.
+    fn split_steadily(&self, name: Name) -> Result<(), ArrayError> {
+        let began = Instant::now();
+        let new = pair::Split { steady: true, ..pair::Split::new(name.clone()) };
+        let mut split: show::Split = self.ask(new)?;
+        let whole = PairState::Psus.word();
+        if split.pairs.iter().any(|pair| pair.state != whole) {
+            let pair = self.wait(name.as_str(), whole, None)?;
+            split.hold_us = pair.hold_us.unwrap_or(split.hold_us);
+            split.times.iter_mut().for_each(|times| times.hold_us = split.hold_us);
+            split.elapsed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            split.pairs = vec![pair];
         }
-        self.print(&split, |split| {
+        self.tell_split(&split)
+    }
+
+    fn tell_split(&self, split: &show::Split) -> Result<(), ArrayError> {
+        if split.already_split {
+            return Err(split_before(split));
+        }
+        self.print(split, |split| {
             let names: Vec<&str> = split.pairs.iter().map(|pair| pair.name.as_str()).collect();
             let (elapsed, hold) = (split.elapsed_us, split.hold_us);
             let held = match hold {
@@ -571,10 +615,8 @@ fn split_before(split: &show::Split) -> ArrayError {
     let names: Vec<&str> = split.pairs.iter().map(|pair| pair.name.as_str()).collect();
     let since: Vec<String> = split.pairs.iter().filter_map(|pair| pair.split_at).map(time).collect();
     let remedies = split.pairs.iter().map(|pair| {
-        let show::Pair { name, primary, secondary, .. } = pair;
-        format!(
-            "for a new image first 'cleave pair delete {name}' and 'cleave pair create {primary} {secondary} --name {name} --defer --overwrite'"
-        )
+        let show::Pair { name, .. } = pair;
+        format!("for a new image first 'cleave pair resync {name}'")
     });
     ArrayError::refused(
         format!("split pair {}", names.join(" ")),

@@ -37,6 +37,7 @@ mod crash;
 mod faults;
 mod format;
 mod gate;
+mod home;
 #[cfg(test)]
 mod images;
 mod interval;
@@ -56,6 +57,7 @@ mod volume;
 pub use batch::Batch;
 pub use format::{PAGE, SEGMENT, Shape};
 pub(crate) use gate::{Closed, Gate, Pass, close_all};
+pub(crate) use home::HomeOf;
 pub use keepers::Keeper;
 pub use land::Outcome;
 pub use log::Landing;

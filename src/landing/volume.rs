@@ -367,6 +367,16 @@ impl LandedVolume {
         self.home.write(offset, data, durability, Patience::Wait).map(|()| Outcome::Landed)
     }
 
+    /// Before parts of `range` are overwritten at home ([`super::HomeOf`]): others keep what they need of it.
+    /// [`Outcome::Full`]: there must be room first.
+    ///
+    /// # Errors
+    /// A keeper is gone.
+    pub(crate) fn keep_at_home(&self, range: &Range<u64>) -> Result<Outcome, StoreError> {
+        let _pass = self.pass(Patience::Wait)?;
+        if self.keepers.need(range) { self.keep_first(range, Patience::Wait) } else { Ok(Outcome::Landed) }
+    }
+
     /// Makes those keep who need something of `range`, so that it can be overwritten at home. [`Outcome::Full`]: there must
     /// be room first, or something must come home. The caller is inside the gate.
     fn keep_first(&self, range: &Range<u64>, patience: Patience) -> Result<Outcome, StoreError> {

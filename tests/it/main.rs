@@ -30,6 +30,7 @@ mod port;
 mod power;
 mod raw;
 mod requests;
+mod resync;
 mod rights;
 mod scale;
 mod screens;
