@@ -11,14 +11,15 @@ use clap::{CommandFactory, Parser};
 use super::address::AdminAddress;
 use super::cli::{
     CartridgeVerb, Cli, Command, CopyVerb, DriveVerb, GroupVerb, LabelChange, Listing, LunVerb,
-    OperationListing, OperationVerb, PairVerb, Selection, SessionVerb, Shell, TargetVerb, TokenVerb,
-    VolumeVerb,
+    OperationListing, OperationVerb, PairVerb, RaidManager, RmCompat, Selection, SessionVerb, Shell,
+    TargetVerb, TokenVerb, VolumeVerb,
 };
 use super::client::{self, ClientVerb};
 use super::http::{Daemon, in_query};
 use super::image::{self, Export, Import};
 use super::lasting::OperationDocument;
 use super::outlast::{WAIT_SLICE, in_slices, outlast, outlast_shown};
+use super::raid_manager::{self, Compatible};
 use super::types::Exported;
 use super::types::NewContents;
 use super::{extents_text, files, journal_text, manual, output, serve, stdout, tokens};
@@ -37,16 +38,29 @@ use crate::units::{Size, time};
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(code) = raid_manager::by_name_of_program() {
+        return code;
+    }
     let cli = parse();
     if let Command::Client(verb) = cli.command {
         return in_band(verb, cli.json);
     }
+    let compatible = compatible(&cli.command);
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
             output::complain(&error);
-            ExitCode::from(error.kind as u8)
+            ExitCode::from(compatible.map_or(error.kind as u8, |verb| verb.code(&error)))
         }
+    }
+}
+
+/// Whether the command ends with RAID Manager's exit codes, and which verb it is.
+fn compatible(command: &Command) -> Option<Compatible> {
+    match command {
+        Command::Pair(RmCompat { rm_compat: true, verb: PairVerb::Wait { .. } }) => Some(Compatible::Wait),
+        Command::Pair(RmCompat { rm_compat: true, .. }) => Some(Compatible::Other),
+        _ => None,
     }
 }
 
@@ -100,7 +114,8 @@ fn refuse_usage(error: &clap::Error) -> ! {
         output::complain(&output::unprinted(&why));
         std::process::exit(Kind::Failed as i32);
     }
-    std::process::exit(error.exit_code())
+    let compatible = error.use_stderr() && std::env::args_os().any(|argument| argument == "--rm-compat");
+    std::process::exit(if compatible { Compatible::usage().into() } else { error.exit_code() })
 }
 
 fn in_band(verb: ClientVerb, json: bool) -> ExitCode {
@@ -119,6 +134,9 @@ fn run(cli: Cli) -> Result<ExitCode, ArrayError> {
         Command::Serve(options) => serve::run(admin, data_dir, options),
         Command::Completions { shell } => completions(shell),
         Command::Man { dir } => manual::write(&dir),
+        Command::RaidManager(RaidManager { command, options }) => {
+            return Ok(raid_manager::run_for(command, options, admin.as_ref(), data_dir.as_deref()));
+        }
         command => return ask(admin, data_dir, json, command),
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -143,7 +161,10 @@ fn ask(
         Command::Volume(verb) => client.volume(verb),
         Command::Target(verb) => client.target(verb),
         Command::Lun(verb) => client.lun(verb),
-        Command::Pair(verb) => client.pair(verb),
+        Command::Pair(RmCompat { rm_compat: true, verb: PairVerb::Show { name } }) => {
+            return client.checked_pair(&name);
+        }
+        Command::Pair(RmCompat { rm_compat, verb }) => client.pair(verb, rm_compat),
         Command::Group(verb) => client.group(verb),
         Command::Cartridge(verb) => client.cartridge(verb),
         Command::Drive(verb) => client.drive(verb),
@@ -346,7 +367,7 @@ impl Client {
         }
     }
 
-    fn pair(&self, verb: PairVerb) -> Result<(), ArrayError> {
+    fn pair(&self, verb: PairVerb, rm_compat: bool) -> Result<(), ArrayError> {
         match verb {
             PairVerb::Create { primary, secondary, name, pace, defer, overwrite, group, notes } => {
                 let (labels, description) =
@@ -365,8 +386,8 @@ impl Client {
                 self.print(&made, |made| created(made, |pair| &pair.name, "pair", output::pair))
             }
             PairVerb::Split { name, group, at, quick: _ } => match (name, group) {
-                (Some(name), _) => self.split(pair::Split { name, at }, at.is_some()),
-                (None, Some(name)) => self.split(group::Split { name, at }, at.is_some()),
+                (Some(name), _) => self.split(pair::Split { name, at }, at.is_some(), rm_compat),
+                (None, Some(name)) => self.split(group::Split { name, at }, at.is_some(), rm_compat),
                 (None, None) => {
                     Err(ArrayError::usage("split a pair", "none is named", "name a pair or --group"))
                 }
@@ -388,8 +409,16 @@ impl Client {
         }
     }
 
-    /// Splits pairs, at once or, with `later`, at a time for which this waits.
-    fn split(&self, verb: impl Into<Verb>, later: bool) -> Result<(), ArrayError> {
+    /// Shows a pair. The exit code is its status.
+    fn checked_pair(&self, name: &Name) -> Result<ExitCode, ArrayError> {
+        let pair: show::Pair = self.daemon.fetch(&format!("/v1/pairs/{name}"))?;
+        self.print(&pair, output::pair)?;
+        let status = raid_manager::checked(&pair).ok_or_else(|| self.daemon.confused(&pair.state))?;
+        Ok(ExitCode::from(status))
+    }
+
+    /// Splits pairs, at once or, with `later`, at a time for which this waits. A second split is refused, unless it is `repeatable`.
+    fn split(&self, verb: impl Into<Verb>, later: bool, repeatable: bool) -> Result<(), ArrayError> {
         let split: show::Split = match later {
             false => self.ask(verb)?,
             true => {
@@ -399,11 +428,14 @@ impl Client {
                 serde_json::from_value(answer).map_err(|error| self.daemon.confused(&error.to_string()))?
             }
         };
-        if split.already_split {
+        if split.already_split && !repeatable {
             return Err(split_before(&split));
         }
         self.print(&split, |split| {
             let names: Vec<&str> = split.pairs.iter().map(|pair| pair.name.as_str()).collect();
+            if split.already_split {
+                return format!("{} split already", names.join(" "));
+            }
             let (elapsed, hold) = (split.elapsed_us, split.hold_us);
             let held = match hold {
                 0 => "no host write was held".to_owned(),
