@@ -491,8 +491,23 @@ pub(crate) enum PairVerb {
         #[arg(long, value_name = "TIME", value_parser = parse_at)]
         at: Option<Timestamp>,
         /// Answer at once and copy behind. This is the default.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "steady")]
         quick: bool,
+        /// Copy first, and split when the secondary is whole: wait for that. Without the client the split goes on.
+        #[arg(long)]
+        steady: bool,
+    },
+    /// Make the secondary as the primary is, again: what hosts have written to the secondary is lost.
+    Resync {
+        /// The pair.
+        #[arg(required_unless_present = "group", conflicts_with = "group")]
+        name: Option<Name>,
+        /// All pairs of this group, one after the other; none if the state of one does not allow it.
+        #[arg(long)]
+        group: Option<Name>,
+        /// Make the primary as the secondary is: what hosts have written to the primary since the split is lost.
+        #[arg(long)]
+        restore: bool,
     },
     /// Let a pair copy at another pace, from now on.
     Pace {
@@ -780,6 +795,10 @@ mod tests {
             "pair create a b --name p --pace fast --defer --overwrite",
             "pair pace p slow",
             "pair split p --quick",
+            "pair split p --steady",
+            "pair resync p",
+            "pair resync p --restore",
+            "pair resync --group g --restore",
             "pair split p",
             "pair delete p",
             "pair wait p --state psus --timeout 0.5",

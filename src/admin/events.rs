@@ -333,6 +333,7 @@ mod tests {
             total_bytes: 2,
             progress: 0.5,
             split_at: None,
+            hold_us: None,
             error: error.map(str::to_owned),
             labels: Default::default(),
             description: Default::default(),

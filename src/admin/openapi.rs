@@ -354,6 +354,7 @@ mod tests {
             ("unmapLun", "post /v1/luns/unmap"),
             ("deleteLun", "delete /v1/luns/{target}/{lun}"),
             ("splitPair", "post /v1/pairs/{name}/split"),
+            ("resyncPair", "post /v1/pairs/{name}/resync"),
             ("waitForPair", "get /v1/pairs/{name}/wait"),
             ("waitForOperation", "get /v1/operations/{id}/wait"),
             ("applyFile", "post /v1/apply"),

@@ -642,6 +642,7 @@ mod tests {
             total_bytes: 2,
             progress: 0.5,
             split_at: None,
+            hold_us: None,
             error: Some("the copy waits: no space left".to_owned()),
             labels: Labels::default(),
             description: Default::default(),

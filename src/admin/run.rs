@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::builder::Resettable;
 use clap::{CommandFactory, Parser};
@@ -27,6 +27,7 @@ use crate::array::error::{ArrayError, Kind};
 use crate::array::show::{self, Done, Moved};
 use crate::catalog::labels::Description;
 use crate::catalog::names::{Name, node_name};
+use crate::operator::cause::State as PairState;
 use crate::operator::operations::OperationState;
 use crate::operator::verbs::{
     cartridge, copy, drive, group, lun, object, operation, pair, session, target, token, volume,
@@ -151,7 +152,7 @@ fn ask(
 ) -> Result<ExitCode, ArrayError> {
     let address = AdminAddress::find(admin.as_ref(), data_dir.as_deref());
     let daemon = Daemon::new(address)?;
-    let client = Client { daemon, json };
+    let client = Client { daemon, json, repeatable: compatible(&command).is_some() };
     let done = match command {
         Command::Apply { file, dry_run, prune, all } => {
             files::apply(&client.daemon, json, &file, dry_run, files::Prune::of(prune, all))
@@ -164,7 +165,7 @@ fn ask(
         Command::Pair(RmCompat { rm_compat: true, verb: PairVerb::Show { name } }) => {
             return client.checked_pair(&name);
         }
-        Command::Pair(RmCompat { rm_compat, verb }) => client.pair(verb, rm_compat),
+        Command::Pair(RmCompat { verb, .. }) => client.pair(verb),
         Command::Group(verb) => client.group(verb),
         Command::Cartridge(verb) => client.cartridge(verb),
         Command::Drive(verb) => client.drive(verb),
@@ -193,6 +194,8 @@ fn ask(
 struct Client {
     daemon: Daemon,
     json: bool,
+    /// Whether a second split is no error.
+    repeatable: bool,
 }
 
 impl Client {
@@ -367,7 +370,7 @@ impl Client {
         }
     }
 
-    fn pair(&self, verb: PairVerb, rm_compat: bool) -> Result<(), ArrayError> {
+    fn pair(&self, verb: PairVerb) -> Result<(), ArrayError> {
         match verb {
             PairVerb::Create { primary, secondary, name, pace, defer, overwrite, group, notes } => {
                 let (labels, description) =
@@ -385,9 +388,22 @@ impl Client {
                 let made: Made<show::Pair> = self.ask(new)?;
                 self.print(&made, |made| created(made, |pair| &pair.name, "pair", output::pair))
             }
-            PairVerb::Split { name, group, at, quick: _ } => match (name, group) {
-                (Some(name), _) => self.split(pair::Split { name, at }, at.is_some(), rm_compat),
-                (None, Some(name)) => self.split(group::Split { name, at }, at.is_some(), rm_compat),
+            PairVerb::Resync { name, group, restore } => match (name, group) {
+                (Some(name), _) => self.resync(pair::Resync { name, restore }),
+                (None, Some(name)) => self.resync(group::Resync { name, restore }),
+                (None, None) => {
+                    Err(ArrayError::usage("resync a pair", "none is named", "name a pair or --group"))
+                }
+            },
+            PairVerb::Split { name, group, at, quick: _, steady } => match (name, group) {
+                (Some(name), _) if steady && at.is_none() => self.split_steadily(name),
+                (Some(name), _) => self.split(pair::Split { name, at, steady }, at.is_some()),
+                (None, Some(name)) if steady => Err(ArrayError::usage(
+                    format!("split the pairs of group {name}"),
+                    "a steady split of a group does not exist: its pairs would become whole at different moments",
+                    format!("wait until each of them is in PAIR, then 'cleave pair split --group {name}'"),
+                )),
+                (None, Some(name)) => self.split(group::Split { name, at }, at.is_some()),
                 (None, None) => {
                     Err(ArrayError::usage("split a pair", "none is named", "name a pair or --group"))
                 }
@@ -409,6 +425,14 @@ impl Client {
         }
     }
 
+    fn resync(&self, verb: impl Into<Verb>) -> Result<(), ArrayError> {
+        let resync: show::Resync = self.ask(verb)?;
+        self.print(&resync, |resync| match &resync.pairs[..] {
+            [pair] => output::pair(pair),
+            pairs => output::pairs(pairs),
+        })
+    }
+
     /// Shows a pair. The exit code is its status.
     fn checked_pair(&self, name: &Name) -> Result<ExitCode, ArrayError> {
         let pair: show::Pair = self.daemon.fetch(&format!("/v1/pairs/{name}"))?;
@@ -417,8 +441,8 @@ impl Client {
         Ok(ExitCode::from(status))
     }
 
-    /// Splits pairs, at once or, with `later`, at a time for which this waits. A second split is refused, unless it is `repeatable`.
-    fn split(&self, verb: impl Into<Verb>, later: bool, repeatable: bool) -> Result<(), ArrayError> {
+    /// Splits pairs, at once or, with `later`, at a time for which this waits.
+    fn split(&self, verb: impl Into<Verb>, later: bool) -> Result<(), ArrayError> {
         let split: show::Split = match later {
             false => self.ask(verb)?,
             true => {
@@ -428,10 +452,30 @@ impl Client {
                 serde_json::from_value(answer).map_err(|error| self.daemon.confused(&error.to_string()))?
             }
         };
-        if split.already_split && !repeatable {
-            return Err(split_before(&split));
+        self.tell_split(&split)
+    }
+
+    /// Splits when the secondary is whole, and waits for that.
+    fn split_steadily(&self, name: Name) -> Result<(), ArrayError> {
+        let began = Instant::now();
+        let new = pair::Split { steady: true, ..pair::Split::new(name.clone()) };
+        let mut split: show::Split = self.ask(new)?;
+        let whole = PairState::Psus.word();
+        if split.pairs.iter().any(|pair| pair.state != whole) {
+            let pair = self.wait(name.as_str(), whole, None)?;
+            split.hold_us = pair.hold_us.unwrap_or(split.hold_us);
+            split.times.iter_mut().for_each(|times| times.hold_us = split.hold_us);
+            split.elapsed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            split.pairs = vec![pair];
         }
-        self.print(&split, |split| {
+        self.tell_split(&split)
+    }
+
+    fn tell_split(&self, split: &show::Split) -> Result<(), ArrayError> {
+        if split.already_split && !self.repeatable {
+            return Err(split_before(split));
+        }
+        self.print(split, |split| {
             let names: Vec<&str> = split.pairs.iter().map(|pair| pair.name.as_str()).collect();
             if split.already_split {
                 return format!("{} split already", names.join(" "));
@@ -603,10 +647,8 @@ fn split_before(split: &show::Split) -> ArrayError {
     let names: Vec<&str> = split.pairs.iter().map(|pair| pair.name.as_str()).collect();
     let since: Vec<String> = split.pairs.iter().filter_map(|pair| pair.split_at).map(time).collect();
     let remedies = split.pairs.iter().map(|pair| {
-        let show::Pair { name, primary, secondary, .. } = pair;
-        format!(
-            "for a new image first 'cleave pair delete {name}' and 'cleave pair create {primary} {secondary} --name {name} --defer --overwrite'"
-        )
+        let show::Pair { name, .. } = pair;
+        format!("for a new image first 'cleave pair resync {name}'")
     });
     ArrayError::refused(
         format!("split pair {}", names.join(" ")),

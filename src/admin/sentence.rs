@@ -13,7 +13,7 @@ use crate::array::NotSuspended;
 use crate::array::error::{ArrayError, Kind, kept_out};
 use crate::catalog::displaced::{Displaced, Displacement};
 use crate::catalog::names::Name;
-use crate::operator::cause::{Misplaced, Relation, Shape, State, StoreFault};
+use crate::operator::cause::{Misplaced, Relation, Repair, Shape, State, StoreFault};
 use crate::operator::plain::plain;
 use crate::operator::verbs::group::listed;
 use crate::operator::{Cause, Expected, Meta, Refusal, Role, Subject, Verb};
@@ -137,7 +137,8 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
         | Cause::IsSecondary { .. }
         | Cause::NoPairs { .. }
         | Cause::NotDecided { .. }
-        | Cause::TimeOfSplit { .. } => said_of_a_group(verb, cause),
+        | Cause::TimeOfSplit { .. }
+        | Cause::SteadyAtTime => said_of_a_group(verb, cause),
         Cause::Unusable { why } => failed(why, "restore its files and restart the daemon"),
         Cause::Stopped { volume, why } => (
             Kind::Refused,
@@ -259,9 +260,12 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
         ),
         Cause::PairCopies { pair, state } => (
             Kind::Refused,
-            format!("it is the copy behind pair {pair}, which goes on until the secondary is whole"),
             match state {
-                State::PsusSp => format!("to give the pair up, {}", when_whole(pair)),
+                State::Rcpy => format!("it is the restore of pair {pair}, which goes on until the primary is whole"),
+                _ => format!("it is the copy behind pair {pair}, which goes on until the secondary is whole"),
+            },
+            match state {
+                State::Rcpy => format!("to give the pair up, {}", when_whole(pair)),
                 _ => format!("to give the pair up, 'cleave pair delete {pair}'"),
             },
         ),
@@ -427,7 +431,7 @@ fn said_of_a_pair(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String) 
         Cause::PairState { pair, state, why } => match verb {
             Some(Verb::PairDelete(_)) => {
                 let remedy = match state {
-                    State::PsusSp => when_whole(pair),
+                    State::Rcpy => when_whole(pair),
                     _ => format!("see 'cleave pair show {pair}'"),
                 };
                 refused(format!("it is in {state}, and {why}"), remedy)
@@ -436,13 +440,17 @@ fn said_of_a_pair(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String) 
                 format!("pair {pair} is in {state}: {why}; no pair is split"),
                 format!("see 'cleave pair show {pair}'"),
             ),
+            Some(Verb::GroupResync(_)) => refused(
+                format!("pair {pair} is in {state}: {why}"),
+                "see 'cleave pair list'; repeat this when each pair is in a state that allows it".to_owned(),
+            ),
             _ => refused(format!("the pair is in {state}: {why}"), "see 'cleave pair list'".to_owned()),
         },
         Cause::PairWaits { pair, why } => {
             let remedy = format!(
                 "bring back what is missing, as it was, and restart the daemon, or give the pair up by 'cleave pair delete {pair}'"
             );
-            let of = if matches!(verb, Some(Verb::GroupSplit(_))) {
+            let of = if matches!(verb, Some(Verb::GroupSplit(_) | Verb::GroupResync(_))) {
                 format!("pair {pair}: ")
             } else {
                 String::new()
@@ -451,7 +459,9 @@ fn said_of_a_pair(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String) 
         }
         Cause::PairBroken { pair, why } => refused(
             match verb {
-                Some(Verb::GroupSplit(_)) => format!("pair {pair} is suspended by an error: {why}"),
+                Some(Verb::GroupSplit(_) | Verb::GroupResync(_)) => {
+                    format!("pair {pair} is suspended by an error: {why}")
+                }
                 _ => format!("it is suspended by an error: {why}"),
             },
             format!("'cleave pair delete {pair}' and create it again with --overwrite"),
@@ -463,10 +473,16 @@ fn said_of_a_pair(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String) 
                 format!("first 'cleave pair delete {pair}', because the pair is there without its copy");
             (kind, why, format!("{first}; {remedy}"))
         }
-        Cause::PairStands { pair, state, error, waits } => {
-            let remedy = match waits {
-                true => format!("to give the pair up, 'cleave pair delete {pair}'"), // the error tells the rest
-                false => format!("'cleave pair delete {pair}' and create it again with --overwrite"),
+        Cause::PairStands { pair, state, error, waits, repair } => {
+            let remedy = match (waits, repair) {
+                (true, _) => format!("to give the pair up, 'cleave pair delete {pair}'"), // the error tells the rest
+                (false, Some(Repair::Resync)) => {
+                    format!("when the cause is gone, 'cleave pair resync {pair}'")
+                }
+                (false, Some(Repair::Restore)) => {
+                    format!("when the cause is gone, 'cleave pair resync {pair} --restore'")
+                }
+                (false, None) => format!("'cleave pair delete {pair}' and create it again with --overwrite"),
             };
             failed(format!("it is in {state}: {error}"), remedy)
         }
@@ -481,8 +497,13 @@ fn said_of_a_pair(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String) 
             let because = error.as_ref().map(|why| format!(", because {why}")).unwrap_or_default();
             let after = Duration::from_millis(*after_ms).as_secs_f64();
             let remedy = match wanted {
-                State::PsusSp | State::Psus if *state < State::PsusSp => {
+                State::PsusSp | State::Psus if *state == State::Smpl || state.mirrors() => {
                     format!("it comes there by 'cleave pair split {pair}'")
+                }
+                State::CopySp => format!("it comes there by 'cleave pair split {pair} --steady'"),
+                State::Rcpy => format!("it comes there by 'cleave pair resync {pair} --restore'"),
+                State::Copy | State::Pair if matches!(state, State::PsusSp | State::Psus) => {
+                    format!("it comes there by 'cleave pair resync {pair}'")
                 }
                 State::Psue => "only an error brings it there".to_owned(),
                 _ => format!("wait longer, or see 'cleave pair show {pair}'"),
@@ -528,14 +549,19 @@ fn said_of_a_group(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
             format!("{at} is more than {} hours ahead", most_s / 3600),
             "name an earlier time".to_owned(),
         ),
+        Cause::SteadyAtTime => (
+            Kind::Usage,
+            "a steady split is made when the secondary is whole, not at a time".to_owned(),
+            "leave out the time, or --steady".to_owned(),
+        ),
         other => said_of_a_file(other),
     }
 }
 
-/// How to delete a pair that is split and still copies.
+/// How to delete a pair that is being restored.
 fn when_whole(pair: &Name) -> String {
     format!(
-        "'cleave pair pace {pair} fast' hastens the copy: 'cleave pair wait {pair} --state psus', then 'cleave pair delete {pair}'"
+        "'cleave pair pace {pair} fast' hastens the copy: 'cleave pair wait {pair} --state pair', then 'cleave pair delete {pair}'"
     )
 }
 
@@ -732,17 +758,17 @@ mod tests {
             ),
             (
                 &delete,
-                state(State::PsusSp, "its copy goes on"),
+                state(State::Rcpy, "its copy goes on"),
                 Kind::Refused,
-                "cannot delete pair p: it is in PSUS(SP), and its copy goes on; 'cleave pair pace p fast' hastens the copy: \
-                 'cleave pair wait p --state psus', then 'cleave pair delete p'",
+                "cannot delete pair p: it is in RCPY, and its copy goes on; 'cleave pair pace p fast' hastens the copy: \
+                 'cleave pair wait p --state pair', then 'cleave pair delete p'",
             ),
             (
                 &cancel,
-                Cause::PairCopies { pair: p(), state: State::PsusSp },
+                Cause::PairCopies { pair: p(), state: State::Rcpy },
                 Kind::Refused,
-                "cannot cancel operation 7: it is the copy behind pair p, which goes on until the secondary is whole; to give \
-                 the pair up, 'cleave pair pace p fast' hastens the copy: 'cleave pair wait p --state psus', then 'cleave \
+                "cannot cancel operation 7: it is the restore of pair p, which goes on until the primary is whole; to give \
+                 the pair up, 'cleave pair pace p fast' hastens the copy: 'cleave pair wait p --state pair', then 'cleave \
                  pair delete p'",
             ),
             (
@@ -770,8 +796,13 @@ mod tests {
             after_ms: 1500,
             error: error.map(str::to_owned),
         };
-        let stands =
-            |waits| Cause::PairStands { pair: p(), state: State::Psue, error: "it broke".to_owned(), waits };
+        let stands = |waits, repair| Cause::PairStands {
+            pair: p(),
+            state: State::Psue,
+            error: "it broke".to_owned(),
+            waits,
+            repair,
+        };
         for (cause, kind, expected) in [
             (
                 not_yet(State::Smpl, State::Psus, None),
@@ -795,14 +826,34 @@ mod tests {
                  'cleave pair create a b --name p --defer --overwrite'",
             ),
             (
-                stands(true),
+                stands(true, None),
                 Kind::Failed,
                 "it is in PSUE: it broke; to give the pair up, 'cleave pair delete p'",
             ),
             (
-                stands(false),
+                stands(false, None),
                 Kind::Failed,
                 "it is in PSUE: it broke; 'cleave pair delete p' and create it again with --overwrite",
+            ),
+            (
+                stands(false, Some(Repair::Resync)),
+                Kind::Failed,
+                "it is in PSUE: it broke; when the cause is gone, 'cleave pair resync p'",
+            ),
+            (
+                stands(false, Some(Repair::Restore)),
+                Kind::Failed,
+                "it is in PSUE: it broke; when the cause is gone, 'cleave pair resync p --restore'",
+            ),
+            (
+                not_yet(State::Psus, State::Rcpy, None),
+                Kind::TimedOut,
+                "it is in PSUS after 1.5 s; it comes there by 'cleave pair resync p --restore'",
+            ),
+            (
+                not_yet(State::PsusSp, State::Pair, None),
+                Kind::TimedOut,
+                "it is in PSUS(SP) after 1.5 s; it comes there by 'cleave pair resync p'",
             ),
         ] {
             let error = about("wait", &cause);

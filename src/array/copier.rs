@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex};
 
 use super::paired::PairUnit;
@@ -21,7 +22,7 @@ use super::workers::make_nicer;
 use crate::catalog::Pace;
 use crate::catalog::names::Name;
 use crate::landing::{self, LandedVolume, Settled};
-use crate::pair::{Progress, State};
+use crate::pair::{Progress, as_recorded};
 
 /// The number of threads for all pairs and logs.
 const THREADS: usize = 2;
@@ -189,7 +190,10 @@ impl Background for PairUnit {
     /// One step of the copy.
     fn step(&self) -> Option<Duration> {
         let began = Instant::now();
-        let progress = self.pair.copy_step(STEP);
+        let mut progress = self.pair.copy_step(STEP);
+        if progress == Progress::Splits {
+            progress = self.complete_split(began);
+        }
         let lacks_room = progress == Progress::NoRoom;
         if self.lacks_room.swap(lacks_room, Ordering::AcqRel) != lacks_room {
             match self.pair.status().error.filter(|_| lacks_room) {
@@ -201,15 +205,32 @@ impl Background for PairUnit {
             Progress::NoRoom => return Some(NO_ROOM_REST),
             Progress::Copied { .. } => return Some(self.pace().rest(began.elapsed())),
             Progress::Whole => {
+                self.forget_restore();
                 tracing::info!(pair = %self.name, state = %self.pair.state(), "the secondary is whole")
             }
-            Progress::Idle => {}
+            Progress::Idle | Progress::Splits => {}
         }
         self.copying.store(false, Ordering::Release);
         // A verb may have found the mark set and relied on this thread, after the thread had found nothing to copy.
-        let again = matches!(self.pair.state(), State::Copy | State::PsusSp)
-            && !self.copying.swap(true, Ordering::AcqRel);
+        let again = self.pair.has_work() && !self.copying.swap(true, Ordering::AcqRel);
         again.then_some(Duration::ZERO)
+    }
+}
+
+impl PairUnit {
+    /// Completes a steady split, now that its secondary is whole.
+    fn complete_split(&self, began: Instant) -> Progress {
+        match self.pair.complete_split(as_recorded(Timestamp::now()), &|| began.elapsed()) {
+            Ok(Some(split)) => {
+                tracing::info!(pair = %self.name, hold = ?split.hold, "split");
+                Progress::Whole
+            }
+            Ok(None) => Progress::Idle,
+            Err(error) => {
+                tracing::warn!(pair = %self.name, %error, "a steady split is not complete yet");
+                if self.pair.has_work() { Progress::NoRoom } else { Progress::Idle }
+            }
+        }
     }
 }
 

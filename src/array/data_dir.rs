@@ -7,6 +7,7 @@
 //! DIR/volumes/DIRECTORY/      a volume's files; named as the volume was when it was made
 //! DIR/cartridges/BARCODE/     a cartridge's files
 //! DIR/pairs/NAME/             a pair's records
+//! DIR/restores/IDENTITY       the primary of a pair is being restored (unrecorded)
 //! DIR/doubts/IDENTITY         the volumes of a pair may have been written without its record (unrecorded)
 //! DIR/splits/IDENTITY         a split of several pairs was decided (decision)
 //! DIR/journal/                events and the audit log
@@ -65,6 +66,7 @@ pub(super) const PAIRS: &str = "pairs";
 
 /// Directory of the notes about pairs whose records could not be read.
 pub(super) const DOUBTS: &str = "doubts";
+pub(super) const RESTORES: &str = "restores";
 
 /// Directory of the decisions about splits of several pairs.
 pub(super) const SPLITS: &str = "splits";
@@ -80,7 +82,7 @@ const MARGIN: u64 = 16 << 10;
 const BEFORE_CATALOG: [&str; 3] = [LOCK, CATALOG_NEW, "admin.sock"];
 
 /// What may lie in a data directory whose catalog rests elsewhere.
-const WITHOUT_CATALOG: [&str; 12] = [
+const WITHOUT_CATALOG: [&str; 13] = [
     LOCK,
     IDENTITY,
     IDENTITY_NEW,
@@ -92,6 +94,7 @@ const WITHOUT_CATALOG: [&str; 12] = [
     PAIRS,
     DOUBTS,
     SPLITS,
+    RESTORES,
     JOURNAL,
 ];
 
@@ -316,7 +319,7 @@ fn look_at_files(data_dir: &Path) -> Result<(), Untrusted> {
     // A directory of objects may be a link, and so may that of an object.
     let kinds = [VOLUMES, CARTRIDGES, PAIRS];
     kinds.into_iter().try_for_each(|kind| trust::tree(&data_dir.join(kind), 2))?;
-    [DOUBTS, SPLITS, JOURNAL].into_iter().try_for_each(|kind| trust::tree(&data_dir.join(kind), 0))
+    [DOUBTS, SPLITS, RESTORES, JOURNAL].into_iter().try_for_each(|kind| trust::tree(&data_dir.join(kind), 0))
 }
 
 /// The symbolic links that lead to objects' files, each with the lock file in its target.

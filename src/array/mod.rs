@@ -78,7 +78,7 @@ pub(crate) use tapes::CartridgeNotMade;
 use turn::Control;
 pub(crate) use turn::{Stopping, Turn};
 pub(crate) use units::{DriveUnit, OpenVolume, Unserved, VolumeUnit};
-use unrecorded::DoubtNote;
+use unrecorded::PairNote;
 use workers::Threads;
 pub(crate) use workers::{NotRun, nicely};
 
@@ -222,7 +222,7 @@ impl Array {
         let transaction = Transaction::between(turn.head(), &found);
         turn.commit(&transaction).map_err(|error| uncommitted(&array.dir, &error))?;
         turn.assemble();
-        DoubtNote::forget_others(array.dir.held(), turn.head());
+        PairNote::forget_others(array.dir.held(), turn.head());
         array.forget_decisions();
         drop(turn);
         Ok(array)

@@ -1,14 +1,14 @@
 //! Pairs at run time.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::unrecorded::UnrecordedPair;
+use super::unrecorded::{PairNote, UnrecordedPair};
 use crate::catalog::names::Name;
 use crate::catalog::{Pace, PairEntry};
-use crate::pair::{Pair, State, Status, Waiting};
+use crate::pair::{Pair, PairError, State, Status, Waiting};
 
 /// A pair at run time.
 #[derive(Clone)]
@@ -47,6 +47,10 @@ pub(crate) struct PairUnit {
     pub(super) copying: AtomicBool,
     /// Whether its last step found no room.
     pub(super) lacks_room: AtomicBool,
+    /// The note that its primary is being restored.
+    restore_note: OnceLock<PairNote>,
+    /// Held from the making of the note to the beginning of the restore, so that nobody removes the note in between.
+    noting: Mutex<()>,
     presence: Mutex<Presence>,
     released: Condvar,
 }
@@ -89,6 +93,8 @@ impl PairUnit {
             pace: Mutex::new(entry.pace),
             copying: AtomicBool::new(false),
             lacks_room: AtomicBool::new(false),
+            restore_note: OnceLock::new(),
+            noting: Mutex::new(()),
             presence: Mutex::new(Presence::There),
             released: Condvar::new(),
         }
@@ -103,6 +109,33 @@ impl PairUnit {
         }
         *presence = Presence::Held;
         Some(Held(Arc::clone(self)))
+    }
+
+    /// Lets `note` tell that its primary is being restored, from the beginning of a restore to its end.
+    pub(super) fn note_restores_by(&self, note: PairNote) {
+        let _ = self.restore_note.set(note);
+        self.forget_restore();
+    }
+
+    /// Makes the primary as the secondary is. A note comes first: without its record nobody would know that the primary
+    /// is part old, part restored.
+    pub(crate) fn restore(&self) -> Result<(), PairError> {
+        let noting = self.noting.lock();
+        self.restore_note.get().map_or(Ok(()), PairNote::make)?;
+        let restored = self.pair.restore();
+        drop(noting);
+        self.forget_restore(); // it may have done nothing
+        restored
+    }
+
+    /// Removes the note, if no restore is under way. One that stays has an effect only if the record is lost.
+    pub(super) fn forget_restore(&self) {
+        let _noting = self.noting.lock();
+        if let Some(note) = self.restore_note.get().filter(|_| self.pair.primary_is_whole())
+            && let Err(error) = note.remove_if_there()
+        {
+            tracing::warn!(pair = %self.name, %error, "the note of a restore that has ended could not be removed");
+        }
     }
 
     /// The pace of its copy.

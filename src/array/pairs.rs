@@ -10,7 +10,7 @@ use super::data_dir::{PAIRS, sync_dir};
 use super::decision::{self, Decision};
 use super::paired::{PairUnit, Paired, WaitingPair};
 use super::snapshot::Snapshot;
-use super::unrecorded::{DOUBT, DoubtNote, UnrecordedPair};
+use super::unrecorded::{DOUBT, PairNote, UnrecordedPair};
 use crate::catalog::names::Name;
 use crate::catalog::{PairEntry, Seed, StoreKind};
 use crate::pair::{Decided, Pair, PairError, RECORD_NAMES, RecordStores, Waiting};
@@ -66,7 +66,7 @@ impl Array {
         let directory = self.dir.path().join(PAIRS).join(name.as_str());
         let _named = named(name).entered();
         let length = opened.catalog.volumes[&entry.primary].size;
-        let note = DoubtNote::of(self.dir.held(), entry.seed);
+        let note = PairNote::doubt(self.dir.held(), entry.seed);
         let decided: Decided<'_> = &|split| decision::is_made(self.dir.held(), Seed(split));
         let elsewhere = volumes.into_iter().find(|volume| opened.volumes[*volume].elsewhere);
         let result = open_record_stores(&directory).map_err(PairError::from).and_then(|stores| {
@@ -126,6 +126,11 @@ impl Array {
             needed.extend(relies_on.map(Seed));
         }
         decision::forget_others(self.dir.held(), &needed);
+    }
+
+    /// The note that the primary of a pair is being restored.
+    pub(super) fn restore_note(&self, entry: &PairEntry) -> PairNote {
+        PairNote::restore(self.dir.held(), entry.seed)
     }
 
     /// Copies behind a pair, at its pace, until there is nothing to copy.

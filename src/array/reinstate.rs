@@ -38,6 +38,13 @@ impl Snapshot {
             Some(Paired::Waits(waits)) if waits.relies_on_volumes() => {
                 return Err(NotSuspended::Waits { pair: pair.clone() });
             }
+            Some(Paired::Waits(waits)) => {
+                let why = format!("volume {volume} had stopped and may have lost what was written to it");
+                return waits
+                    .waiting
+                    .doubt(&why)
+                    .map_err(|error| NotSuspended::Failed { pair: pair.clone(), error: error.to_string() });
+            }
             Some(Paired::Unrecorded(unrecorded)) => {
                 return Err(NotSuspended::Failed { pair: pair.clone(), error: unrecorded.error() });
             }

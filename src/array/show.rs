@@ -212,7 +212,7 @@ pub struct Pair {
     pub secondary: String,
     /// Group, if it is in one.
     pub group: Option<String>,
-    /// State: `smpl`, `copy`, `pair`, `psus_sp`, `psus` or `psue`.
+    /// State: `smpl`, `copy`, `pair`, `psus_sp`, `copy_sp`, `psus`, `rcpy` or `psue`.
     pub state: String,
     /// Pace of the copy behind.
     pub pace: Pace,
@@ -228,6 +228,9 @@ pub struct Pair {
     #[serde(serialize_with = "optional_micros")]
     #[cfg_attr(feature = "admin", schemars(with = "Option<Timestamp>"))]
     pub split_at: Option<Timestamp>,
+    /// The longest hold of a host's write by the split, in microseconds; `null` before a split, and after a restart.
+    #[serde(default)]
+    pub hold_us: Option<u64>,
     /// The reason why it is suspended or unusable.
     pub error: Option<String>,
     /// The labels that an operator has given.
@@ -285,6 +288,15 @@ pub struct Split {
     /// The same of each pair.
     #[serde(default)]
     pub times: Vec<SplitTimes>,
+}
+
+/// The answer of a resync or a restore.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct Resync {
+    /// The pairs, as each was when its copy had begun.
+    pub pairs: Vec<Pair>,
 }
 
 /// A cartridge.
@@ -619,6 +631,7 @@ mod tests {
             total_bytes: 3,
             progress: 0.5,
             split_at: Some(Timestamp::UNIX_EPOCH),
+            hold_us: None,
             error: None,
             labels: Labels::default(),
             description: Description::default(),
@@ -629,6 +642,7 @@ mod tests {
             "dirty_bytes",
             "error",
             "group",
+            "hold_us",
             "labels",
             "name",
             "pace",

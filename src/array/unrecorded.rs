@@ -3,9 +3,9 @@
 //! pair is changed.
 //!
 //! The secondary is refused: without the record nobody knows what it shows. The primary is served, because its hosts
-//! have to go on. A write to the primary may destroy a part of the instant that the secondary shows, or make the sides
+//! have to go on; but not if a note says that it was being restored: then it may be part old, part restored. A write to the primary may destroy a part of the instant that the secondary shows, or make the sides
 //! of a mirror differ. The record, which could keep or note this, cannot be written. So before the first such write a
-//! note is made beside the other directories of the data directory ([`DoubtNote`]): the opening that finds the record
+//! note is made beside the other directories of the data directory ([`PairNote`]): the opening that finds the record
 //! again records there that the primary may have been written in any place, and then removes the note. If the note
 //! cannot be made, the write is refused. A note that an earlier daemon left is made again before this daemon's first write: that
 //! daemon may have been killed before the note was durable.
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
 
-use super::data_dir::DOUBTS;
+use super::data_dir::{DOUBTS, RESTORES};
 use crate::catalog::{Catalog, Seed};
 use crate::landing::Keeper;
 use crate::pair::{State, Status};
@@ -29,29 +29,37 @@ use crate::volume::{Block, Guard, Guarded};
 /// The reason that the record gets.
 pub(super) const DOUBT: &str = "the primary was written while the record of the pair was not there, so what was overwritten could not be kept";
 
-/// The note that the volumes of a pair may have been written without the pair's record. The file is empty.
+/// A note about a pair beside the pair's record: that the volumes may have been written without the record, or that the
+/// primary is being restored, and shows nothing without the record. The file is empty.
 ///
 /// The note is made in the data directory that the array holds: an operator may have put another array's in its place.
 #[derive(Debug)]
-pub(super) struct DoubtNote {
+pub(super) struct PairNote {
     data_dir: HeldDirectory,
+    /// [`DOUBTS`] or [`RESTORES`].
+    directory: &'static str,
     file: String,
 }
 
-impl DoubtNote {
-    /// The note for the pair with this identity.
-    pub(super) fn of(data_dir: &HeldDirectory, pair: Seed) -> Self {
-        Self { data_dir: data_dir.clone(), file: pair.to_string() }
+impl PairNote {
+    /// The note that the volumes of the pair with this identity may have been written without its record.
+    pub(super) fn doubt(data_dir: &HeldDirectory, pair: Seed) -> Self {
+        Self { data_dir: data_dir.clone(), directory: DOUBTS, file: pair.to_string() }
+    }
+
+    /// The note that the primary of the pair with this identity is being restored.
+    pub(super) fn restore(data_dir: &HeldDirectory, pair: Seed) -> Self {
+        Self { directory: RESTORES, ..Self::doubt(data_dir, pair) }
     }
 
     /// As messages call the note.
     fn path(&self) -> PathBuf {
-        self.data_dir.path().join(DOUBTS).join(&self.file)
+        self.data_dir.path().join(self.directory).join(&self.file)
     }
 
     /// Whether it is there.
     pub(super) fn is_there(&self) -> Result<bool, StoreError> {
-        match self.data_dir.directory(DOUBTS) {
+        match self.data_dir.directory(self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             directory => Ok(directory?.length(&self.file)?.is_some()),
         }
@@ -60,7 +68,7 @@ impl DoubtNote {
     /// Makes the note, durably, also one that is there: the daemon that made it may have been killed before it was durable.
     pub(super) fn make(&self) -> Result<(), StoreError> {
         let make = || {
-            let directory = self.data_dir.make_directory(DOUBTS)?;
+            let directory = self.data_dir.make_directory(self.directory)?;
             directory.open_file(&self.file, OFlags::WRONLY | OFlags::CREATE)?.sync_all()?;
             directory.sync()
         };
@@ -69,19 +77,26 @@ impl DoubtNote {
 
     /// Removes the note, durably.
     pub(super) fn remove(&self) -> Result<(), StoreError> {
-        let directory = self.data_dir.directory(DOUBTS)?;
+        let directory = self.data_dir.directory(self.directory)?;
         directory.remove(&self.file)?;
         Ok(directory.sync()?)
     }
 
+    /// The same, if it is there.
+    pub(super) fn remove_if_there(&self) -> Result<(), StoreError> {
+        if self.is_there()? { self.remove() } else { Ok(()) }
+    }
+
     /// Removes the notes for pairs that are gone. One that stays does no harm: no other pair gets the identity.
     pub(super) fn forget_others(data_dir: &HeldDirectory, catalog: &Catalog) {
-        let Ok(directory) = data_dir.directory(DOUBTS) else { return };
-        for name in directory.names().unwrap_or_default() {
-            let Some(name) = name.to_str() else { continue };
-            let pair = Seed::try_from(name.to_owned()).ok();
-            if pair.is_some_and(|pair| catalog.pairs.values().all(|entry| entry.seed != pair)) {
-                let _ = directory.remove(name);
+        for kind in [DOUBTS, RESTORES] {
+            let Ok(directory) = data_dir.directory(kind) else { continue };
+            for name in directory.names().unwrap_or_default() {
+                let Some(name) = name.to_str() else { continue };
+                let pair = Seed::try_from(name.to_owned()).ok();
+                if pair.is_some_and(|pair| catalog.pairs.values().all(|entry| entry.seed != pair)) {
+                    let _ = directory.remove(name);
+                }
             }
         }
     }
@@ -93,7 +108,7 @@ pub(super) struct UnrecordedPair {
     length: u64,
     /// Why the record cannot be read.
     pub(super) why: String,
-    note: DoubtNote,
+    note: PairNote,
     /// The note was there at the opening. Whether it was durable nobody knows: its maker may have been killed before.
     found: bool,
     /// This process has made the note durable.
@@ -104,7 +119,7 @@ pub(super) struct UnrecordedPair {
 
 impl UnrecordedPair {
     /// The pair of two volumes of `length` bytes, which has no record because of `why`.
-    pub(super) fn new(length: u64, why: String, note: DoubtNote) -> Self {
+    pub(super) fn new(length: u64, why: String, note: PairNote) -> Self {
         let found = note.is_there().is_ok_and(|is_there| is_there);
         Self { length, why, note, found, noted: AtomicBool::new(false), noting: Mutex::new(()) }
     }
@@ -117,6 +132,7 @@ impl UnrecordedPair {
             copied_bytes: 0,
             dirty_bytes: self.length,
             split_at: None,
+            hold: None,
             error: Some(self.error()),
         }
     }
@@ -190,7 +206,7 @@ mod tests {
         let held = HeldDirectory::open(&path("data")).unwrap();
         let [one, two] = [Seed([0x1A; 16]), Seed([0x2B; 16])];
         let [one_file, two_file] = ["1a", "2b"].map(|digits| format!("doubts/{}", digits.repeat(16)));
-        let note = DoubtNote::of(&held, one);
+        let note = PairNote::doubt(&held, one);
         assert!(!note.is_there().unwrap());
         fs::rename(path("data"), path("away")).unwrap();
         fs::create_dir_all(path("data/doubts")).unwrap();
@@ -200,7 +216,7 @@ mod tests {
             let names = fs::read_dir(path("data/doubts")).unwrap().map(|entry| entry.unwrap().path());
             assert_eq!(names.collect::<Vec<_>>(), std::slice::from_ref(&theirs));
         };
-        assert!(!DoubtNote::of(&held, two).is_there().unwrap(), "that is the other array's");
+        assert!(!PairNote::doubt(&held, two).is_there().unwrap(), "that is the other array's");
         note.make().unwrap();
         note.make().unwrap();
         assert!(note.is_there().unwrap() && path("away").join(&one_file).exists());
@@ -208,7 +224,7 @@ mod tests {
         note.remove().unwrap();
         assert!(!note.is_there().unwrap() && !path("away").join(&one_file).exists());
         note.make().unwrap();
-        DoubtNote::forget_others(&held, &Catalog::default());
+        PairNote::forget_others(&held, &Catalog::default());
         assert!(!path("away").join(&one_file).exists(), "there is no such pair");
         untouched();
     }

@@ -15,6 +15,7 @@ use crate::catalog::names::{Barcode, IscsiName, Name};
 pub use crate::catalog::rules::Rule;
 use crate::catalog::store::CommitError;
 use crate::operator::expected::Expected;
+pub use crate::operator::repair::Repair;
 use crate::operator::who::Role;
 pub use crate::pair::State;
 use crate::store::StoreError;
@@ -308,6 +309,8 @@ pub enum Cause {
         /// How far ahead it may be, in seconds.
         most_s: u64,
     },
+    /// A split is asked for when the secondary is whole, and at a time.
+    SteadyAtTime,
     /// The files of the object cannot be used.
     Unusable {
         /// The reason why not.
@@ -496,6 +499,8 @@ pub enum Cause {
         error: String,
         /// Whether the pair waits for a volume.
         waits: bool,
+        /// What makes its sides equal again when the cause is gone; `null`: only a new pair does.
+        repair: Option<Repair>,
     },
     /// The pair does not come to the awaited state by waiting.
     NeverThere {

@@ -25,6 +25,7 @@ pub(crate) mod plain;
 pub(crate) mod plan;
 pub(crate) mod put;
 mod read;
+mod repair;
 mod shelf;
 mod swap;
 mod tapfile;
@@ -465,14 +466,17 @@ impl Operator {
 
     /// Gives a record to the audit. If the verb has made a pair copy, names its origin to the operations.
     fn note(&self, record: Record<'_>) {
-        let copies = match (record.request, record.stage) {
+        let group = |name: &Name| {
+            let catalog = self.array.catalog();
+            let group = catalog.groups.get(name);
+            group.map(|group| catalog.pairs_of_group(group).cloned().collect()).unwrap_or_default()
+        };
+        let copies: Vec<Name> = match (record.request, record.stage) {
             (Request::Verb(Verb::PairCreate(create)), Stage::Done) => create.named().into_iter().collect(),
             (Request::Verb(Verb::PairSplit(split)), Stage::Done) => vec![split.name.clone()],
-            (Request::Verb(Verb::GroupSplit(split)), Stage::Done) => {
-                let catalog = self.array.catalog();
-                let group = catalog.groups.get(&split.name);
-                group.map(|group| catalog.pairs_of_group(group).cloned().collect()).unwrap_or_default()
-            }
+            (Request::Verb(Verb::PairResync(resync)), Stage::Done) => vec![resync.name.clone()],
+            (Request::Verb(Verb::GroupSplit(split)), Stage::Done) => group(&split.name),
+            (Request::Verb(Verb::GroupResync(resync)), Stage::Done) => group(&resync.name),
             _ => Vec::new(),
         };
         for pair in copies {

@@ -484,7 +484,7 @@ impl Cancel for Operations {
 impl NoticeWatcher for Operations {
     fn notice(&self, notice: Notice) {
         match notice {
-            Notice::Pair { name, state: State::Copy | State::PsusSp, .. } => self.pair_copies(&name),
+            Notice::Pair { name, state, .. } if state.copies() => self.pair_copies(&name),
             Notice::Pair { name, state, error } => {
                 let error = error.as_deref();
                 if let Some(outcome) = came_to(&name, state, error) {
@@ -506,13 +506,13 @@ impl NoticeWatcher for Operations {
 /// What the copy behind `pair` has come to if the pair is in `state`; `None`: it goes on.
 fn came_to(pair: &Name, state: State, error: Option<&str>) -> Option<Result<Option<Value>, Cause>> {
     match state {
-        State::Copy | State::PsusSp => None,
+        state if state.copies() => None,
         State::Pair | State::Psus => Some(Ok(None)),
         State::Psue => {
             let why = error.unwrap_or("it has been suspended").to_owned();
             Some(Err(Cause::Suspended { pair: pair.clone(), why }))
         }
-        State::Smpl => Some(Err(Cause::Cancelled)),
+        _ => Some(Err(Cause::Cancelled)),
     }
 }
 

@@ -131,12 +131,14 @@ verbs! {
     LunUnmap = "lun.unmap": lun::Unmap,
     PairCreate = "pair.create": pair::Create,
     PairSplit = "pair.split": pair::Split,
+    PairResync = "pair.resync": pair::Resync,
     PairPace = "pair.pace": pair::SetPace,
     PairDelete = "pair.delete": pair::Delete,
     GroupCreate = "group.create": group::Create,
     GroupAdd = "group.add": group::Add,
     GroupRemove = "group.remove": group::Remove,
     GroupSplit = "group.split": group::Split,
+    GroupResync = "group.resync": group::Resync,
     GroupDelete = "group.delete": group::Delete,
     CartridgeCreate = "cartridge.create": cartridge::Create,
     CartridgeExport = "cartridge.export": cartridge::Export,
@@ -215,7 +217,9 @@ impl Verb {
             Self::ObjectAnnotate(act) => act,
             Self::VolumeReinstate(_)
             | Self::PairSplit(_)
+            | Self::PairResync(_)
             | Self::GroupSplit(_)
+            | Self::GroupResync(_)
             | Self::CartridgeExport(_)
             | Self::CartridgeImport(_)
             | Self::CartridgeReinstate(_)
@@ -255,12 +259,14 @@ impl Verb {
             Self::LunUnmap(act) => Key::Target(act.target.clone()),
             Self::PairCreate(act) => Key::Pair(act.named().ok()?),
             Self::PairSplit(act) => Key::Pair(act.name.clone()),
+            Self::PairResync(act) => Key::Pair(act.name.clone()),
             Self::PairPace(act) => Key::Pair(act.name.clone()),
             Self::PairDelete(act) => Key::Pair(act.name.clone()),
             Self::GroupCreate(act) => Key::Group(act.name.clone()),
             Self::GroupAdd(act) => Key::Group(act.name.clone()),
             Self::GroupRemove(act) => Key::Group(act.name.clone()),
             Self::GroupSplit(act) => Key::Group(act.name.clone()),
+            Self::GroupResync(act) => Key::Group(act.name.clone()),
             Self::GroupDelete(act) => Key::Group(act.name.clone()),
             Self::CartridgeCreate(act) => Key::Cartridge(act.barcode.clone()),
             Self::CartridgeExport(act) => Key::Cartridge(act.barcode.clone()),

@@ -99,7 +99,6 @@ impl ExtentSet {
     }
 
     /// Removes `range`, which must lie below the bound.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a resync removes what it has copied"))]
     pub(super) fn remove(&mut self, range: Range<u64>) {
         assert!(range.end <= self.extents, "extents {range:?} of {}", self.extents);
         if !range.is_empty() {
@@ -108,7 +107,6 @@ impl ExtentSet {
     }
 
     /// Adds every extent of `other`, which must have the same bound.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a resync copies what either side has changed"))]
     pub(super) fn union(&mut self, other: &Self) {
         assert_eq!(self.extents, other.extents, "sets of different bounds");
         self.count += self.root.union(self.height, &other.root);
@@ -161,7 +159,6 @@ impl ExtentSet {
     }
 
     /// The runs of extents in the set, ascending. Between two runs there is at least one extent that is not in the set.
-    #[cfg_attr(not(test), expect(dead_code, reason = "an incremental backup lists what has changed"))]
     pub(super) fn runs(&self) -> impl Iterator<Item = Range<u64>> {
         let mut at = 0;
         std::iter::from_fn(move || {

@@ -1,9 +1,14 @@
 //! Group commit: threads that have filled extents share one flush of the secondary and one of the record.
 //!
-//! The first thread leads. It takes the gathered batch, flushes the secondary, appends the runs to the record,
-//! flushes the record, and adds the runs to the set. Threads that come meanwhile gather in the next batch. Every
+//! The first thread leads. It takes the gathered batch, flushes the side that was filled, appends the runs to the record,
+//! flushes the record, and adds the runs to their sets. Threads that come meanwhile gather in the next batch. Every
 //! thread has written its bytes before it queued, and the leader flushes after it took the queue, so the flush covers
-//! them all. The set changes under the record's lock, so a rewrite of the record from the set loses nothing.
+//! them all. The sets change under the record's lock, so a rewrite of the record from the sets loses nothing. A batch
+//! that fills nothing, and only says what hosts are about to change, flushes the record alone.
+//!
+//! While a resync or a restore is armed, the record is a generation ahead of the sets. It copies everything after a
+//! crash, whatever else it says, so nothing of the earlier generation is appended to it any more: it must not be taken
+//! for a part of the new one.
 //!
 //! A batch that finds no room, or a system that is short of something, fails alone: nothing of it counts, and its
 //! threads may try again. Any other failure also fails all later batches until the next relation, because the pair is
@@ -12,13 +17,15 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::Pair;
+use super::bitmap::ExtentSet;
 use super::record::Record;
 use super::sets::{SetMask, Sets};
+use super::{Mode, Pair};
 use crate::store::StoreError;
 
 /// Why extents could not be filled or recorded.
@@ -64,6 +71,7 @@ impl fmt::Display for Failure {
 }
 
 /// The names of the devices in a [`Failure`].
+pub(super) const PRIMARY: &str = "the primary";
 pub(super) const SECONDARY: &str = "the secondary";
 pub(super) const RECORD: &str = "the pair's record";
 
@@ -72,7 +80,7 @@ type Outcome = OnceLock<Result<(), Failure>>;
 
 #[derive(Default)]
 struct Queue {
-    gathered: Vec<Range<u64>>,
+    gathered: Vec<(SetMask, Range<u64>)>,
     /// The batch that gathers.
     batch: Arc<Outcome>,
     leading: bool,
@@ -94,10 +102,18 @@ impl Batches {
 }
 
 impl Pair {
-    /// Makes durable that the secondary holds `runs`, whose bytes have been written, and adds them to the set.
-    pub(super) fn commit(&self, runs: &[Range<u64>]) -> Result<(), Failure> {
+    /// Makes durable that `runs` are in the sets of `mask`, and adds them there. Runs that are held have been filled.
+    pub(super) fn commit(&self, mask: SetMask, runs: &[Range<u64>]) -> Result<(), Failure> {
+        self.commit_all(runs.iter().map(|run| (mask, run.clone())))
+    }
+
+    /// The same for runs of several sets.
+    pub(super) fn commit_all(
+        &self,
+        additions: impl IntoIterator<Item = (SetMask, Range<u64>)>,
+    ) -> Result<(), Failure> {
         let mut queue = self.batches.queue.lock();
-        queue.gathered.extend_from_slice(runs);
+        queue.gathered.extend(additions);
         let mine = Arc::clone(&queue.batch);
         loop {
             if let Some(outcome) = mine.get() {
@@ -129,14 +145,28 @@ impl Pair {
         self.batches.queue.lock().gathered.len()
     }
 
-    fn commit_batch(&self, runs: &[Range<u64>]) -> Result<(), Failure> {
-        let work = "what the secondary holds could not be recorded";
-        self.secondary.flush().map_err(|error| Failure::new(SECONDARY, work, &error))?;
+    fn commit_batch(&self, additions: &[(SetMask, Range<u64>)]) -> Result<(), Failure> {
+        let fills = additions.iter().any(|(mask, _)| mask.within(SetMask::HELD).is_some());
+        let work = if fills { "what is held could not be recorded" } else { "changes could not be recorded" };
+        if fills {
+            let (place, flushed) = match self.mode() {
+                Mode::Restore => (PRIMARY, self.primary.home().flush()),
+                _ => (SECONDARY, self.secondary.flush()),
+            };
+            flushed.map_err(|error| Failure::new(place, work, &error))?;
+        }
         let mut record = self.record.lock();
-        record.append_runs(SetMask::HELD, runs).map_err(|error| Failure::new(RECORD, work, &error))?;
-        let mut held = self.held.write();
-        runs.iter().for_each(|run| held.insert(run.clone()));
-        drop(held);
+        let armed = record.standing().generation != self.generation.load(Ordering::SeqCst);
+        // Nobody vouches for the sets of changes yet: the record says that they have everything.
+        let said = record.standing().state.may_be_split() && !self.vouched.load(Ordering::SeqCst);
+        if !armed && (fills || !said) {
+            record.append_additions(additions).map_err(|error| Failure::new(RECORD, work, &error))?;
+        }
+        for (mask, set) in self.sets() {
+            let mut set = set.write();
+            let its = additions.iter().filter(|(its, _)| its.within(mask).is_some());
+            its.for_each(|(_, run)| set.insert(run.clone()));
+        }
         if record.is_long()
             && let Err(error) = self.rewrite(&mut record)
         {
@@ -146,10 +176,19 @@ impl Pair {
         Ok(())
     }
 
-    /// Writes the record anew with the pair's sets.
+    /// Writes the record anew with the pair's sets. As long as nobody vouches for the sets of changes
+    /// ([`super::track`]), every extent counts as changed and as written there.
     pub(super) fn rewrite(&self, record: &mut Record) -> Result<(), StoreError> {
-        let (held, changed, written) =
-            (self.held.read(), self.primary_changed.read(), self.secondary_written.read());
+        if record.standing().generation != self.generation.load(Ordering::SeqCst) {
+            return Ok(()); // what it says is armed, and has no extents yet
+        }
+        let held = self.held.read();
+        if record.standing().state.may_be_split() && !self.vouched.load(Ordering::SeqCst) {
+            let mut everything = ExtentSet::new(held.extents());
+            everything.insert_all();
+            return record.rewrite(Sets { held: &held, changed: &everything, written: &everything });
+        }
+        let (changed, written) = (self.primary_changed.read(), self.secondary_written.read());
         record.rewrite(Sets { held: &held, changed: &changed, written: &written })
     }
 }

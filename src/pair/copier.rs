@@ -1,5 +1,5 @@
-//! The copy behind a relation: makes the secondary whole, one step at a time, and fetches extents that are needed
-//! earlier.
+//! The copy behind a relation: makes the secondary whole, or in RCPY the primary, one step at a time, and fetches extents
+//! that are needed earlier.
 //!
 //! A step claims runs that are not held, copies them and commits them together. So a step costs one flush of the
 //! secondary and one of the record, for any number of extents. Runs that are holes on the primary become holes at
@@ -10,8 +10,9 @@
 //! so the same step can be tried again when there is room. Only a host that is about to overwrite such an extent
 //! cannot wait (law 6).
 
-use super::commit::{Failure, SECONDARY};
-use super::keep::Claim;
+use super::commit::Failure;
+use super::keep::{Claim, Way};
+use super::sets::SetMask;
 use super::{EXTENT, Mode, Pair, touched};
 use crate::store::{Patience, StoreError};
 
@@ -28,21 +29,31 @@ pub enum Progress {
         /// Bytes of data read and written; holes count as none.
         bytes: u64,
     },
-    /// The secondary has become whole: COPY has changed to PAIR, or PSUS(SP) to PSUS.
+    /// The copy is complete: COPY or RCPY has changed to PAIR, or PSUS(SP) to PSUS.
     Whole,
+    /// The secondary is whole, and a steady split waits for that. [`Pair::complete_split`] comes next.
+    Splits,
     /// There is no room for the copy, or the system is short of something. Nothing is lost; try the step again.
     NoRoom,
 }
 
 impl Pair {
-    /// Copies about `budget` bytes that the secondary does not hold yet (at least one extent). May sleep. An error
-    /// suspends the pair, and the result is then [`Progress::Idle`].
+    /// Whether a step has something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        self.state().copies() || self.is_to_vouch()
+    }
+
+    /// Copies about `budget` bytes that are not held yet (at least one extent). May sleep. An error suspends the pair,
+    /// and the result is then [`Progress::Idle`]. After a split the first step makes durable what was written before.
     pub fn copy_step(&self, budget: u64) -> Progress {
         let mut cursor = self.copier.lock();
-        if !matches!(self.mode(), Mode::Mirror | Mode::Split) {
-            return Progress::Idle;
-        }
-        let progress = match self.copy_claims(&mut cursor, budget) {
+        self.vouch();
+        let way = match self.mode() {
+            Mode::Mirror | Mode::Split => self.to_secondary(),
+            Mode::Restore => self.to_primary(),
+            _ => return Progress::Idle,
+        };
+        let progress = match self.copy_claims(&way, &mut cursor, budget) {
             Ok(None) if self.held.read().is_full() => self.become_whole(),
             Ok(None) => {
                 // Hosts are filling all the extents that are left.
@@ -67,16 +78,16 @@ impl Pair {
     }
 
     /// Claims, copies and commits; `None` when there is nothing left to claim.
-    fn copy_claims(&self, cursor: &mut u64, budget: u64) -> Result<Option<u64>, Failure> {
+    fn copy_claims(&self, way: &Way<'_>, cursor: &mut u64, budget: u64) -> Result<Option<u64>, Failure> {
         let (mut claims, mut runs, mut moved): (Vec<Claim<'_>>, Vec<_>, u64) = (Vec::new(), Vec::new(), 0);
         while (claims.is_empty() || moved < budget) && claims.len() < CLAIMS_MAX {
             let Some(mut claim) = self.claim_next(*cursor).or_else(|| self.claim_next(0)) else { break };
             let room = budget.saturating_sub(moved).div_ceil(EXTENT).max(1);
-            moved += match self.copy_some(&mut claim, room) {
+            moved += match self.copy_some(way, &mut claim, room) {
                 Ok(bytes) => bytes,
                 // The runs that were copied before count.
                 Err(StoreError::NoSpace | StoreError::Shortage(_)) if !runs.is_empty() => break,
-                Err(error) => return Err(Failure::new(SECONDARY, "the copy failed", &error)),
+                Err(error) => return Err(Failure::new(way.place, "the copy failed", &error)),
             };
             let run = claim.runs()[0].clone();
             *cursor = run.end % self.extents().end;
@@ -86,26 +97,31 @@ impl Pair {
         if runs.is_empty() {
             return Ok(None);
         }
-        self.commit(&runs)?;
+        self.commit(SetMask::HELD, &runs)?;
         Ok(Some(moved))
     }
 
     /// Copies the first hole of a claim's first run, or up to `room` extents of its data, and gives back the rest of
     /// the claim. Returns how many bytes of data it moved.
-    pub(super) fn copy_some(&self, claim: &mut Claim<'_>, room: u64) -> Result<u64, StoreError> {
+    pub(super) fn copy_some(
+        &self,
+        way: &Way<'_>,
+        claim: &mut Claim<'_>,
+        room: u64,
+    ) -> Result<u64, StoreError> {
         let run = claim.runs()[0].clone();
         let bytes = self.bytes(&run);
-        let data = self.data_in(bytes.clone())?;
+        let data = way.data_in(bytes.clone())?;
         if data.start > bytes.start {
             let hole = data.start.div_ceil(EXTENT);
             claim.shrink(hole);
-            self.clear(bytes.start..data.start)?;
+            way.clear(bytes.start..data.start)?;
             return Ok(0);
         }
         let end = (run.start + room).min(data.end.div_ceil(EXTENT));
         claim.shrink(end);
         let run = run.start..end;
-        self.copy_run(&run)?;
+        self.copy_run(way, &run)?;
         let bytes = self.bytes(&run);
         Ok(bytes.end - bytes.start)
     }
@@ -115,6 +131,6 @@ impl Pair {
     pub(crate) fn prefetch(&self, offset: u64, length: u64) -> Result<(), StoreError> {
         self.check(offset, length)?;
         let _pass = self.gate.enter(Patience::Wait);
-        if self.mode() == Mode::Split { self.fetch(touched(offset, length)) } else { Ok(()) }
+        if self.mode() == Mode::Split { self.fetch(touched(offset, length), SetMask::HELD) } else { Ok(()) }
     }
 }

@@ -255,7 +255,7 @@ fn a_closed_pair_refuses_each_verb_and_is_found_as_it_was_closed() {
         drop(pair);
         let pair = rig.open();
         assert_eq!((pair.state(), pair.status().error), (state, None));
-        assert_eq!(pair.delete().is_ok(), state != State::PsusSp, "{state}: the table decides again");
+        assert!(pair.delete().is_ok(), "{state}: the table decides again");
     }
 }
 
@@ -410,6 +410,7 @@ fn a_secondary_that_cannot_take_its_own_hosts_write_keeps_its_image() {
 fn a_secondary_that_fails_suspends_the_copy() {
     let rig = Rig::new(BLOCKS);
     let pair = in_state(&rig, State::PsusSp);
+    assert_eq!(pair.copy_step(1), Progress::Copied { bytes: EXTENT });
     rig.secondary.broken.store(true, Ordering::SeqCst);
     assert_eq!(pair.copy_step(1 << 20), Progress::Idle);
     assert_eq!(pair.state(), State::Psue);
@@ -457,6 +458,13 @@ fn an_impatient_write_that_would_keep_or_mirror_does_nothing() {
         if state == State::PsusSp {
             assert!(matches!(now(&*pair.secondary_side(), 2), Err(StoreError::WouldBlock)));
             pair.prefetch(0, 1).unwrap();
+            for side in [pair.primary_side(), pair.secondary_side()] {
+                assert!(
+                    matches!(now(&*side, 9), Err(StoreError::WouldBlock)),
+                    "it is to count as changed first"
+                );
+                write(&*side, 1, 1, 1).unwrap();
+            }
             now(&*pair.primary_side(), 2).unwrap();
             now(&*pair.secondary_side(), 3).unwrap();
             assert_eq!(stamps(&*pair.primary_side(), 0, 2), [2, 1]);

@@ -275,19 +275,41 @@ impl Closing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Suspension {
     pub(super) sequence: u64,
-    pub(super) reason: Option<String>,
+    pub(super) slot: Slot,
+}
+
+/// What the suspension slot says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// Nothing.
+    Blank,
+    /// The pair is suspended, and why.
+    Suspended(String),
+    /// The pair is not suspended, but changes could not be recorded: every extent counts as changed and as written.
+    Untracked(String),
+}
+
+impl Slot {
+    /// The byte that says which, and the text.
+    fn encoded(&self) -> (u8, &str) {
+        match self {
+            Self::Blank => (0, ""),
+            Self::Suspended(reason) => (1, reason),
+            Self::Untracked(reason) => (2, reason),
+        }
+    }
 }
 
 impl Suspension {
     pub(super) fn page(&self) -> Vec<u8> {
-        let reason = self.reason.as_deref().unwrap_or_default();
+        let (byte, reason) = self.slot.encoded();
         let mut cut = reason.len().min(REASON_MAX);
         while !reason.is_char_boundary(cut) {
             cut -= 1;
         }
         let mut page = SUSPENSION_MAGIC.to_vec();
         page.put_u64(self.sequence);
-        page.put_u8(u8::from(self.reason.is_some()));
+        page.put_u8(byte);
         #[allow(clippy::cast_possible_truncation)] // at most REASON_MAX
         page.put_u16(cut as u16);
         page.put_slice(&reason.as_bytes()[..cut]);
@@ -300,8 +322,13 @@ impl Suspension {
         fn fields(input: &[u8]) -> IResult<&[u8], Suspension> {
             let (input, (sequence, set, length)) = (be_u64, be_u8, be_u16).parse(input)?;
             let (input, reason) = take(length).parse(input)?;
-            let reason = (set != 0).then(|| String::from_utf8_lossy(reason).into_owned());
-            Ok((input, Suspension { sequence, reason }))
+            let reason = || String::from_utf8_lossy(reason).into_owned();
+            let slot = match set {
+                0 => Slot::Blank,
+                2 => Slot::Untracked(reason()),
+                _ => Slot::Suspended(reason()),
+            };
+            Ok((input, Suspension { sequence, slot }))
         }
         fields(unsealed(page, SUSPENSION_MAGIC, PAGE as usize - 4)?).ok().map(|(_, suspension)| suspension)
     }
@@ -747,9 +774,20 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut_between_characters() {
         let reason = "ä".repeat(1000);
-        let page = Suspension { sequence: 4, reason: Some(reason) }.page();
-        let back = Suspension::parse(&page).unwrap();
-        assert_eq!(back.reason.unwrap().len(), REASON_MAX);
+        let page = Suspension { sequence: 4, slot: Slot::Suspended(reason) }.page();
+        let Slot::Suspended(back) = Suspension::parse(&page).unwrap().slot else { panic!("not suspended") };
+        assert_eq!(back.len(), REASON_MAX);
         assert_eq!(Suspension::parse(&[0; 4096]), None);
+    }
+
+    #[test]
+    fn the_byte_of_a_slot_says_whether_the_pair_is_suspended_or_untracked() {
+        let slots = [Slot::Blank, Slot::Suspended("full".to_owned()), Slot::Untracked("full".to_owned())];
+        for (byte, slot) in slots.into_iter().enumerate() {
+            let suspension = Suspension { sequence: 4, slot };
+            let page = suspension.page();
+            assert_eq!(usize::from(page[16]), byte);
+            assert_eq!(Suspension::parse(&page), Some(suspension));
+        }
     }
 }

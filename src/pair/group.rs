@@ -33,6 +33,7 @@
 //! Locks of several pairs are taken in the order of the pairs in memory, so two splits cannot wait for each other.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -41,7 +42,7 @@ use parking_lot::MutexGuard;
 use super::format::{RelationState, SplitIdentity};
 use super::gate;
 use super::state::{State, Verb};
-use super::verbs::{admit, admit_again};
+use super::verbs::admit_again;
 use super::{Control, Pair, PairError};
 use crate::store::StoreError;
 
@@ -125,7 +126,7 @@ impl<'a> Prepared<'a> {
                 let control = pair.control.lock();
                 (control.state, control.split_at)
             };
-            match admit(from, Verb::QuickSplit).map_err(failed)? {
+            match pair.admit(from, Verb::QuickSplit).map_err(failed)? {
                 Some(next) => {
                     let before = pair.record.lock().standing();
                     this.armed.push(Armed { pair, place, from, next, before, _verb: verb });
@@ -203,7 +204,10 @@ impl<'a> Prepared<'a> {
         self.in_doubt = false;
         let armed = std::mem::take(&mut self.armed);
         let mut holds = vec![Duration::ZERO; self.count];
-        armed.iter().zip(by_gate).for_each(|(armed, hold)| holds[armed.place] = hold);
+        for (armed, hold) in armed.iter().zip(by_gate) {
+            holds[armed.place] = hold;
+            armed.pair.control.lock().hold = Some(hold);
+        }
         let settled = armed.iter().map(|armed| armed.settle(instant)).filter(|settled| !settled).count() == 0;
         Ok(GroupSplit { holds, hold, instant: Some(instant), already_split: false, settled })
     }
@@ -227,7 +231,6 @@ impl<'a> Prepared<'a> {
         let mut all: Vec<_> = by_address.iter().map(|armed| (*armed, armed.pair.control.lock())).collect();
         all.iter().try_for_each(|(armed, control)| armed.check(control))?;
         for (Armed { pair, from, next, .. }, control) in &mut all {
-            pair.assume_changes();
             pair.put_into_effect(control, *from, *next, Some(instant));
         }
         Ok(())
@@ -252,7 +255,7 @@ impl Drop for Prepared<'_> {
         self.revoke("it was not completed");
         for Armed { pair, before, .. } in &self.armed {
             pair.record.lock().forget_prepared(*before);
-            pair.control.lock().armed = false;
+            pair.control.lock().armed = None;
         }
     }
 }
@@ -271,12 +274,14 @@ impl Armed<'_> {
     fn prepare(&mut self, identity: SplitIdentity, at: Timestamp) -> Result<(), GroupError> {
         let mut control = self.pair.control.lock();
         self.from = control.state;
-        let next = admit(self.from, Verb::QuickSplit).map_err(|error| self.failed(error))?;
+        let next = self.pair.admit(self.from, Verb::QuickSplit).map_err(|error| self.failed(error))?;
         self.next = next.unwrap_or(self.next);
         self.before = self.pair.record.lock().standing();
-        control.armed = true;
-        let generation = self.before.generation + u64::from(self.from == State::Smpl);
+        control.armed = Some(self.next);
+        let generation = self.before.generation + u64::from(self.from.begins_anew(self.next));
         let standing = RelationState { generation, state: self.next, clean: false, split_at: Some(at) };
+        // The prepared frame says of the changes what that of a split says, and nobody vouches for less.
+        self.pair.vouched.store(false, Ordering::SeqCst);
         let mut record = self.pair.record.lock();
         record.prepare(identity, standing).map_err(|error| self.failed(error.into()))
     }

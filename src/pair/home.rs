@@ -6,12 +6,17 @@
 //! is written home and home is flushed; then the log forgets it. So law 2 holds: at every moment, and after every crash,
 //! an extent that is not held is old at home, whatever has landed.
 //!
-//! **A relation starts with everything at home.** Otherwise a batch that was taken before the split, when nothing had to
-//! be kept, would be written home after it; and a crash that finds the split would take writes from before it for later
-//! ones. Before a split is armed, most of the log is brought home while hosts go on, and the rest while those wait that
-//! write to something landed; after that nothing lands before the flip. The log is not empty before the last batch has
-//! ended, so no batch of before is left. A split of several pairs ([`super::group`]) brings the primaries of all of them
-//! home before it prepares the first.
+//! In PSUS nothing has to be kept, but what the batch overwrites counts as changed before it is overwritten
+//! ([`super::track`]).
+//!
+//! **A relation, a resync and a restore start with everything at home.** Otherwise a batch that was taken before the
+//! split, when nothing had to be kept, would be written home after it; and a crash that finds the split would take writes
+//! from before it for later ones. Before the new state is armed, most of the log is brought home while hosts go on, and
+//! the rest while those wait that write to something landed; after that nothing lands before the flip. Hosts of a primary
+//! that is split already let their writes land without need; while one of these steps is prepared, their writes go straight
+//! home as well ([`Pair::straight_home`]). A write that had looked at that before may still land: the flip brings it
+//! home, with the gate closed. The log is not empty before the last batch has ended, so no batch of before is left. A split of several pairs
+//! ([`super::group`]) brings the primaries of all of them home before it prepares the first.
 //!
 //! **A relation does not end while a batch is kept** ([`Pair::keeping`]): extents that were kept for one relation must
 //! never be recorded in the next one.
@@ -22,9 +27,11 @@
 
 use std::ops::Range;
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 
 use super::keep::{KeepResult, LOST};
-use super::state::{State, Transition, Verb};
+use super::sets::SetMask;
+use super::state::Verb;
 use super::{Mode, Pair, PairError, touched};
 use crate::landing::{Keeper, Settled};
 use crate::store::StoreError;
@@ -51,16 +58,28 @@ impl Pair {
         }
     }
 
-    /// Before `verb` starts a relation, and before the new state is armed: becomes the keeper, and brings home what has
+    /// Before `verb` begins a generation, and before the new state is armed: becomes the keeper, and brings home what has
     /// landed. Then nothing lands before the flip. So a crash that finds the new state finds everything at home, or what
-    /// has landed since the flip.
+    /// has landed since the flip. For a primary that is split already this is so while [`Pair::go_straight_home`] is in
+    /// effect.
     pub(super) fn bring_home(&self, verb: Verb) -> Result<(), PairError> {
         let state = self.control.lock().state;
-        if state == State::Smpl && matches!(state.transition(verb), Transition::Accepted(_)) {
+        if self.admit(state, verb)?.is_some_and(|next| state.begins_anew(next)) {
             self.become_keeper();
             self.primary.at_home(|| ())?;
         }
         Ok(())
+    }
+
+    /// Until the result is dropped, writes to a split primary land only where something has landed.
+    pub(super) fn go_straight_home(&self) -> StraightHome<'_> {
+        self.straight_home.store(true, Ordering::SeqCst);
+        StraightHome(self)
+    }
+
+    /// Whether that is so now.
+    pub(super) fn goes_straight_home(&self) -> bool {
+        self.straight_home.load(Ordering::SeqCst)
     }
 
     /// Makes sure of it, with the gate closed and the new state armed.
@@ -71,7 +90,7 @@ impl Pair {
         let settled = self.primary.settle_all();
         settled.map_err(|error| {
             self.suspend(&format!("landed writes could not be brought home: {error}"));
-            self.control.lock().armed = false;
+            self.control.lock().armed = None;
             error.into()
         })
     }
@@ -91,13 +110,24 @@ impl Pair {
     }
 }
 
+/// Writes to a split primary land only where something has landed.
+pub(super) struct StraightHome<'a>(&'a Pair);
+
+impl Drop for StraightHome<'_> {
+    fn drop(&mut self) {
+        self.0.straight_home.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Keeper for Pair {
     fn keep(&self, ranges: &[Range<u64>]) -> Result<(), StoreError> {
         let _keeping = self.keeping.lock();
         loop {
             match self.mode() {
-                Mode::Apart | Mode::Mirror | Mode::Stopped => return Ok(()),
-                Mode::Sealed | Mode::Closed => return Err(StoreError::Stopped),
+                Mode::Apart | Mode::Mirror | Mode::Stopped | Mode::Unfinished => return Ok(()),
+                Mode::Tracked => return self.track(SetMask::CHANGED, &extents_of(ranges)),
+                // A restore has no log.
+                Mode::Sealed | Mode::Closed | Mode::Restore => return Err(StoreError::Stopped),
                 Mode::Split => match self.keep_scattered(&extents_of(ranges)) {
                     KeepResult::Held => return Ok(()),
                     KeepResult::NotSplit => {}
@@ -108,10 +138,8 @@ impl Keeper for Pair {
     }
 
     fn lost(&self, error: &StoreError) {
-        if matches!(self.mode(), Mode::Mirror | Mode::Split)
-            && !matches!(error, StoreError::NoSpace | StoreError::Shortage(_))
-        {
-            self.suspend(&format!("landed writes could not be brought home: {error}"));
+        if !matches!(error, StoreError::NoSpace | StoreError::Shortage(_)) {
+            self.lose_changes(&format!("landed writes could not be brought home: {error}"));
         }
     }
 }

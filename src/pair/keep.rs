@@ -11,9 +11,11 @@ use std::ops::Range;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::commit::{Failure, SECONDARY};
+use super::commit::{Failure, PRIMARY, SECONDARY};
+use super::sets::SetMask;
 use super::{EXTENT, Mode, Pair};
 use crate::store::{Durability, Patience, StoreError};
+use crate::volume::Block;
 
 /// The most extents of one claim, so that others find their way in between: 4 MiB.
 pub(super) const CLAIM_EXTENTS: u64 = (4 << 20) / EXTENT;
@@ -194,9 +196,10 @@ impl Pair {
         }
     }
 
-    /// Makes the secondary hold `extents` as they were at the split, durably. A failure suspends the pair, except for
-    /// a lack of room or of something else that may be there later; the caller decides what that means.
-    pub(super) fn keep(&self, extents: Range<u64>) -> KeepResult {
+    /// Makes the secondary hold `extents` as they were at the split, durably. Those that it does not hold yet are added to
+    /// all sets of `mask`. A failure suspends the pair, except for a lack of room or of something else that may be there
+    /// later; the caller decides what that means.
+    pub(super) fn keep(&self, extents: Range<u64>, mask: SetMask) -> KeepResult {
         // A long range may be a single hole, for example when a host unmaps the whole volume. A hole is kept at once.
         let long = extents.end - extents.start > CLAIM_EXTENTS;
         let limit = if long { u64::MAX } else { CLAIM_EXTENTS };
@@ -204,7 +207,7 @@ impl Pair {
             let Some(mut claim) = self.claim_absent(extents.clone(), limit) else {
                 return KeepResult::Held;
             };
-            match self.fill(&mut claim, long) {
+            match self.fill(&mut claim, long, mask, &[]) {
                 Ok(()) => {}
                 Err(failure @ (Failure::NoRoom(_) | Failure::Short(_))) => {
                     return KeepResult::NotYet(failure);
@@ -215,16 +218,24 @@ impl Pair {
         if self.held.read().contains_all(extents) { KeepResult::Held } else { KeepResult::NotSplit }
     }
 
-    /// The same for extents that lie apart, in ascending ranges: many of them share a commit.
+    /// The same for extents that lie apart, in ascending ranges, and are about to be changed on the primary: many of
+    /// them share a commit, those that are held already, too.
     pub(super) fn keep_scattered(&self, ranges: &[Range<u64>]) -> KeepResult {
         while self.mode() == Mode::Split {
             let kept = match self.claim_scattered(ranges, SCATTERED_EXTENTS) {
-                (Some(mut claim), _) => self.fill(&mut claim, false),
+                (Some(mut claim), _) => {
+                    let changes = self.held_unchanged(ranges);
+                    self.fill(&mut claim, false, SetMask::HELD | SetMask::CHANGED, &changes)
+                }
                 (None, true) => {
                     self.wait_for_release();
                     Ok(())
                 }
-                (None, false) => return KeepResult::Held,
+                (None, false) => match self.track(SetMask::CHANGED, ranges) {
+                    Ok(()) => return KeepResult::Held,
+                    Err(StoreError::Shortage(why)) => Err(Failure::Short(why.to_string())),
+                    Err(error) => Err(Failure::Broken(format!("changes could not be recorded: {error}"))),
+                },
             };
             match kept {
                 Ok(()) => {}
@@ -237,59 +248,105 @@ impl Pair {
         KeepResult::NotSplit
     }
 
-    /// Copies the claimed extents from the primary and commits them; of a long claim only its beginning.
-    fn fill(&self, claim: &mut Claim<'_>, long: bool) -> Result<(), Failure> {
-        let copied = if long {
-            self.copy_some(claim, CLAIM_EXTENTS).map(drop)
-        } else {
-            claim.runs().iter().try_for_each(|run| self.copy_run(run))
-        };
-        copied.map_err(|error| Failure::new(SECONDARY, LOST, &error))?;
-        self.commit(claim.runs())
+    /// The runs of `ranges` that are held and have not been changed.
+    fn held_unchanged(&self, ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+        let held = self.held.read();
+        let mut runs = Vec::new();
+        for range in self.missing(SetMask::CHANGED, ranges) {
+            let mut at = range.start;
+            while at < range.end {
+                let (present, end) = held.run(at, range.end);
+                if present {
+                    runs.push(at..end);
+                }
+                at = end;
+            }
+        }
+        runs
     }
 
-    /// Copies the claimed `run` from the primary to the secondary. Holes stay holes.
-    pub(super) fn copy_run(&self, run: &Range<u64>) -> Result<(), StoreError> {
+    /// Copies the claimed extents from the primary and commits them to the sets of `mask`; of a long claim only its
+    /// beginning. `changes` count as changed from then on.
+    fn fill(
+        &self,
+        claim: &mut Claim<'_>,
+        long: bool,
+        mask: SetMask,
+        changes: &[Range<u64>],
+    ) -> Result<(), Failure> {
+        let way = self.to_secondary();
+        let copied = if long {
+            self.copy_some(&way, claim, CLAIM_EXTENTS).map(drop)
+        } else {
+            claim.runs().iter().try_for_each(|run| self.copy_run(&way, run))
+        };
+        copied.map_err(|error| Failure::new(SECONDARY, LOST, &error))?;
+        let changes = changes.iter().map(|run| (SetMask::CHANGED, run.clone()));
+        self.commit_all(claim.runs().iter().map(|run| (mask, run.clone())).chain(changes))
+    }
+
+    /// The way of every copy but that of a restore.
+    pub(super) fn to_secondary(&self) -> Way<'_> {
+        Way { from: self.primary.home(), to: &*self.secondary, place: SECONDARY }
+    }
+
+    /// The way of a restore.
+    pub(super) fn to_primary(&self) -> Way<'_> {
+        Way { from: &*self.secondary, to: self.primary.home(), place: PRIMARY }
+    }
+
+    /// Copies the claimed `run`. Holes stay holes.
+    pub(super) fn copy_run(&self, way: &Way<'_>, run: &Range<u64>) -> Result<(), StoreError> {
         let bytes = self.bytes(run);
         let mut buffer = Vec::new();
         let mut at = bytes.start;
         while at < bytes.end {
-            let data = if run.end - run.start == 1 { at..bytes.end } else { self.data_in(at..bytes.end)? };
+            let data = if run.end - run.start == 1 { at..bytes.end } else { way.data_in(at..bytes.end)? };
             if data.start > at {
-                self.clear(at..data.start)?;
+                way.clear(at..data.start)?;
             }
             at = data.start;
             while at < data.end {
                 let length = MOVE.min(data.end - at);
                 buffer.resize(length as usize, 0);
-                self.primary.home().read(at, &mut buffer, Patience::Wait)?;
+                way.from.read(at, &mut buffer, Patience::Wait)?;
                 if buffer.iter().all(|byte| *byte == 0) {
-                    self.clear(at..at + length)?;
+                    way.clear(at..at + length)?;
                 } else {
-                    self.secondary.write(at, &buffer, Durability::Cached, Patience::Wait)?;
+                    way.to.write(at, &buffer, Durability::Cached, Patience::Wait)?;
                 }
                 at += length;
             }
         }
         Ok(())
     }
+}
 
-    /// Makes `bytes` of the secondary read as zeros. Leaves holes alone.
+/// From where a copy reads, and where it writes.
+pub(super) struct Way<'a> {
+    pub(super) from: &'a dyn Block,
+    pub(super) to: &'a dyn Block,
+    /// What messages call the device that is written.
+    pub(super) place: &'static str,
+}
+
+impl Way<'_> {
+    /// Makes `bytes` of the target read as zeros. Leaves holes alone.
     pub(super) fn clear(&self, bytes: Range<u64>) -> Result<(), StoreError> {
         let mut at = bytes.start;
-        while let Some(data) = self.secondary.next_data(at)?.filter(|data| data.start < bytes.end) {
+        while let Some(data) = self.to.next_data(at)?.filter(|data| data.start < bytes.end) {
             let end = data.end.min(bytes.end);
-            self.secondary.discard(data.start, end - data.start)?;
+            self.to.discard(data.start, end - data.start)?;
             at = end;
         }
         Ok(())
     }
 
-    /// The first run of data on the primary in `bytes`, which start at an extent border. The run is widened to whole
+    /// The first run of data of the source in `bytes`, which start at an extent border. The run is widened to whole
     /// extents; it is empty, at the end, if there is no data.
     pub(super) fn data_in(&self, bytes: Range<u64>) -> Result<Range<u64>, StoreError> {
         let none = bytes.end..bytes.end;
-        let next = self.primary.home().next_data(bytes.start)?;
+        let next = self.from.next_data(bytes.start)?;
         let Some(data) = next.filter(|data| data.start < bytes.end) else {
             return Ok(none);
         };

@@ -5,7 +5,8 @@
 //! complete. The laws, and the modules that keep them:
 //!
 //! 1. **Held is for ever, within a generation.** Extents enter the set ([`keep`], [`copier`], a host write of whole
-//!    extents to the secondary) and never leave it. A new relation starts with the empty set.
+//!    extents to the secondary) and never leave it. A new relation starts with the empty set, a resync or restore with
+//!    the extents that are equal on both sides. In RCPY the primary holds, and is filled from the secondary.
 //! 2. **Durable before relied on.** An extent enters the set after its bytes on the secondary were flushed and, after
 //!    that, the record that it is held ([`commit`]). The old bytes of the primary's home are overwritten only after the
 //!    extent is in the set. So at a power loss every extent is either held in full, or still old at home. A host does
@@ -24,9 +25,12 @@
 //!    recorded, then the secondary is refused, and then the host's write is done, or brought home. If even that cannot
 //!    be recorded, a restart would serve a wrong image as the split instant. A wrong image is worse than a refused
 //!    write, so then the primary refuses writes ([`Mode::Sealed`]) until the pair is deleted.
+//! 7. **A change is known before it is made.** From the split on, an extent of the primary is durably in *changed*, and
+//!    one of the secondary in *written*, before the bytes of that side change ([`track`]). So what is held, and is in
+//!    neither set, is equal on both sides, at every moment and after every crash.
 //!
 //! A pair has no threads and no clock. There are four kinds of methods: verbs ([`Pair::start_copy`],
-//! [`Pair::quick_split`], [`Pair::delete`], [`Pair::close`]), which may sleep; the sides, which are [`Block`]s for
+//! [`Pair::quick_split`], [`Pair::resync`], [`Pair::delete`], [`Pair::close`]), which may sleep; the sides, which are [`Block`]s for
 //! hosts; the background work ([`Pair::copy_step`], [`Pair::prefetch`]), called by threads that the owner paces; and
 //! questions ([`Pair::status`], [`Pair::wait`]). The primary's landing log is another's to settle
 //! ([`LandedVolume::settle`]); the pair is its keeper. Locks, in the order in which they may be taken: verbs, copier,
@@ -39,6 +43,8 @@ mod commit;
 mod copier;
 #[cfg(test)]
 mod damage;
+#[cfg(test)]
+mod equal;
 #[cfg(test)]
 mod faults;
 mod format;
@@ -60,11 +66,16 @@ mod power;
 mod races;
 mod record;
 mod replay;
+mod restore;
+mod resync;
 mod sets;
 mod side;
 mod state;
 #[cfg(test)]
+mod table;
+#[cfg(test)]
 mod testing;
+mod track;
 mod verbs;
 #[cfg(test)]
 mod versions;
@@ -72,7 +83,7 @@ mod waiting;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -87,6 +98,7 @@ use commit::Batches;
 use gate::Gate;
 use keep::Claims;
 use record::Record;
+use sets::SetMask;
 
 pub use copier::Progress;
 pub use format::RecordStores;
@@ -94,7 +106,8 @@ pub(crate) use format::{Decided, RECORD_NAMES, SplitIdentity};
 pub(crate) use group::{Decision, GroupError, Prepared};
 pub(crate) use side::{PrimarySide, SecondarySide};
 pub use state::State;
-pub(crate) use state::{Transition, Verb};
+pub(crate) use state::Verb;
+pub(crate) use verbs::as_recorded;
 pub(crate) use waiting::Waiting;
 
 /// Bytes of an extent, the unit in which old data is kept.
@@ -104,14 +117,20 @@ pub(crate) const EXTENT: u64 = 64 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Mode {
-    /// SMPL, PSUS: each side is a volume of its own.
+    /// SMPL: each side is a volume of its own.
     Apart,
-    /// COPY, PAIR: writes to the primary go to both; the secondary is read only.
+    /// COPY, PAIR, COPY(SP): writes to the primary go to both; the secondary is read only.
     Mirror,
     /// PSUS(SP).
     Split,
+    /// PSUS: each side is a volume of its own, and changes are tracked.
+    Tracked,
+    /// RCPY: the primary shows the secondary's contents; writes to it go to both; the secondary is read only.
+    Restore,
     /// PSUE: the primary is a volume of its own, the secondary is not served.
     Stopped,
+    /// PSUE after a restore that was broken off: neither side is served.
+    Unfinished,
     /// PSUE that could not be recorded: the primary refuses writes too.
     Sealed,
     /// Closed: nothing is served.
@@ -119,16 +138,27 @@ enum Mode {
 }
 
 impl Mode {
-    const ALL: [Self; 6] =
-        [Self::Apart, Self::Mirror, Self::Split, Self::Stopped, Self::Sealed, Self::Closed];
-    const BITS: u32 = 3;
+    const ALL: [Self; 9] = [
+        Self::Apart,
+        Self::Mirror,
+        Self::Split,
+        Self::Tracked,
+        Self::Restore,
+        Self::Stopped,
+        Self::Unfinished,
+        Self::Sealed,
+        Self::Closed,
+    ];
+    const BITS: u32 = 4;
     const MASK: u64 = (1 << Self::BITS) - 1;
 
     fn of(state: State) -> Self {
         match state {
-            State::Smpl | State::Psus => Self::Apart,
-            State::Copy | State::Pair => Self::Mirror,
+            State::Smpl => Self::Apart,
+            State::Copy | State::Pair | State::CopySp => Self::Mirror,
             State::PsusSp => Self::Split,
+            State::Psus => Self::Tracked,
+            State::Rcpy => Self::Restore,
             State::Psue => Self::Stopped,
         }
     }
@@ -153,9 +183,11 @@ impl Epoch {
 struct Control {
     state: State,
     split_at: Option<Timestamp>,
+    /// For how long the split held writes of hosts, if it was in this process.
+    hold: Option<Duration>,
     error: Option<String>,
-    /// A new state is durable, or may be, but is not in effect yet.
-    armed: bool,
+    /// This state is durable, or may be, but is not in effect yet.
+    armed: Option<State>,
     /// Why the copy waits.
     waits: Option<String>,
 }
@@ -192,12 +224,14 @@ pub(crate) struct Status {
     pub(crate) state: State,
     /// Length of either side in bytes.
     pub(crate) total_bytes: u64,
-    /// Bytes that the secondary has of its own.
+    /// Bytes that the secondary has of its own; in RCPY, those that have been restored.
     pub(crate) copied_bytes: u64,
     /// Bytes still to be copied.
     pub(crate) dirty_bytes: u64,
     /// When it was split.
     pub(crate) split_at: Option<Timestamp>,
+    /// For how long the split held writes of hosts, if it was in this process.
+    pub(crate) hold: Option<Duration>,
     /// Why the pair is suspended, or what its copy waits for.
     pub(crate) error: Option<String>,
 }
@@ -208,10 +242,10 @@ impl Status {
         let copied_bytes = match state {
             State::Smpl => 0,
             State::Pair | State::Psus => length,
-            State::Copy | State::PsusSp | State::Psue => held,
+            State::Copy | State::PsusSp | State::CopySp | State::Rcpy | State::Psue => held,
         };
         let dirty_bytes = if state == State::Smpl { 0 } else { length - copied_bytes };
-        Self { state, total_bytes: length, copied_bytes, dirty_bytes, split_at, error }
+        Self { state, total_bytes: length, copied_bytes, dirty_bytes, split_at, hold: None, error }
     }
 
     /// The part of the copy that is done, 0.0 to 1.0.
@@ -242,10 +276,18 @@ pub struct Pair {
     changed: Condvar,
     record: Mutex<Record>,
     held: RwLock<ExtentSet>,
-    /// Extents of the primary that hosts have written since the split. Nobody tracks them yet, so these are all.
+    /// Extents of the primary that hosts have written since the split.
     primary_changed: RwLock<ExtentSet>,
-    /// Extents of the secondary that hosts have written since the split. Nobody tracks them yet, so these are all.
+    /// Extents of the secondary that hosts have written since the split.
     secondary_written: RwLock<ExtentSet>,
+    /// Writes to a split primary do not land without need ([`home`]).
+    straight_home: AtomicBool,
+    /// The record may say what the two sets say; before that it says that everything has changed ([`track`]).
+    vouched: AtomicBool,
+    /// The sides of the split have not been flushed yet.
+    to_vouch: AtomicBool,
+    /// The generation of the sets; changes with the gate closed.
+    generation: AtomicU64,
     claims: Claims,
     batches: Batches,
     /// The extent at which the copier looks next. Held while the copier copies.
@@ -261,14 +303,25 @@ impl Pair {
     pub(crate) fn status(&self) -> Status {
         let control = self.control.lock();
         let held = (self.held.read().count() * EXTENT).min(self.length);
-        let error = control.error.clone().or_else(|| control.waits.as_deref().map(waiting));
-        Status::of(control.state, self.length, held, control.split_at, error)
+        let error = match &control.error {
+            Some(error) if self.mode() == Mode::Unfinished => Some(unfinished(error)),
+            Some(error) => Some(error.clone()),
+            None => control.waits.as_deref().map(waiting),
+        };
+        let status = Status::of(control.state, self.length, held, control.split_at, error);
+        Status { hold: control.hold, ..status }
     }
 
     /// Pair state.
     #[must_use]
     pub fn state(&self) -> State {
         self.control.lock().state
+    }
+
+    /// Whether the primary has all that it is to show: no restore is under way, or was broken off.
+    pub(crate) fn primary_is_whole(&self) -> bool {
+        let control = self.control.lock();
+        control.state != State::Rcpy && control.armed != Some(State::Rcpy) && self.mode() != Mode::Unfinished
     }
 
     /// Sleeps until the pair is in `state` or suspended (only an operator ends a suspension), at most `timeout`;
@@ -326,15 +379,20 @@ impl Pair {
             return;
         }
         let mut record = self.record.lock();
-        let mode = match record.suspend(reason) {
+        // A restart finds RCPY: the record says whether the primary is whole, and not what has been restored so far.
+        let restores = control.state == State::Rcpy || control.armed == Some(State::Rcpy);
+        let suspended = record.suspend(reason).inspect_err(|error| {
+            tracing::error!(parent: record.span(), %error, "a suspended pair could not be recorded");
+        });
+        let mode = match suspended {
+            _ if restores => Mode::Unfinished,
             Ok(()) => Mode::Stopped,
-            Err(error) => {
-                tracing::error!(parent: record.span(), %error, "a suspended pair could not be recorded");
+            Err(_) => {
                 // What a restart would find: a split image that the next write to the primary would spoil, or a
                 // mirror, which a restart copies anew in any case.
                 let split = match self.mode() {
                     Mode::Split => true,
-                    Mode::Mirror => control.armed,
+                    Mode::Mirror => control.armed.is_some_and(State::may_be_split),
                     _ => false,
                 };
                 if split { Mode::Sealed } else { Mode::Stopped }
@@ -346,10 +404,31 @@ impl Pair {
         self.enter(&mut control, State::Psue, mode);
     }
 
+    /// The sets, each with its mask.
+    fn sets(&self) -> [(SetMask, &RwLock<ExtentSet>); 3] {
+        [
+            (SetMask::HELD, &self.held),
+            (SetMask::CHANGED, &self.primary_changed),
+            (SetMask::WRITTEN, &self.secondary_written),
+        ]
+    }
+
+    fn set_of(&self, mask: SetMask) -> &RwLock<ExtentSet> {
+        match mask {
+            SetMask::CHANGED => &self.primary_changed,
+            SetMask::WRITTEN => &self.secondary_written,
+            _ => &self.held,
+        }
+    }
+
     /// The error for a secondary that is not served.
     fn refused(&self) -> StoreError {
         let reason = self.control.lock().error.clone().unwrap_or_default();
-        StoreError::Corrupt(format!("the pair is suspended (PSUE), its image is not whole: {reason}"))
+        let what = match self.mode() {
+            Mode::Unfinished => "a restore was broken off",
+            _ => "its image is not whole",
+        };
+        StoreError::Corrupt(format!("the pair is suspended (PSUE), {what}: {reason}"))
     }
 
     /// Checks that the range lies within the volume.
@@ -373,6 +452,13 @@ impl Pair {
 
 fn waiting(why: &str) -> String {
     format!("the copy waits: {why}; it goes on by itself when there is some")
+}
+
+/// What people read of a pair that was suspended because of `why` in RCPY.
+fn unfinished(why: &str) -> String {
+    format!(
+        "{why}; the restore was broken off, so the primary is part old, part restored, and neither side is served: when the cause is gone, resync the pair with --restore; if the secondary is lost, delete the pair and fill the primary from elsewhere"
+    )
 }
 
 /// The extents that `offset..offset + length` touches.

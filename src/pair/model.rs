@@ -9,9 +9,12 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::testing::{BLOCK, Rig, stamps, write};
-use super::{Pair, Progress, State};
+use super::{Pair, PairError, Progress, State};
 use crate::landing::Settled;
+use crate::store::StoreError;
 use crate::volume::Block;
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 /// Four extents and a third of one.
 const BLOCKS: u64 = 4 * 16 + 5;
@@ -32,7 +35,17 @@ enum Step {
         secondary: bool,
     },
     StartCopy,
-    Split,
+    Split {
+        steady: bool,
+    },
+    /// A resync or a restore.
+    Resync {
+        restore: bool,
+    },
+    /// The same, and its copy to the end.
+    Equalise {
+        restore: bool,
+    },
     Copy {
         budget: u64,
     },
@@ -73,7 +86,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(secondary, (block, count))| Step::Discard { secondary, block, count }),
         2 => any::<bool>().prop_map(|secondary| Step::Flush { secondary }),
         1 => Just(Step::StartCopy),
-        3 => Just(Step::Split),
+        4 => (0..4).prop_map(|kind| Step::Split { steady: kind == 0 }),
+        2 => any::<bool>().prop_map(|restore| Step::Resync { restore }),
+        2 => any::<bool>().prop_map(|restore| Step::Equalise { restore }),
         4 => (1u64..200_000).prop_map(|budget| Step::Copy { budget }),
         1 => (any::<bool>(), 1u64..200_000).prop_map(|(record, budget)| Step::CopyFull { record, budget }),
         1 => run().prop_map(|(block, count)| Step::Prefetch { block, count }),
@@ -130,7 +145,7 @@ struct World {
     rig: Rig,
     pair: Arc<Pair>,
     primary: Volume,
-    /// Meaningless in COPY and PAIR.
+    /// Meaningless in COPY, PAIR, COPY(SP) and RCPY.
     secondary: Volume,
     state: State,
     /// The state to which the interrupted verb would have led.
@@ -139,6 +154,9 @@ struct World {
     closing: bool,
     /// A device is full.
     full: bool,
+    /// The machine died while a device was full, so it may have torn the page that would have said that changes are not
+    /// tracked; such a page suspends.
+    torn: bool,
     stamp: u64,
 }
 
@@ -159,6 +177,7 @@ impl World {
             attempted: None,
             closing: false,
             full: false,
+            torn: false,
             stamp: 0,
         }
     }
@@ -167,8 +186,9 @@ impl World {
         [self.pair.primary_side(), self.pair.secondary_side()]
     }
 
+    /// Whether the secondary has no contents of its own.
     fn mirrors(&self) -> bool {
-        matches!(self.state, State::Copy | State::Pair)
+        self.state.mirrors() || self.state == State::Rcpy
     }
 
     fn change(&mut self, secondary: bool, block: u64, count: u64, discard: bool) {
@@ -207,24 +227,48 @@ impl World {
         }
     }
 
-    fn split(&mut self) {
-        let now = Timestamp::from_second(1_800_000_000).unwrap();
+    fn split(&mut self, steady: bool) {
         let next = match self.state {
-            State::Smpl | State::Copy => State::PsusSp,
+            State::Smpl | State::Copy if steady => State::CopySp,
+            State::Smpl | State::Copy | State::CopySp if !steady => State::PsusSp,
             State::Pair => State::Psus,
             _ => return,
         };
-        let done = self.pair.quick_split(now, &|| Duration::ZERO).is_ok();
-        if done {
+        let split = if steady { Pair::steady_split } else { Pair::quick_split };
+        let done = split(&self.pair, NOW, &|| Duration::ZERO).is_ok();
+        if done && next != State::CopySp {
             self.secondary = self.primary.clone();
         }
         self.verb(next, done);
     }
 
+    fn resync(&mut self, restore: bool) {
+        let next = match self.state {
+            State::Psus if restore => State::Rcpy,
+            State::Psus | State::PsusSp if !restore => State::Copy,
+            _ => return,
+        };
+        let done = if restore { self.pair.restore() } else { self.pair.resync() };
+        if done.is_ok() && restore {
+            self.primary = self.secondary.clone();
+        }
+        self.verb(next, done.is_ok());
+    }
+
+    fn equalise(&mut self, restore: bool) {
+        self.resync(restore);
+        while matches!(self.state, State::Copy | State::Rcpy) && !self.rig.machine.is_dead() {
+            self.copy(100_000);
+            if !self.rig.machine.is_dead() {
+                self.check();
+            }
+        }
+    }
+
     fn copy(&mut self, budget: u64) {
         let next = match self.state {
-            State::Copy => State::Pair,
-            State::PsusSp => State::Psus,
+            State::Copy | State::Rcpy => State::Pair,
+            State::PsusSp | State::CopySp => State::Psus,
             _ => {
                 assert_eq!(self.pair.copy_step(budget), Progress::Idle);
                 return;
@@ -232,6 +276,18 @@ impl World {
         };
         match self.pair.copy_step(budget) {
             Progress::Whole => self.state = next,
+            Progress::Splits => {
+                assert_eq!(self.state, State::CopySp);
+                let done = self.pair.complete_split(NOW, &|| Duration::ZERO);
+                let done = match done {
+                    Err(PairError::Store(StoreError::NoSpace)) if self.full => return,
+                    done => done.is_ok_and(|split| split.is_some()),
+                };
+                if done {
+                    self.secondary = self.primary.clone();
+                }
+                self.verb(next, done);
+            }
             Progress::Copied { .. } => {}
             Progress::NoRoom => assert!(self.full, "there was room"),
             Progress::Idle => self.verb(next, false),
@@ -260,16 +316,17 @@ impl World {
         work(self);
         disks.iter().for_each(|disk| disk.full.store(false, Ordering::SeqCst));
         self.full = false;
+        self.torn |= self.rig.machine.is_dead();
     }
 
     fn delete(&mut self) {
-        if self.state == State::PsusSp {
+        if self.state == State::Rcpy {
             assert!(self.pair.delete().is_err());
             return;
         }
         let done = self.pair.delete().is_ok();
-        if done && self.mirrors() {
-            // The contents of an interrupted mirror are arbitrary.
+        if done && (self.mirrors() || self.state == State::PsusSp) {
+            // The contents of an interrupted mirror are arbitrary, and so are those of an image that was given up.
             self.rig.secondary.settle();
             self.secondary = Volume::known(stamps(&*self.rig.secondary, 0, BLOCKS));
         }
@@ -279,7 +336,12 @@ impl World {
     fn restart(&mut self, power: bool, seed: u64, clean: bool) {
         self.rig.crash(power, seed);
         self.pair = self.rig.open();
-        let before = if self.mirrors() && !clean { State::Copy } else { self.state };
+        if std::mem::take(&mut self.torn) && self.pair.state() == State::Psue {
+            assert_eq!(self.state, State::PsusSp);
+            self.pair.delete().unwrap();
+            self.attempted = Some(State::Smpl);
+        }
+        let before = if self.state == State::Pair && !clean { State::Copy } else { self.state };
         let found = self.pair.state();
         let attempted = self.attempted.take();
         let closed = std::mem::take(&mut self.closing);
@@ -298,7 +360,11 @@ impl World {
             // died.
             self.secondary = self.primary.clone();
         }
-        if found == State::Smpl && self.mirrors() {
+        if found == State::Rcpy && self.state != State::Rcpy {
+            // The restore was armed: nobody was told of it, and the primary shows the secondary as it was then.
+            self.primary = self.secondary.clone();
+        }
+        if found == State::Smpl && (self.mirrors() || self.state == State::PsusSp) {
             self.rig.secondary.settle();
             self.secondary = Volume::known(stamps(&*self.rig.secondary, 0, BLOCKS));
         }
@@ -326,7 +392,7 @@ impl World {
         if !self.mirrors() {
             self.secondary.check(&stamps(&*secondary, 0, BLOCKS), false, "secondary");
         }
-        if self.state == State::Pair {
+        if matches!(self.state, State::Pair | State::Rcpy) {
             assert_eq!(stamps(&*secondary, 0, BLOCKS), stamps(&*primary, 0, BLOCKS), "the mirror differs");
         }
         // A reported hole reads as zeros.
@@ -354,7 +420,9 @@ impl World {
                 self.verb(State::Copy, done);
             }
             Step::StartCopy | Step::Die { .. } => {}
-            Step::Split => self.split(),
+            Step::Split { steady } => self.split(steady),
+            Step::Resync { restore } => self.resync(restore),
+            Step::Equalise { restore } => self.equalise(restore),
             Step::Copy { budget } => self.copy(budget),
             Step::CopyFull { record, budget } => self.copy_full(record, budget),
             Step::Prefetch { block, count } => {

@@ -42,12 +42,15 @@
 //! * Before the split both sets are empty, and an old log cannot say otherwise. To add to them is refused, for want of
 //!   the room that a new log needs. Nothing is written that a reader of the old version would not understand.
 
+use std::ops::Range;
+
 use jiff::Timestamp;
 
 use super::bitmap::{ExtentSet, Piece};
 use super::format::{
     CLOSING_OFFSET, Closing, Decided, Entry, FRAME_ALIGN, Frame, GROWTH, Header, PAGE, RECORD_NAMES,
-    RUNS_MAX, RecordStores, RelationState, SUSPENSION_OFFSET, Shape, SplitIdentity, Suspension, Version,
+    RUNS_MAX, RecordStores, RelationState, SUSPENSION_OFFSET, Shape, Slot, SplitIdentity, Suspension,
+    Version,
 };
 use super::replay::{self, Replayed};
 use super::sets::{SetMask, Sets};
@@ -170,9 +173,12 @@ impl Record {
         self.standing
     }
 
-    /// Appends the new state `standing`, durably. With a split it appends that hosts may change every extent, because
-    /// nobody tracks yet which ones they change.
+    /// Appends the new state `standing`, durably. With a split it appends that every extent counts as changed and as
+    /// written, until the pair vouches for less ([`super::track`]).
     pub(super) fn append_standing(&mut self, standing: RelationState) -> Result<(), StoreError> {
+        if self.version != Version::LATEST && matches!(standing.state, State::CopySp | State::Rcpy) {
+            return Err(StoreError::NoSpace); // an old log cannot say so, and there was no room for a new one
+        }
         let is_known = self.standing.state.may_be_split() && self.relies_on.is_none();
         let splits = standing.state.may_be_split() && !is_known;
         let mut entries = vec![Entry::RelationState(standing)];
@@ -233,19 +239,27 @@ impl Record {
 
     /// Appends that `runs` are in `sets`, durably. The caller has flushed the secondary if it holds them. The sets that
     /// an old log cannot name are treated as the module's head says.
-    pub(super) fn append_runs(
-        &mut self,
-        sets: SetMask,
-        runs: &[std::ops::Range<u64>],
-    ) -> Result<(), StoreError> {
-        let named = sets.within(self.version.sets());
-        if named != Some(sets) && !self.standing.state.may_be_split() {
-            return Err(StoreError::NoSpace);
-        }
+    #[cfg(test)]
+    pub(super) fn append_runs(&mut self, sets: SetMask, runs: &[Range<u64>]) -> Result<(), StoreError> {
+        self.append_additions(&runs.iter().map(|run| (sets, run.clone())).collect::<Vec<_>>())
+    }
+
+    /// The same for runs of several sets, in one append.
+    pub(super) fn append_additions(&mut self, additions: &[(SetMask, Range<u64>)]) -> Result<(), StoreError> {
         let generation = self.standing.generation;
-        let entry = |sets, runs: &[_]| Entry::Runs { generation, sets, runs: runs.to_vec() };
-        let entries =
-            named.map_or_else(Vec::new, |sets| runs.chunks(RUNS_MAX).map(|runs| entry(sets, runs)).collect());
+        let mut entries = Vec::new();
+        for additions in additions.chunk_by(|(mask, _), (next, _)| mask == next) {
+            let sets = additions[0].0;
+            let named = sets.within(self.version.sets());
+            if named != Some(sets) && !self.standing.state.may_be_split() {
+                return Err(StoreError::NoSpace);
+            }
+            let Some(sets) = named else { continue };
+            entries.extend(additions.chunks(RUNS_MAX).map(|chunk| {
+                let runs = chunk.iter().map(|(_, run)| run.clone()).collect();
+                Entry::Runs { generation, sets, runs }
+            }));
+        }
         self.append(entries)?;
         self.leans |= self.begins && self.relies_on.is_some();
         Ok(())
@@ -341,12 +355,25 @@ impl Record {
         if self.ambiguous {
             return Err(StoreError::Stopped);
         }
-        let page = Suspension { sequence: self.sequence, reason: Some(reason.to_owned()) }.page();
-        let record_store = &*self.record_stores[self.current];
-        record_store.write(SUSPENSION_OFFSET, &page, Durability::Cached, Patience::Wait)?;
-        record_store.flush()?;
+        self.fill_slot(Slot::Suspended(reason.to_owned()))?;
         self.suspended = Some(reason.to_owned());
         Ok(())
+    }
+
+    /// Records, without taking new space, that every extent counts as changed and as written. Lasts until the record is
+    /// written anew. Does not need [`Record::resume`]. The pair must not be suspended.
+    pub(super) fn untrack(&mut self, why: &str) -> Result<(), StoreError> {
+        if self.ambiguous || self.suspended.is_some() {
+            return Err(StoreError::Stopped);
+        }
+        self.fill_slot(Slot::Untracked(why.to_owned()))
+    }
+
+    fn fill_slot(&self, slot: Slot) -> Result<(), StoreError> {
+        let page = Suspension { sequence: self.sequence, slot }.page();
+        let record_store = &*self.record_stores[self.current];
+        record_store.write(SUSPENSION_OFFSET, &page, Durability::Cached, Patience::Wait)?;
+        record_store.flush()
     }
 
     /// Writes the record anew with `standing`, without extents and without a suspension.
@@ -369,7 +396,7 @@ impl Record {
     ) -> Result<(), StoreError> {
         let before = std::mem::replace(&mut self.standing, standing);
         let same = (before.state, before.generation) == (standing.state, standing.generation);
-        let mirror = matches!(standing.state, State::Copy | State::Pair);
+        let mirror = standing.state.mirrors() || standing.state == State::Rcpy;
         let Err(error) = self.rewrite(sets) else { return Ok(()) };
         if !same || mirror || self.ambiguous {
             return Err(error);
@@ -426,7 +453,8 @@ impl Record {
         record_store.write(0, &[0; PAGE as usize], Durability::Cached, Patience::Wait)?;
         blank(record_store, PAGE, GROWTH)?; // as much as a log of usual length takes up
         record_store.flush()?;
-        let mut pages = Suspension { sequence, reason: self.suspended.clone() }.page();
+        let slot = self.suspended.clone().map_or(Slot::Blank, Slot::Suspended);
+        let mut pages = Suspension { sequence, slot }.page();
         pages.resize(2 * PAGE as usize, 0); // no closing
         record_store.write(SUSPENSION_OFFSET, &pages, Durability::Cached, Patience::Wait)?;
         let end = self.write_frames(record_store, sequence, sets)?;

@@ -27,7 +27,7 @@
 
 use super::format::{
     CLOSING_OFFSET, Closing, Decided, Entry, FRAME_ALIGN, FRAME_HEADER, Frame, GROWTH, Header, NoHeader,
-    PAGE, PAYLOAD_MAX, RECORD_NAMES, RecordStores, RelationState, SECTOR, SUSPENSION_OFFSET, Shape,
+    PAGE, PAYLOAD_MAX, RECORD_NAMES, RecordStores, RelationState, SECTOR, SUSPENSION_OFFSET, Shape, Slot,
     SplitIdentity, Suspension, UncheckedHeader,
 };
 use super::sets::{SetMask, Sets};
@@ -50,17 +50,20 @@ pub(super) struct Replayed {
 }
 
 impl Replayed {
-    /// Prepares to go on from here. A mirror that was not closed in order may differ in unknown places that were
-    /// being written, so COPY and PAIR begin the copy anew.
+    /// Prepares to go on from here. Sides that every write went to, and which were not closed in order, may differ in
+    /// unknown places that were being written, so COPY, PAIR, COPY(SP) and RCPY begin their copy anew.
     pub(super) fn go_on(&mut self) {
-        if matches!(self.standing.state, State::Copy | State::Pair) && !self.standing.clean {
+        let state = self.standing.state;
+        if (state.mirrors() || state == State::Rcpy) && !self.standing.clean {
             self.standing.generation += 1;
-            self.standing.state = State::Copy;
+            if state == State::Pair {
+                self.standing.state = State::Copy;
+            }
             self.sets.clear();
         }
-        if self.standing.state.may_be_split() {
-            // Nobody tracks yet what hosts change from here on.
-            self.sets.assume_changes();
+        if matches!(self.standing.state, State::Pair | State::Psus) {
+            // The state says so, whatever the frames of a record say that could not be written anew.
+            self.sets.held.insert_all();
         }
         self.standing.clean = false;
     }
@@ -138,9 +141,20 @@ pub(super) fn replay(
     }
     let mut slot = vec![0; PAGE as usize];
     store.read(SUSPENSION_OFFSET, &mut slot, Patience::Wait)?;
-    let suspended = match Suspension::parse(&slot) {
-        Some(slot) if slot.sequence == header.sequence => slot.reason,
-        _ => Some("the pair was being suspended when the array stopped".to_owned()),
+    let slot = Suspension::parse(&slot).filter(|slot| slot.sequence == header.sequence);
+    let suspended = match slot.map(|suspension| suspension.slot) {
+        Some(Slot::Blank) => None,
+        Some(Slot::Untracked(_)) => {
+            sets.assume_changes();
+            None
+        }
+        Some(Slot::Suspended(reason)) => Some(reason),
+        // In PSUS nothing relies on the relation but the sets of changes, so those were about to be given up.
+        None if standing.state == State::Psus => {
+            sets.assume_changes();
+            None
+        }
+        None => Some("the pair was being suspended when the array stopped".to_owned()),
     };
     Ok(Replayed { standing, sets, suspended, relies_on, end, torn })
 }

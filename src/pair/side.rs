@@ -2,19 +2,22 @@
 //!
 //! | state | write to the primary | secondary is read from | write to the secondary |
 //! |---|---|---|---|
-//! | SMPL, PSUS | primary | secondary | secondary |
-//! | COPY, PAIR | primary, then held extents on the secondary | secondary | refused: read only |
-//! | PSUS(SP) | primary where held, else its landing log | secondary where held, else the primary's home | secondary only; the rest of an extent is fetched first |
-//! | PSUE | primary | refused | refused |
+//! | SMPL | primary | secondary | secondary |
+//! | COPY, PAIR, COPY(SP) | primary, then held extents on the secondary | secondary | refused: read only |
+//! | PSUS(SP) | primary where held and changed, else its landing log | secondary where held, else the primary's home | secondary only; the rest of an extent is fetched first |
+//! | PSUS | primary where changed, else its landing log | secondary | secondary |
+//! | RCPY | secondary, then held extents on the primary ([`super::restore`]) | secondary | refused: read only |
+//! | PSUE | primary; after RCPY refused | refused | refused |
 //!
-//! A write that lands is done at once, without a claim: what it overwrites is kept when it is brought home
-//! ([`super::home`]). If there is no log, or no room for a log, the old data is kept first, and the write goes home.
+//! A write that lands is done at once, without a claim: what it overwrites is kept, and counts as changed, when it is
+//! brought home ([`super::home`]). If there is no log, or no room for a log, that comes first, and the write goes home.
+//! A write to a split secondary waits until its extents count as written.
 //!
 //! With [`Patience::Now`] a write is done only if it goes straight to one volume or to the log. A write that has to
 //! keep, claim or write twice is [`StoreError::WouldBlock`] before anything has happened.
 //!
 //! Mirrored writes claim their extents, so two overlapping writes reach both volumes in one order, and the copier
-//! sees either none or all of each. A flush of the primary in COPY and PAIR flushes both volumes. A flush of the
+//! sees either none or all of each. A flush of the primary in COPY, PAIR and RCPY flushes both volumes. A flush of the
 //! secondary in PSUS(SP) flushes both too, because part of its image is the primary's: after it the whole image is
 //! stable.
 
@@ -26,6 +29,8 @@ use std::sync::Arc;
 use super::commit::Failure;
 use super::gate::Pass;
 use super::keep::{CLAIM_EXTENTS, KeepResult, LOST};
+use super::restore::Mixed;
+use super::sets::SetMask;
 use super::{EXTENT, Mode, Pair, touched};
 use crate::landing::Outcome;
 use crate::store::{Durability, Patience, StoreError};
@@ -63,6 +68,9 @@ impl Change<'_> {
 /// reports that the next run may hold data: a set of many short runs must not keep the caller for ever.
 const RUNS_MAX: u32 = 4096;
 
+/// The most bytes that are read and written at once when sides are made equal again.
+const LEVEL: u64 = 1 << 20;
+
 /// The primary of a pair.
 pub(crate) struct PrimarySide(Arc<Pair>);
 
@@ -82,6 +90,8 @@ impl SecondarySide {
 }
 
 const READ_ONLY: &str = "the volume is the secondary of a running copy; split the pair to write to it";
+const RESTORES: &str =
+    "the volume is what a primary is being restored from; wait for PAIR and split the pair to write to it";
 
 impl Pair {
     fn pass_gate(&self, patience: Patience) -> Result<Pass<'_>, StoreError> {
@@ -116,9 +126,10 @@ impl Pair {
         loop {
             match self.mode() {
                 Mode::Apart | Mode::Stopped => break,
-                Mode::Split if self.held.read().contains_all(extents.clone()) => break,
-                Mode::Split => {
+                Mode::Split | Mode::Tracked if self.is_free(SetMask::CHANGED, &extents) => break,
+                mode @ (Mode::Split | Mode::Tracked) => {
                     if let Change::Write(data, durability) = change
+                        && !self.goes_straight_home()
                         && let Some(outcome) = self.land(range.start, data, durability, patience)?
                     {
                         return Ok(outcome);
@@ -126,16 +137,14 @@ impl Pair {
                     if patience == Patience::Now {
                         return Err(StoreError::WouldBlock);
                     }
-                    match self.keep(extents.clone()) {
-                        KeepResult::Held => break,
-                        KeepResult::NotSplit => {}
-                        // Nothing was written: the host repeats the write, and the image stays whole.
-                        KeepResult::NotYet(short @ Failure::Short(_)) => return Err(short.into()),
-                        KeepResult::NotYet(failure) => self.suspend(&format!("{LOST}: {failure}")),
-                    }
+                    self.make_free(mode, &extents)?;
                 }
-                Mode::Mirror if patience == Patience::Now => return Err(StoreError::WouldBlock),
-                Mode::Mirror => return self.change_both(change, range.clone()).map(|()| Outcome::Landed),
+                Mode::Mirror | Mode::Restore if patience == Patience::Now => {
+                    return Err(StoreError::WouldBlock);
+                }
+                Mode::Mirror => return self.mirror(change, range).map(|()| Outcome::Landed),
+                Mode::Restore => return self.change_restored(change, range).map(|()| Outcome::Landed),
+                Mode::Unfinished => return Err(self.refused()),
                 Mode::Sealed | Mode::Closed => return Err(StoreError::Stopped),
             }
         }
@@ -161,49 +170,109 @@ impl Pair {
         }
     }
 
-    /// Applies a change to the primary and, where extents are held, to the secondary.
-    fn change_both(&self, change: Change<'_>, range: Range<u64>) -> Result<(), StoreError> {
+    /// Whether hosts may change `extents` of the side to which the set of `mask` belongs: nothing has to be kept or
+    /// recorded first.
+    fn is_free(&self, mask: SetMask, extents: &Range<u64>) -> bool {
+        self.set_of(mask).read().contains_all(extents.clone())
+            && (self.mode() == Mode::Tracked || self.held.read().contains_all(extents.clone()))
+    }
+
+    /// Keeps `extents` of a split primary, and records that they change. `mode` is the mode in which the caller found
+    /// that this is needed; afterwards the caller must look at the mode again.
+    fn make_free(&self, mode: Mode, extents: &Range<u64>) -> Result<(), StoreError> {
+        if mode == Mode::Split {
+            match self.keep(extents.clone(), SetMask::HELD | SetMask::CHANGED) {
+                KeepResult::Held | KeepResult::NotSplit => {}
+                // Nothing was written: the host repeats the write, and the image stays whole.
+                KeepResult::NotYet(short @ Failure::Short(_)) => return Err(short.into()),
+                KeepResult::NotYet(failure) => self.suspend(&format!("{LOST}: {failure}")),
+            }
+        }
+        match self.mode() {
+            Mode::Split | Mode::Tracked => self.track_or_suspend(SetMask::CHANGED, extents),
+            _ => Ok(()),
+        }
+    }
+
+    /// Records that `extents` are about to change. If that fails for good, a split image is suspended, because its record
+    /// takes nothing any more; a whole secondary stays, and the change is refused.
+    fn track_or_suspend(&self, mask: SetMask, extents: &Range<u64>) -> Result<(), StoreError> {
+        match self.track(mask, std::slice::from_ref(extents)) {
+            Err(error) if self.mode() == Mode::Split && !matches!(error, StoreError::Shortage(_)) => {
+                self.suspend(&format!("changes could not be recorded: {error}"));
+                Ok(())
+            }
+            tracked => tracked,
+        }
+    }
+
+    /// Applies a change in COPY and PAIR: to the primary and, where extents are held, to the secondary.
+    fn mirror(&self, change: Change<'_>, range: &Range<u64>) -> Result<(), StoreError> {
+        let (primary, secondary) = (self.primary.home(), &*self.secondary);
+        let _claim = self.claims.whole(touched(range.start, range.end - range.start));
+        change.apply(primary, range.start, range.clone(), Patience::Wait)?;
+        let Err(error) = self.apply_held(change, range, secondary) else { return Ok(()) };
+        if let (StoreError::Shortage(_), Change::Write(..)) = (&error, change) {
+            self.level(range, secondary, primary)?;
+            return Err(error);
+        }
+        self.suspend(&format!("a write could not be mirrored: {error}"));
+        if self.mode() == Mode::Sealed { Err(StoreError::Stopped) } else { Ok(()) }
+    }
+
+    /// Applies a change in RCPY: to the secondary and, where extents are held, to the primary.
+    fn change_restored(&self, change: Change<'_>, range: &Range<u64>) -> Result<(), StoreError> {
+        let (primary, secondary) = (self.primary.home(), &*self.secondary);
+        let _claim = self.claims.whole(touched(range.start, range.end - range.start));
+        let changed = change.apply(secondary, range.start, range.clone(), Patience::Wait);
+        let Err(error) = changed.and_then(|()| self.apply_held(change, range, primary)) else {
+            return Ok(());
+        };
+        match error {
+            // The host repeats the write, or not; the primary has not changed where it is held, or only in part.
+            StoreError::NoSpace | StoreError::Shortage(_) => self.level(range, primary, secondary)?,
+            _ => self.suspend(&format!("a write to a primary that is being restored failed: {error}")),
+        }
+        Err(error)
+    }
+
+    /// Applies the held parts of a change to `side`.
+    fn apply_held(&self, change: Change<'_>, range: &Range<u64>, side: &dyn Block) -> Result<(), StoreError> {
+        self.held_parts(range)
+            .into_iter()
+            .try_for_each(|part| change.apply(side, range.start, part, Patience::Wait))
+    }
+
+    /// The parts of `range` that are held. The caller has claimed the range.
+    fn held_parts(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let extents = touched(range.start, range.end - range.start);
-        let _claim = self.claims.whole(extents.clone());
-        change.apply(self.primary.home(), range.start, range.clone(), Patience::Wait)?;
-        let mut at = extents.start;
+        let (mut at, mut parts, set) = (extents.start, Vec::new(), self.held.read());
         while at < extents.end {
-            let (held, end) = self.held.read().run(at, extents.end);
+            let (held, end) = set.run(at, extents.end);
             if held {
                 let bytes = self.bytes(&(at..end));
-                let part = bytes.start.max(range.start)..bytes.end.min(range.end);
-                if let Err(error) = change.apply(&*self.secondary, range.start, part, Patience::Wait) {
-                    if let (StoreError::Shortage(_), Change::Write(..)) = (&error, change) {
-                        self.restore_primary(&range)?;
-                        return Err(error);
-                    }
-                    self.suspend(&format!("a write could not be mirrored: {error}"));
-                    return if self.mode() == Mode::Sealed { Err(StoreError::Stopped) } else { Ok(()) };
-                }
+                parts.push(bytes.start.max(range.start)..bytes.end.min(range.end));
             }
             at = end;
         }
-        Ok(())
+        parts
     }
 
-    /// A write to both sides reached the primary only, and its host will be told to repeat it. Nobody knows whether
-    /// the host does, so the sides are made equal again: where the secondary is held, its bytes are written to the
-    /// primary. The caller has claimed `range`.
-    fn restore_primary(&self, range: &Range<u64>) -> Result<(), StoreError> {
-        let extents = touched(range.start, range.end - range.start);
-        let (mut at, mut buffer) = (extents.start, Vec::new());
+    /// A write reached one side only, and its host will be told to repeat it. Nobody knows whether the host does, so the
+    /// sides are made equal again: where extents are held, the bytes of `from` are written `to` the other side. The caller
+    /// has claimed `range`.
+    fn level(&self, range: &Range<u64>, from: &dyn Block, to: &dyn Block) -> Result<(), StoreError> {
+        let mut buffer = Vec::new();
         let mut level = || {
-            while at < extents.end {
-                let (held, end) = self.held.read().run(at, extents.end);
-                let bytes = self.bytes(&(at..end));
-                let part = bytes.start.max(range.start)..bytes.end.min(range.end);
-                if held {
-                    #[allow(clippy::cast_possible_truncation)] // within one write
-                    buffer.resize((part.end - part.start) as usize, 0);
-                    self.secondary.read(part.start, &mut buffer, Patience::Wait)?;
-                    self.primary.home().write(part.start, &buffer, Durability::Cached, Patience::Wait)?;
+            for part in self.held_parts(range) {
+                let mut at = part.start;
+                while at < part.end {
+                    let length = LEVEL.min(part.end - at);
+                    buffer.resize(length as usize, 0);
+                    from.read(at, &mut buffer, Patience::Wait)?;
+                    to.write(at, &buffer, Durability::Cached, Patience::Wait)?;
+                    at += length;
                 }
-                at = end;
             }
             Ok(())
         };
@@ -213,11 +282,12 @@ impl Pair {
     }
 
     fn flush_primary(&self) -> Result<(), StoreError> {
+        if self.mode() == Mode::Restore {
+            return self.flush_restored();
+        }
         if let Err(error) = self.primary.flush() {
             // The lost bytes may be older than the split, or be on the mirror.
-            if matches!(self.mode(), Mode::Split | Mode::Mirror) {
-                self.suspend(&format!("the primary could not be flushed: {error}"));
-            }
+            self.lose_changes(&format!("the primary could not be flushed: {error}"));
             return Err(error);
         }
         match self.mode() {
@@ -227,9 +297,25 @@ impl Pair {
                 }
                 Ok(())
             }
+            Mode::Restore => self.flush_restored(), // the restore began meanwhile
+            Mode::Unfinished => Err(self.refused()),
             Mode::Closed => Err(StoreError::Stopped),
-            Mode::Apart | Mode::Split | Mode::Stopped | Mode::Sealed => Ok(()),
+            Mode::Apart | Mode::Split | Mode::Tracked | Mode::Stopped | Mode::Sealed => Ok(()),
         }
+    }
+
+    fn flush_secondary(&self) -> Result<(), StoreError> {
+        match self.mode() {
+            Mode::Apart | Mode::Mirror | Mode::Tracked | Mode::Restore => {}
+            Mode::Split => self.flush_primary()?,
+            Mode::Stopped | Mode::Unfinished | Mode::Sealed => return Err(self.refused()),
+            Mode::Closed => return Err(StoreError::Stopped),
+        }
+        self.secondary.flush().inspect_err(|error| {
+            if matches!(self.mode(), Mode::Tracked | Mode::Restore) {
+                self.lose_changes(&format!("the secondary could not be flushed: {error}"));
+            }
+        })
     }
 
     fn change_secondary(
@@ -243,11 +329,13 @@ impl Pair {
         let extents = touched(range.start, range.end - range.start);
         match self.mode() {
             Mode::Apart => {}
-            Mode::Split if self.held.read().contains_all(extents) => {}
-            Mode::Split if patience == Patience::Now => return Err(StoreError::WouldBlock),
+            Mode::Split | Mode::Tracked if self.is_free(SetMask::WRITTEN, &extents) => {}
+            Mode::Split | Mode::Tracked if patience == Patience::Now => return Err(StoreError::WouldBlock),
             Mode::Split => return self.change_split(change, range),
+            Mode::Tracked => self.track(SetMask::WRITTEN, &[extents])?,
             Mode::Mirror => return Err(StoreError::ReadOnly(READ_ONLY)),
-            Mode::Stopped | Mode::Sealed => return Err(self.refused()),
+            Mode::Restore => return Err(StoreError::ReadOnly(RESTORES)),
+            Mode::Stopped | Mode::Unfinished | Mode::Sealed => return Err(self.refused()),
             Mode::Closed => return Err(StoreError::Stopped),
         }
         change.apply(&*self.secondary, range.start, range, patience)
@@ -262,7 +350,7 @@ impl Pair {
         let last = if range.end == self.length { all.end } else { range.end / EXTENT };
         let whole = first.min(all.end)..last.max(first.min(all.end));
         for edge in [all.start..whole.start, whole.end..all.end] {
-            self.fetch(edge)?;
+            self.fetch(edge, SetMask::HELD | SetMask::WRITTEN)?;
         }
         let limit = match change {
             Change::Write(..) => CLAIM_EXTENTS,
@@ -274,7 +362,7 @@ impl Pair {
                 // The extents are not held yet, so a failure here leaves the image as it was.
                 change.apply(&*self.secondary, range.start, self.bytes(run), Patience::Wait)?;
             }
-            match self.commit(claim.runs()) {
+            match self.commit(SetMask::HELD | SetMask::WRITTEN, claim.runs()) {
                 Ok(()) => {}
                 // The write does not count either: the extents are not held.
                 Err(failure @ (Failure::NoRoom(_) | Failure::Short(_))) => return Err(failure.into()),
@@ -285,6 +373,8 @@ impl Pair {
             }
             filled.extend_from_slice(claim.runs());
         }
+        // What was held before: it counts as written before it is.
+        self.track(SetMask::WRITTEN, std::slice::from_ref(&all))?;
         filled.sort_by_key(|run| run.start);
         let mut at = range.start;
         for run in filled.iter().map(|run| self.bytes(run)).chain(iter::once(range.end..range.end)) {
@@ -296,9 +386,10 @@ impl Pair {
         Ok(())
     }
 
-    /// Fetches extents of the split image to the secondary, for a caller that could do without.
-    pub(super) fn fetch(&self, extents: Range<u64>) -> Result<(), StoreError> {
-        match self.keep(extents) {
+    /// Fetches extents of the split image to the secondary, for a caller that could do without, and adds those that are
+    /// fetched to the sets of `mask`.
+    pub(super) fn fetch(&self, extents: Range<u64>, mask: SetMask) -> Result<(), StoreError> {
+        match self.keep(extents, mask) {
             KeepResult::Held => Ok(()),
             KeepResult::NotSplit => Err(self.refused()),
             KeepResult::NotYet(failure) => Err(failure.into()),
@@ -314,9 +405,9 @@ impl Pair {
         loop {
             let epoch = self.epoch();
             let outcome = match epoch.mode() {
-                Mode::Apart | Mode::Mirror => read(false),
+                Mode::Apart | Mode::Mirror | Mode::Tracked | Mode::Restore => read(false),
                 Mode::Split => read(true),
-                Mode::Stopped | Mode::Sealed => return Err(self.refused()),
+                Mode::Stopped | Mode::Unfinished | Mode::Sealed => return Err(self.refused()),
                 Mode::Closed => return Err(StoreError::Stopped),
             };
             if self.epoch() == epoch {
@@ -325,9 +416,19 @@ impl Pair {
         }
     }
 
-    /// Reads the split image: held extents from the secondary, others from the primary's home if they still are not
-    /// held afterwards.
-    fn read_split(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+    /// The split image: held extents from the secondary, others from the primary's home.
+    fn image(&self) -> Mixed<'_> {
+        Mixed { held: &*self.secondary, others: self.primary.home() }
+    }
+
+    /// Reads extents that are held from one side, and others from the other side if they still are not held afterwards.
+    pub(super) fn read_mixed(
+        &self,
+        mixed: &Mixed<'_>,
+        offset: u64,
+        buffer: &mut [u8],
+        patience: Patience,
+    ) -> Result<(), StoreError> {
         let range = offset..offset + buffer.len() as u64;
         let extents = touched(offset, buffer.len() as u64);
         let mut at = extents.start;
@@ -338,9 +439,9 @@ impl Pair {
             #[allow(clippy::cast_possible_truncation)] // within `buffer`
             let target = &mut buffer[(part.start - offset) as usize..(part.end - offset) as usize];
             if held {
-                self.secondary.read(part.start, target, patience)?;
+                mixed.held.read(part.start, target, patience)?;
             } else {
-                self.primary.home().read(part.start, target, patience)?;
+                mixed.others.read(part.start, target, patience)?;
                 if !self.held.read().contains_none(at..end) {
                     continue;
                 }
@@ -350,8 +451,8 @@ impl Pair {
         Ok(())
     }
 
-    /// The first run at or after `offset` where the split image may have data.
-    fn next_data_split(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+    /// The first run at or after `offset` where `mixed` may have data.
+    fn next_data_mixed(&self, mixed: &Mixed<'_>, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
         let extents = self.extents();
         let mut at = offset;
         let mut runs = 0..RUNS_MAX;
@@ -362,7 +463,7 @@ impl Pair {
             }
             let first = at / EXTENT;
             let (held, end) = self.held.read().run(first, extents.end);
-            let side = if held { &*self.secondary } else { self.primary.home() };
+            let side = if held { mixed.held } else { mixed.others };
             let data = side.next_data(at)?;
             if !held && !self.held.read().contains_none(first..end) {
                 continue;
@@ -387,7 +488,13 @@ impl Block for PrimarySide {
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
-        self.0.primary.read(offset, buffer, patience)
+        self.0.read_primary(|restores| {
+            if restores {
+                self.0.read_restored(offset, buffer, patience)
+            } else {
+                self.0.primary.read(offset, buffer, patience)
+            }
+        })
     }
 
     fn write(
@@ -411,7 +518,13 @@ impl Block for PrimarySide {
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
-        self.0.primary.next_data(offset)
+        self.0.read_primary(|restores| {
+            if restores {
+                self.0.next_data_mixed(&self.0.restored(), offset)
+            } else {
+                self.0.primary.next_data(offset)
+            }
+        })
     }
 }
 
@@ -428,7 +541,7 @@ impl Block for SecondarySide {
         self.0.check(offset, buffer.len() as u64)?;
         self.0.read_consistently(|split| {
             if split {
-                self.0.read_split(offset, buffer, patience)
+                self.0.read_mixed(&self.0.image(), offset, buffer, patience)
             } else {
                 self.0.secondary.read(offset, buffer, patience)
             }
@@ -447,13 +560,7 @@ impl Block for SecondarySide {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        match self.0.mode() {
-            Mode::Apart | Mode::Mirror => {}
-            Mode::Split => self.0.flush_primary()?,
-            Mode::Stopped | Mode::Sealed => return Err(self.0.refused()),
-            Mode::Closed => return Err(StoreError::Stopped),
-        }
-        self.0.secondary.flush()
+        self.0.flush_secondary()
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
@@ -463,7 +570,11 @@ impl Block for SecondarySide {
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
         self.0.read_consistently(|split| {
-            if split { self.0.next_data_split(offset) } else { self.0.secondary.next_data(offset) }
+            if split {
+                self.0.next_data_mixed(&self.0.image(), offset)
+            } else {
+                self.0.secondary.next_data(offset)
+            }
         })
     }
 }

@@ -20,16 +20,20 @@ pub enum State {
     Pair,
     /// PSUS(SP): split answered; the secondary shows the split instant, the copy runs on behind.
     PsusSp,
-    /// PSUS: split, and the secondary is whole.
+    /// COPY(SP): a copy after which the pair is split; writes to the primary go to both until then.
+    CopySp,
+    /// PSUS: split, and the secondary is whole; changes of either side are tracked.
     Psus,
+    /// RCPY: restore copy, secondary to primary; the primary shows the secondary's contents.
+    Rcpy,
     /// PSUE: suspended by error; the secondary is not served.
     Psue,
 }
 
 impl State {
     /// Every state, in the order of the table.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Smpl, Self::Copy, Self::Pair, Self::PsusSp, Self::Psus, Self::Psue];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Smpl, Self::Copy, Self::Pair, Self::PsusSp, Self::CopySp, Self::Psus, Self::Rcpy, Self::Psue];
 
     /// The word in JSON.
     #[must_use]
@@ -39,19 +43,23 @@ impl State {
             Self::Copy => "copy",
             Self::Pair => "pair",
             Self::PsusSp => "psus_sp",
+            Self::CopySp => "copy_sp",
             Self::Psus => "psus",
+            Self::Rcpy => "rcpy",
             Self::Psue => "psue",
         }
     }
 
-    /// The number in the pair record (docs/FORMATS.md). Numbers 5 and 7 are kept for COPY(SP) and RCPY.
+    /// The number in the pair record (docs/FORMATS.md).
     pub(super) fn code(self) -> u8 {
         match self {
             Self::Smpl => 1,
             Self::Copy => 2,
             Self::Pair => 3,
             Self::PsusSp => 4,
+            Self::CopySp => 5,
             Self::Psus => 6,
+            Self::Rcpy => 7,
             Self::Psue => 8,
         }
     }
@@ -68,7 +76,9 @@ impl fmt::Display for State {
             Self::Copy => "COPY",
             Self::Pair => "PAIR",
             Self::PsusSp => "PSUS(SP)",
+            Self::CopySp => "COPY(SP)",
             Self::Psus => "PSUS",
+            Self::Rcpy => "RCPY",
             Self::Psue => "PSUE",
         })
     }
@@ -79,8 +89,14 @@ impl fmt::Display for State {
 pub(crate) enum Verb {
     /// Start the initial copy (`pair create`, without `--defer`).
     StartCopy,
-    /// Quick split.
+    /// Quick split: at once, whatever the secondary holds.
     QuickSplit,
+    /// Steady split: when the secondary is whole.
+    SteadySplit,
+    /// Make the sides equal again, the secondary as the primary is.
+    Resync,
+    /// Make the sides equal again, the primary as the secondary is.
+    Restore,
     /// End the relation.
     Delete,
 }
@@ -88,7 +104,8 @@ pub(crate) enum Verb {
 impl Verb {
     /// Every verb, in the order of the table.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 3] = [Self::StartCopy, Self::QuickSplit, Self::Delete];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::StartCopy, Self::QuickSplit, Self::SteadySplit, Self::Resync, Self::Restore, Self::Delete];
 }
 
 /// The effect of a verb on a state.
@@ -104,19 +121,40 @@ pub(crate) enum Transition {
 
 use Transition::{Accepted, NoEffect, Refused};
 
-const SPLIT: &str = "it is split already; delete the pair and create it again to copy anew";
-const BEHIND: &str = "the copy behind the split still reads the primary until the pair is in PSUS";
+const SPLIT: &str = "it is split already; resync it to copy anew";
+const NO_RELATION: &str = "no relation is running, so neither side is the other's; split it first";
 const SUSPENDED: &str =
-    "it is suspended by an error (pair show says which); delete the pair and create it again";
+    "it is suspended by an error (pair show says which); when the cause is gone, resync it";
+const UNFINISHED: &str = "a restore was broken off, so the primary is part old, part restored; when the cause is gone, resync it with --restore";
+const COPIES: &str = "the secondary is being copied from the primary, so it has nothing to restore";
+const SPLITS: &str = "a steady split waits for its copy to end; wait for PSUS, or split it with --quick";
+const NOT_WHOLE: &str = "the secondary does not hold everything of the split instant yet; wait for PSUS";
+const RESTORES: &str = "the primary is being restored from the secondary; wait for PAIR";
+const PART: &str = "the primary would be part old, part restored; wait for PAIR";
 
-/// State × verb, columns in the order of [`Verb::ALL`].
-const TABLE: [(State, [Transition; 3]); 6] = [
-    (State::Smpl, [Accepted(State::Copy), Accepted(State::PsusSp), Accepted(State::Smpl)]),
-    (State::Copy, [NoEffect, Accepted(State::PsusSp), Accepted(State::Smpl)]),
-    (State::Pair, [NoEffect, Accepted(State::Psus), Accepted(State::Smpl)]),
-    (State::PsusSp, [Refused(SPLIT), NoEffect, Refused(BEHIND)]),
-    (State::Psus, [Refused(SPLIT), NoEffect, Accepted(State::Smpl)]),
-    (State::Psue, [Refused(SUSPENDED), Refused(SUSPENDED), Accepted(State::Smpl)]),
+/// A row of the table: columns in the order of [`Verb::ALL`].
+type Row = [Transition; 6];
+
+/// Starts of the copy, splits (quick, steady), resync, restore, delete.
+#[rustfmt::skip]
+const TABLE: [(State, Row); 8] = {
+    use State::{Copy, CopySp, Pair, Psue, Psus, PsusSp, Rcpy, Smpl};
+    [
+        (Smpl, [Accepted(Copy), Accepted(PsusSp), Accepted(CopySp), Refused(NO_RELATION), Refused(NO_RELATION), Accepted(Smpl)]),
+        (Copy, [NoEffect, Accepted(PsusSp), Accepted(CopySp), NoEffect, Refused(COPIES), Accepted(Smpl)]),
+        (Pair, [NoEffect, Accepted(Psus), Accepted(Psus), NoEffect, NoEffect, Accepted(Smpl)]),
+        (PsusSp, [Refused(SPLIT), NoEffect, NoEffect, Accepted(Copy), Refused(NOT_WHOLE), Accepted(Smpl)]),
+        (CopySp, [NoEffect, Accepted(PsusSp), NoEffect, Refused(SPLITS), Refused(COPIES), Accepted(Smpl)]),
+        (Psus, [Refused(SPLIT), NoEffect, NoEffect, Accepted(Copy), Accepted(Rcpy), Accepted(Smpl)]),
+        (Rcpy, [Refused(RESTORES), Refused(RESTORES), Refused(RESTORES), Refused(RESTORES), NoEffect, Refused(PART)]),
+        (Psue, [Refused(SUSPENDED), Refused(SUSPENDED), Refused(SUSPENDED), Accepted(Copy), Refused(SUSPENDED), Accepted(Smpl)]),
+    ]
+};
+
+/// The row of PSUE when the error came in RCPY: only a restore makes the primary whole.
+#[rustfmt::skip]
+const UNFINISHED_RESTORE: Row = [
+    Refused(UNFINISHED), Refused(UNFINISHED), Refused(UNFINISHED), Refused(UNFINISHED), Accepted(State::Rcpy), Accepted(State::Smpl),
 ];
 
 impl State {
@@ -126,18 +164,39 @@ impl State {
         TABLE[self as usize].1[verb as usize]
     }
 
-    /// Whether the relation has been split, or may have been before it was suspended.
-    pub(super) fn may_be_split(self) -> bool {
-        !matches!(self, Self::Smpl | Self::Copy | Self::Pair)
+    /// The effect of `verb` on a pair in PSUE since an error in RCPY.
+    #[must_use]
+    pub(crate) fn transition_unfinished(verb: Verb) -> Transition {
+        UNFINISHED_RESTORE[verb as usize]
     }
 
-    /// The state after this one when the secondary has become whole.
+    /// Whether writes to the primary go to both sides, and the secondary becomes as the primary is.
+    pub(crate) fn mirrors(self) -> bool {
+        matches!(self, Self::Copy | Self::Pair | Self::CopySp)
+    }
+
+    /// Whether a copy runs, behind the hosts.
+    pub(crate) fn copies(self) -> bool {
+        matches!(self, Self::Copy | Self::PsusSp | Self::CopySp | Self::Rcpy)
+    }
+
+    /// Whether the relation has been split, or may have been before it was suspended.
+    pub(super) fn may_be_split(self) -> bool {
+        !matches!(self, Self::Smpl | Self::Rcpy) && !self.mirrors()
+    }
+
+    /// The state after this one when the copy is complete.
     pub(super) fn when_whole(self) -> Option<Self> {
         match self {
-            Self::Copy => Some(Self::Pair),
-            Self::PsusSp => Some(Self::Psus),
+            Self::Copy | Self::Rcpy => Some(Self::Pair),
+            Self::PsusSp | Self::CopySp => Some(Self::Psus),
             Self::Smpl | Self::Pair | Self::Psus | Self::Psue => None,
         }
+    }
+
+    /// Whether a change from this state to `next` begins a new set of held extents.
+    pub(super) fn begins_anew(self, next: Self) -> bool {
+        self == Self::Smpl || self.may_be_split() && matches!(next, Self::Copy | Self::Rcpy)
     }
 }
 
@@ -156,19 +215,40 @@ mod tests {
         for (index, verb) in Verb::ALL.iter().enumerate() {
             assert_eq!(*verb as usize, index);
         }
-        assert_eq!(State::from_code(5), None);
+        assert_eq!([State::from_code(0), State::from_code(9)], [None, None]);
     }
 
     #[test]
-    fn quick_split_is_accepted_in_smpl_copy_and_pair_only() {
+    fn quick_split_is_accepted_where_no_image_is_and_nothing_is_restored() {
         for state in State::ALL {
             let accepted = matches!(state.transition(Verb::QuickSplit), Accepted(_));
-            assert_eq!(accepted, matches!(state, State::Smpl | State::Copy | State::Pair), "{state}");
+            assert_eq!(accepted, state == State::Smpl || state.mirrors(), "{state}");
         }
     }
 
     #[test]
-    fn a_pair_is_not_deleted_while_its_split_image_needs_the_primary() {
-        assert_eq!(State::PsusSp.transition(Verb::Delete), Refused(BEHIND));
+    fn only_a_pair_that_is_being_restored_is_not_deleted() {
+        for state in State::ALL {
+            let refused = matches!(state.transition(Verb::Delete), Refused(_));
+            assert_eq!(refused, state == State::Rcpy, "{state}");
+        }
+    }
+
+    #[test]
+    fn a_state_without_an_error_leads_to_another_whose_meaning_the_primary_knows() {
+        // Nothing is copied onto the primary but by a restore, and nothing is restored but from a whole secondary.
+        for state in State::ALL {
+            for verb in Verb::ALL {
+                let Accepted(next) = state.transition(verb) else { continue };
+                assert_eq!(
+                    next == State::Rcpy,
+                    verb == Verb::Restore && state == State::Psus,
+                    "{state} {verb:?}"
+                );
+            }
+        }
+        for verb in [Verb::Resync, Verb::QuickSplit, Verb::SteadySplit, Verb::StartCopy] {
+            assert!(matches!(State::transition_unfinished(verb), Refused(_)), "{verb:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::format::{Decided, Entry, Frame, Header, RelationState, Shape, Suspension, Version};
+use super::format::{Decided, Entry, Frame, Header, RelationState, Shape, Slot, Suspension, Version};
 use super::{Pair, PairError, RecordStores};
 use crate::landing::{LandedVolume, Place};
 use crate::store::{Durability, MemStore, Patience, Stopped, Store, StoreError};
@@ -394,7 +394,7 @@ pub(super) fn empty_log(version: Version, shape: Shape, standing: RelationState)
     Frame { sequence, durable, entry: Entry::RelationState(standing) }.put(version, &mut frame);
     let end = if version.has_closing() { durable + frame.len() as u64 } else { durable };
     let mut log = Header { version, sequence, shape, end }.page();
-    log.extend(Suspension { sequence, reason: None }.page());
+    log.extend(Suspension { sequence, slot: Slot::Blank }.page());
     log.resize(durable as usize, 0);
     log.extend(frame);
     log

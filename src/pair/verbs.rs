@@ -9,12 +9,12 @@
 //! A closed pair refuses each verb before anything is written: the next opening finds it as it was closed.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::commit::{Failure, RECORD};
 use super::format::{RecordStores, RelationState, Shape};
@@ -99,8 +99,10 @@ impl Pair {
         let shape = shape(&*primary, &*secondary, identity)?;
         let extents = shape.length.div_ceil(EXTENT);
         let (mut record, mut replayed) = Record::open(record_stores, shape, extents, decided)?;
-        if matches!(replayed.standing.state, State::Copy | State::Pair) && !primary.is_home() {
-            // Nothing lands while a relation starts as a mirror, so no daemon leaves one like this.
+        let state = replayed.standing.state;
+        if (state.mirrors() || state == State::Rcpy) && !primary.is_home() {
+            // A daemon leaves it like this only if it ends while a resync or a restore is armed. What has landed came before
+            // that, so nothing has to be kept.
             primary.settle_all()?;
             replayed.standing.clean = false;
         }
@@ -126,6 +128,11 @@ impl Pair {
     ) -> Arc<Self> {
         let standing = record.standing();
         let state = if error.is_some() { State::Psue } else { standing.state };
+        let mode = if (state, standing.state) == (State::Psue, State::Rcpy) {
+            Mode::Unfinished
+        } else {
+            Mode::of(state)
+        };
         let pair = Arc::new_cyclic(|itself| Self {
             itself: itself.clone(),
             length: primary.length(),
@@ -133,12 +140,13 @@ impl Pair {
             secondary,
             verbs: Mutex::new(()),
             gate: Gate::default(),
-            epoch: AtomicU64::new(Epoch(0).next(Mode::of(state)).0),
+            epoch: AtomicU64::new(Epoch(0).next(mode).0),
             control: Mutex::new(Control {
                 state,
                 split_at: standing.split_at,
+                hold: None,
                 error,
-                armed: false,
+                armed: None,
                 waits: None,
             }),
             changed: Condvar::new(),
@@ -146,6 +154,10 @@ impl Pair {
             held: RwLock::new(sets.held),
             primary_changed: RwLock::new(sets.changed),
             secondary_written: RwLock::new(sets.written),
+            straight_home: AtomicBool::new(false),
+            vouched: AtomicBool::new(true),
+            to_vouch: AtomicBool::new(false),
+            generation: AtomicU64::new(standing.generation),
             claims: Claims::default(),
             batches: Batches::default(),
             copier: Mutex::new(0),
@@ -171,40 +183,89 @@ impl Pair {
         self.bring_home(Verb::StartCopy)?;
         let Some((from, next)) = self.arm(Verb::StartCopy, None)? else { return Ok(()) };
         let _gate = self.gate.close();
-        self.flip(from, next, None)
+        self.flip(from, next, None).map(drop)
     }
 
     /// Splits at this instant, whose time is `now`. `clock` returns the time since any fixed moment.
     pub fn quick_split(&self, now: Timestamp, clock: &dyn Fn() -> Duration) -> Result<Split, PairError> {
+        self.split(Verb::QuickSplit, now, clock)
+    }
+
+    /// Splits at the moment when the secondary is whole, which may be this instant. Until then the mirror goes on, in
+    /// COPY(SP), and [`Pair::copy_step`] tells when the moment is there.
+    pub fn steady_split(&self, now: Timestamp, clock: &dyn Fn() -> Duration) -> Result<Split, PairError> {
+        self.split(Verb::SteadySplit, now, clock)
+    }
+
+    fn split(&self, verb: Verb, now: Timestamp, clock: &dyn Fn() -> Duration) -> Result<Split, PairError> {
         let began = clock();
         let _verb = self.verbs.lock();
         self.refuse_closed()?;
-        self.bring_home(Verb::QuickSplit)?;
-        let Some((from, next)) = self.arm(Verb::QuickSplit, Some(now))? else {
-            return Ok(Split { elapsed: clock().saturating_sub(began), hold: Duration::ZERO });
-        };
+        self.bring_home(verb)?;
+        match self.arm(verb, Some(now))? {
+            Some((from, next)) => self.flip_split(from, next, now, began, clock),
+            None => Ok(Split { elapsed: clock().saturating_sub(began), hold: Duration::ZERO }),
+        }
+    }
+
+    /// Completes a steady split whose secondary is whole, at this instant; `None` if there is none.
+    pub fn complete_split(
+        &self,
+        now: Timestamp,
+        clock: &dyn Fn() -> Duration,
+    ) -> Result<Option<Split>, PairError> {
+        let began = clock();
+        let _verb = self.verbs.lock();
+        self.refuse_closed()?;
+        let is_whole = self.held.read().is_full();
+        let whole = |state| Ok((state == State::CopySp && is_whole).then_some(State::Psus));
+        let armed = self.arm_to(whole, Some(now)).inspect_err(|error| {
+            if let PairError::Store(error @ (StoreError::NoSpace | StoreError::Shortage(_))) = error {
+                self.control.lock().waits = Some(Failure::new(RECORD, "", error).to_string());
+            }
+        });
+        match armed? {
+            Some((from, next)) => self.flip_split(from, next, now, began, clock).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn flip_split(
+        &self,
+        from: State,
+        next: State,
+        now: Timestamp,
+        began: Duration,
+        clock: &dyn Fn() -> Duration,
+    ) -> Result<Split, PairError> {
         let closing = clock();
         let gate = self.gate.close();
-        let flipped = self.flip(from, next, Some(now));
+        let flipped = self.flip(from, next, Some(now).filter(|_| next.may_be_split()));
         drop(gate);
         let ended = clock();
-        flipped?;
-        Ok(Split { elapsed: ended.saturating_sub(began), hold: ended.saturating_sub(closing) })
+        // Whoever waits for the state finds the hold with it.
+        let mut control = flipped?;
+        let hold = ended.saturating_sub(closing);
+        control.hold = Some(hold).filter(|_| next.may_be_split());
+        drop(control);
+        Ok(Split { elapsed: ended.saturating_sub(began), hold })
     }
 
     /// One of the volumes may have lost written data. A running relation would then mirror or show data that nobody
-    /// can vouch for, so it is suspended. In SMPL and PSUS each side is a volume of its own, and nothing happens.
+    /// can vouch for, so it is suspended. In SMPL and PSUS each side is a volume of its own; in PSUS everything counts as
+    /// changed from now on.
     ///
     /// # Errors
     /// [`PairError::Refused`] when the suspension could not be recorded and a restart would show the image all the
-    /// same. [`PairError::Closed`] when the pair is closed.
+    /// same; the store's when the changes could not be. [`PairError::Closed`] when the pair is closed.
     pub(crate) fn lose(&self, reason: &str) -> Result<(), PairError> {
         let _verb = self.verbs.lock();
         self.refuse_closed()?;
-        if matches!(self.mode(), Mode::Mirror | Mode::Split) {
+        if matches!(self.mode(), Mode::Mirror | Mode::Split | Mode::Restore) {
             self.suspend(reason);
         }
         match self.mode() {
+            Mode::Tracked => Ok(self.untrack(reason)?),
             Mode::Sealed => {
                 Err(PairError::Refused { state: State::Psue, why: "its suspension could not be recorded" })
             }
@@ -221,7 +282,7 @@ impl Pair {
         let _keeping = self.keeping.lock();
         {
             let mut control = self.control.lock();
-            if admit(control.state, Verb::Delete)?.is_none() {
+            if self.admit(control.state, Verb::Delete)?.is_none() {
                 return Ok(());
             }
             let mut record = self.record.lock();
@@ -232,15 +293,14 @@ impl Pair {
                 }
                 tracing::warn!(parent: record.span(), %error, "the record of a deleted pair could not be written");
             }
-            control.armed = true;
+            control.armed = Some(State::Smpl);
         }
         let _gate = self.gate.close();
         let mut control = self.control.lock();
-        (control.armed, control.split_at, control.error) = (false, None, None);
-        for set in [&self.held, &self.primary_changed, &self.secondary_written] {
-            set.write().clear();
-        }
+        (control.armed, control.split_at, control.error, control.hold) = (None, None, None, None);
+        self.sets().iter().for_each(|(_, set)| set.write().clear());
         self.batches.reset();
+        self.generation.store(self.record.lock().standing().generation, Ordering::SeqCst);
         self.enter(&mut control, State::Smpl, Mode::Apart);
         Ok(())
     }
@@ -276,22 +336,63 @@ impl Pair {
         Ok(())
     }
 
+    /// Refuses `verb` if the pair is in a state that does not allow it. It may be in another one afterwards.
+    pub(crate) fn look(&self, verb: Verb) -> Result<(), PairError> {
+        let control = self.control.lock();
+        self.admit(control.state, verb).map(drop)
+    }
+
+    /// The state to which `verb` leads from `state`; `None` when that is `state` itself.
+    pub(super) fn admit(&self, state: State, verb: Verb) -> Result<Option<State>, PairError> {
+        let transition = match self.mode() {
+            Mode::Unfinished => State::transition_unfinished(verb),
+            _ => state.transition(verb),
+        };
+        match transition {
+            Transition::Accepted(next) => Ok(Some(next)),
+            Transition::NoEffect => Ok(None),
+            Transition::Refused(why) => Err(PairError::Refused { state, why }),
+        }
+    }
+
     /// Makes the state to which `verb` leads durable; `None` when the pair is in that state already.
-    fn arm(&self, verb: Verb, split_at: Option<Timestamp>) -> Result<Option<(State, State)>, PairError> {
+    pub(super) fn arm(
+        &self,
+        verb: Verb,
+        now: Option<Timestamp>,
+    ) -> Result<Option<(State, State)>, PairError> {
+        self.arm_to(|state| self.admit(state, verb), now)
+    }
+
+    /// Makes the state durable to which `next` leads from the present one. If that is a split, it is one at `now`.
+    fn arm_to(
+        &self,
+        next: impl FnOnce(State) -> Result<Option<State>, PairError>,
+        now: Option<Timestamp>,
+    ) -> Result<Option<(State, State)>, PairError> {
         let (appended, certain) = {
             let mut control = self.control.lock();
             let from = control.state;
-            let Some(state) = admit(from, verb)? else { return Ok(None) };
-            control.armed = true;
+            let Some(state) = next(from)? else { return Ok(None) };
+            control.armed = Some(state);
             let mut record = self.record.lock();
             let last = record.standing().generation;
-            let generation = if from == State::Smpl { last + 1 } else { last };
+            let generation = last + u64::from(from.begins_anew(state));
+            let split_at = now.filter(|_| state.may_be_split());
             let standing = RelationState { generation, state, clean: false, split_at };
-            let appended = record.append_standing(standing).map(|()| (from, state));
-            if appended.is_ok() && state.may_be_split() {
-                self.assume_changes();
+            if state.may_be_split() {
+                self.vouched.store(false, Ordering::SeqCst);
             }
-            control.armed = appended.is_ok() || !record.is_certain();
+            if from == State::Psue {
+                // A suspension ends only with the log that has it.
+                let restarted = record.restart(standing);
+                control.armed = restarted.is_ok().then_some(state);
+                return Ok(restarted.map(|()| Some((from, state)))?);
+            }
+            let appended = record.append_standing(standing).map(|()| (from, state));
+            if appended.is_err() && record.is_certain() {
+                control.armed = None;
+            }
             (appended, record.is_certain())
         };
         match appended {
@@ -300,28 +401,28 @@ impl Pair {
             Err(error @ (StoreError::NoSpace | StoreError::Shortage(_))) if certain => Err(error.into()),
             Err(error) => {
                 self.suspend(&format!("a new state could not be recorded: {error}"));
-                self.control.lock().armed = false;
+                self.control.lock().armed = None;
                 Err(error.into())
             }
         }
     }
 
-    /// Counts every extent as changed and as written. The record of a split says so; it must not be written anew with less.
-    pub(super) fn assume_changes(&self) {
-        self.primary_changed.write().insert_all();
-        self.secondary_written.write().insert_all();
-    }
-
     /// Puts the armed state into effect, with the gate closed, unless an error came between.
-    fn flip(&self, from: State, next: State, split_at: Option<Timestamp>) -> Result<(), PairError> {
-        if from == State::Smpl {
+    pub(super) fn flip(
+        &self,
+        from: State,
+        next: State,
+        split_at: Option<Timestamp>,
+    ) -> Result<MutexGuard<'_, Control>, PairError> {
+        let begins = from.begins_anew(next);
+        if begins {
             self.finish_bringing_home()?;
         }
         let mut control = self.control.lock();
-        control.armed = false;
+        control.armed = None;
         admit_again(control.state, from)?;
         self.put_into_effect(&mut control, from, next, split_at);
-        Ok(())
+        Ok(control)
     }
 
     /// Changes from the state `from` to `next`, which is durable. The gate is closed.
@@ -332,10 +433,13 @@ impl Pair {
         next: State,
         split_at: Option<Timestamp>,
     ) {
-        if from == State::Smpl {
-            self.held.write().clear();
+        if from.begins_anew(next) {
+            self.begin_generation(from);
         }
-        (control.armed, control.split_at) = (false, split_at);
+        if next.may_be_split() {
+            self.to_vouch.store(true, Ordering::SeqCst);
+        }
+        (control.armed, control.split_at, control.error, control.hold) = (None, split_at, None, None);
         self.enter(control, next, Mode::of(next));
     }
 
@@ -344,12 +448,17 @@ impl Pair {
         self.record.lock().relies_on()
     }
 
-    /// The secondary holds everything: COPY becomes PAIR, PSUS(SP) becomes PSUS, unless a verb comes in between.
+    /// Everything is held: COPY and RCPY become PAIR, PSUS(SP) becomes PSUS, unless a verb comes in between. Hosts need not
+    /// wait: the sides are treated the same, but for the order in which a write reaches them, and overlapping
+    /// writes claim their extents. COPY(SP) becomes PSUS by a split of its own, for which they do wait.
     pub(super) fn become_whole(&self) -> Result<Progress, Failure> {
         let mut control = self.control.lock();
-        let Some(next) = control.state.when_whole().filter(|_| !control.armed) else {
+        let Some(next) = control.state.when_whole().filter(|_| control.armed.is_none()) else {
             return Ok(Progress::Idle);
         };
+        if control.state == State::CopySp {
+            return Ok(Progress::Splits);
+        }
         let mut record = self.record.lock();
         let standing = RelationState { state: next, ..record.standing() };
         match record.append_standing(standing) {
@@ -365,13 +474,9 @@ impl Pair {
     }
 }
 
-/// The state to which `verb` leads from `state`; `None` when that is `state` itself.
-pub(super) fn admit(state: State, verb: Verb) -> Result<Option<State>, PairError> {
-    match state.transition(verb) {
-        Transition::Accepted(next) => Ok(Some(next)),
-        Transition::NoEffect => Ok(None),
-        Transition::Refused(why) => Err(PairError::Refused { state, why }),
-    }
+/// A time in the resolution of a record.
+pub(crate) fn as_recorded(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
 
 /// Checks that the pair is still in the state in which it was armed. Only an error can have changed it.

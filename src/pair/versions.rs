@@ -16,7 +16,7 @@ use super::record::Record;
 use super::replay::Replayed;
 use super::sets::{SetMask, Sets};
 use super::state::State;
-use super::testing::{BLOCK, IDENTITY, Rig, empty_log};
+use super::testing::{BLOCK, IDENTITY, Rig, empty_log, write};
 use super::{EXTENT, Pair, Progress, RecordStores};
 use crate::store::{Durability, MemStore, Patience, Store, StoreError};
 
@@ -157,44 +157,51 @@ fn an_old_record_of_a_mirror_says_that_nothing_has_changed_since_a_split() {
     }
 }
 
-/// Until the pair tracks what hosts change, its record must not say that they have changed less than everything.
+/// What the record says of changes, and what the pair says.
+fn changes(rig: &Rig, pair: &Pair) -> [Vec<Range<u64>>; 4] {
+    let shape = Shape { length: pair.length, ..SHAPE };
+    let opened = Record::open(rig.record_stores(), shape, pair.extents().end, &|_| Ok(false)).unwrap();
+    let [_, changed, written] = runs(&opened.1.sets);
+    let [mine, theirs] =
+        [&pair.primary_changed, &pair.secondary_written].map(|set| set.read().runs().collect());
+    [changed, written, mine, theirs]
+}
+
 #[test]
-fn a_split_pair_says_that_everything_has_changed_and_any_other_that_nothing_has() {
+fn a_split_says_that_everything_has_changed_until_it_is_vouched_for() {
     const BLOCKS: u64 = 64;
+    const PER: u64 = EXTENT / BLOCK;
     let rig = Rig::new(BLOCKS);
-    let shape = Shape { length: BLOCKS * BLOCK, ..SHAPE };
-    let everything = 0..BLOCKS * BLOCK / EXTENT;
-    let expect = |pair: &Pair, split: bool, what: &str| {
-        let recorded =
-            Record::open(rig.record_stores(), shape, everything.end, &|_| Ok(false)).unwrap().1.sets;
-        let [_, changed, written] = runs(&recorded);
-        let expected = if split { vec![everything.clone()] } else { Vec::new() };
-        for found in [changed, written] {
-            assert_eq!(found, expected, "{what}: the record");
-        }
-        for set in [&pair.primary_changed, &pair.secondary_written] {
-            assert_eq!(set.read().runs().collect::<Vec<_>>(), expected, "{what}: the pair");
-        }
-    };
-    let split = |pair: &Pair| pair.quick_split(Timestamp::UNIX_EPOCH, &|| Duration::ZERO).unwrap();
+    let nothing = || [const { Vec::new() }; 4];
     for from in [State::Smpl, State::Copy, State::Pair] {
         let pair = rig.create();
-        expect(&pair, false, "created");
         if from != State::Smpl {
             pair.start_copy().unwrap();
         }
         while from == State::Pair && pair.copy_step(1 << 20) != Progress::Whole {}
-        expect(&pair, false, "not split");
-        split(&pair);
-        expect(&pair, true, "split");
+        assert_eq!(changes(&rig, &pair), nothing(), "not split");
+        pair.quick_split(Timestamp::UNIX_EPOCH, &|| Duration::ZERO).unwrap();
+        let all = || vec![0..4];
+        assert_eq!(changes(&rig, &pair), [all(), all(), vec![], vec![]], "split");
+        write(&*pair.primary_side(), 0, 1, 1).unwrap();
+        write(&*pair.secondary_side(), PER, 1, 1).unwrap();
+        assert_eq!(changes(&rig, &pair), [all(), all(), vec![0..1], vec![1..2]], "written");
+        pair.copy_step(1);
+        let known = || [vec![0..1], vec![1..2], vec![0..1], vec![1..2]];
+        assert_eq!(changes(&rig, &pair), known(), "vouched for");
+        write(&*pair.primary_side(), 3 * PER, 1, 1).unwrap();
+        write(&*pair.secondary_side(), 3 * PER, PER, 1).unwrap();
+        let known = || [vec![0..1, 3..4], vec![1..2, 3..4], vec![0..1, 3..4], vec![1..2, 3..4]];
+        assert_eq!(changes(&rig, &pair), known());
         while pair.state() == State::PsusSp {
             pair.copy_step(1 << 20);
         }
-        expect(&pair, true, "whole");
+        assert_eq!(changes(&rig, &pair), known(), "whole");
         drop(pair);
+        rig.crash(true, 7);
         let pair = rig.open();
-        expect(&pair, true, "opened again");
+        assert_eq!(changes(&rig, &pair), known(), "opened again");
         pair.delete().unwrap();
-        expect(&pair, false, "deleted");
+        assert_eq!(changes(&rig, &pair), nothing(), "deleted");
     }
 }

@@ -6,12 +6,15 @@
 //!
 //! | state | a write to the primary while the secondary is missing |
 //! |---|---|
-//! | SMPL, PSUS | has no consequence: each side is a volume of its own |
-//! | COPY, PAIR | makes the sides differ: the record counts as one that was not closed, and the copy begins anew |
-//! | PSUS(SP), extent held | has no consequence: the secondary has its own bytes of it |
+//! | SMPL | has no consequence: each side is a volume of its own |
+//! | COPY, PAIR, COPY(SP) | makes the sides differ: the record counts as one that was not closed, and the copy begins anew |
+//! | PSUS | changes what a resync would have to copy: every extent counts as changed and as written |
+//! | PSUS(SP), extent held | the same |
 //! | PSUS(SP), extent not held | destroys a part of the image, which cannot be kept anywhere: the pair is suspended, PSUE |
+//! | RCPY | is refused, and so is a read: only the secondary has what the primary is to show |
 //!
-//! If the consequence cannot be recorded, the write is refused (law 6).
+//! A secondary in PSUS whose primary is missing is served, and a write to it has the same consequence as one to the
+//! primary. If the consequence cannot be recorded, the write is refused (law 6).
 //!
 //! What has landed in the primary's log ([`super::home`]) stays there as long as bringing it home would have a
 //! consequence.
@@ -30,10 +33,13 @@ use parking_lot::Mutex;
 use super::format::{RecordStores, Shape};
 use super::record::Record;
 use super::replay::Replayed;
-use super::{Decided, EXTENT, PairError, SplitIdentity, State, Status, touched};
+use super::{Decided, EXTENT, PairError, SplitIdentity, State, Status, touched, unfinished};
 use crate::landing::Keeper;
 use crate::store::{Patience, StoreError};
 use crate::volume::{Block, Guard, Guarded};
+
+/// The reason why changes are not tracked after a write to a side.
+const ALONE: &str = "one side was written while the other was not there";
 
 /// The reason of a suspension by a write to the primary.
 const OVERWRITTEN: &str =
@@ -43,8 +49,10 @@ const OVERWRITTEN: &str =
 pub(crate) struct Waiting {
     length: u64,
     relation: Mutex<Relation>,
-    /// No further write to the primary has a consequence.
+    /// No further write has a consequence.
     settled: AtomicBool,
+    /// No further write has one but that it destroys a part of the image.
+    untracked: AtomicBool,
 }
 
 struct Relation {
@@ -67,13 +75,21 @@ impl Waiting {
         let (record, mut replayed) = Record::open(record_stores, shape, length.div_ceil(EXTENT), decided)?;
         let standing = replayed.standing;
         let settled = match standing.state {
-            State::PsusSp => replayed.suspended.is_some(),
-            State::Copy | State::Pair => !standing.clean,
-            State::Smpl | State::Psus | State::Psue => true,
+            _ if replayed.suspended.is_some() => true,
+            State::PsusSp | State::Psus => false,
+            State::Copy | State::Pair | State::CopySp | State::Rcpy => !standing.clean,
+            State::Smpl | State::Psue => true,
         };
         replayed.go_on();
+        let untracked = AtomicBool::new(replayed.sets.changed.is_full() && replayed.sets.written.is_full());
         let relation = Mutex::new(Relation { record, replayed });
-        Ok(Arc::new(Self { length, relation, settled: AtomicBool::new(settled) }))
+        Ok(Arc::new(Self { length, relation, settled: AtomicBool::new(settled), untracked }))
+    }
+
+    /// Whether the primary has all that it is to show.
+    #[must_use]
+    pub(crate) fn primary_is_whole(&self) -> bool {
+        self.relation.lock().replayed.standing.state != State::Rcpy
     }
 
     /// The state in which the pair will go on when both volumes are there. An error in it is final.
@@ -82,7 +98,11 @@ impl Waiting {
         let Relation { replayed: Replayed { standing, sets, suspended, .. }, .. } = &*self.relation.lock();
         let state = if suspended.is_some() { State::Psue } else { standing.state };
         let held = (sets.held.count() * EXTENT).min(self.length);
-        Status::of(state, self.length, held, standing.split_at, suspended.clone())
+        let error = match suspended {
+            Some(why) if standing.state == State::Rcpy => Some(unfinished(why)),
+            suspended => suspended.clone(),
+        };
+        Status::of(state, self.length, held, standing.split_at, error)
     }
 
     /// The split of several pairs whose decision the next opening needs to find the present state.
@@ -90,10 +110,10 @@ impl Waiting {
         self.relation.lock().record.relies_on()
     }
 
-    /// The primary for its hosts, while the secondary is missing.
+    /// The side that is there for its hosts, while the other is missing.
     #[must_use]
-    pub(crate) fn guarded(self: &Arc<Self>, primary: Arc<dyn Block>) -> Arc<dyn Block> {
-        Arc::new(Guarded::new(Arc::clone(self), primary))
+    pub(crate) fn guarded(self: &Arc<Self>, side: Arc<dyn Block>) -> Arc<dyn Block> {
+        Arc::new(Guarded::new(Arc::clone(self), side))
     }
 
     /// Records, durably, that either volume may have been written in any place, because of `why`.
@@ -108,9 +128,20 @@ impl Waiting {
     fn settle(&self, relation: &mut Relation, why: &str) -> Result<(), StoreError> {
         match relation.replayed.standing.state {
             State::PsusSp => relation.suspend(why)?,
+            State::Psus => self.untrack(relation, why)?,
             _ => relation.part(why)?,
         }
         self.settled.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Records that every extent may have changed.
+    fn untrack(&self, relation: &mut Relation, why: &str) -> Result<(), StoreError> {
+        if !self.untracked.load(Ordering::Acquire) {
+            relation.record.untrack(why)?;
+            relation.replayed.sets.assume_changes();
+            self.untracked.store(true, Ordering::Release);
+        }
         Ok(())
     }
 }
@@ -126,25 +157,29 @@ impl Guard for Waiting {
             Patience::Wait => Some(self.relation.lock()),
         };
         let mut relation = relation.ok_or(StoreError::WouldBlock)?;
-        let split = relation.replayed.standing.state == State::PsusSp;
-        if self.settled.load(Ordering::Acquire) || split && relation.holds(touched(offset, length)) {
+        let state = relation.replayed.standing.state;
+        let kept = state == State::Psus || state == State::PsusSp && relation.holds(touched(offset, length));
+        if self.settled.load(Ordering::Acquire) || kept && self.untracked.load(Ordering::Acquire) {
             return Ok(());
         }
         if patience == Patience::Now {
             return Err(StoreError::WouldBlock);
         }
-        self.settle(&mut relation, OVERWRITTEN)
+        if kept { self.untrack(&mut relation, ALONE) } else { self.settle(&mut relation, OVERWRITTEN) }
     }
 }
 
 impl Keeper for Waiting {
     /// Nothing can be kept while the secondary is missing.
     fn keep(&self, ranges: &[Range<u64>]) -> Result<(), StoreError> {
-        let relation = self.relation.lock();
-        let split = relation.replayed.standing.state == State::PsusSp;
+        let mut relation = self.relation.lock();
+        let state = relation.replayed.standing.state;
         let held = |range: &Range<u64>| relation.holds(touched(range.start, range.end - range.start));
-        if self.settled.load(Ordering::Acquire) || split && ranges.iter().all(held) {
+        if self.settled.load(Ordering::Acquire) {
             return Ok(());
+        }
+        if state == State::Psus || state == State::PsusSp && ranges.iter().all(held) {
+            return self.untrack(&mut relation, ALONE);
         }
         Err(StoreError::Shortage(io::Error::other(
             "the pair waits for its secondary, which would have to keep what is overwritten",

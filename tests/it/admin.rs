@@ -86,6 +86,7 @@ fn documents_have_the_contracted_fields() {
         "dirty_bytes",
         "error",
         "group",
+        "hold_us",
         "labels",
         "name",
         "pace",

@@ -166,6 +166,7 @@ fn every_answer_is_as_it_is_described() {
         ("post", "/v1/tokens", "/v1/tokens", &token.to_string(), 201),
         ("post", "/v1/objects/annotate", "/v1/objects/annotate", &annotate.to_string(), 200),
         ("post", "/v1/pairs/{name}/split", "/v1/pairs/demo/split", "", 200),
+        ("post", "/v1/pairs/{name}/resync", "/v1/pairs/demo/resync", r#"{"restore": false}"#, 200),
         ("post", "/v1/drives/{name}/unload", "/v1/drives/tape0/unload", "", 200),
         ("post", "/v1/apply", "/v1/apply", &apply.to_string(), 200),
         ("post", "/v1/apply", "/v1/apply", &wrong.to_string(), 409),

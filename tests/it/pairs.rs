@@ -10,10 +10,10 @@ use serde_json::Value;
 use crate::daemon::Daemon;
 use crate::raw::Raw;
 
-const TARGET: &str = "iqn.2026-11.internal.cleave:pairs";
-const MIB: usize = 1 << 20;
+pub(crate) const TARGET: &str = "iqn.2026-11.internal.cleave:pairs";
+pub(crate) const MIB: usize = 1 << 20;
 
-fn connect(daemon: &Daemon, luns: &[u8]) -> Raw {
+pub(crate) fn connect(daemon: &Daemon, luns: &[u8]) -> Raw {
     let initiator = "iqn.2026-11.internal.cleave:host";
     let mut raw = Raw::login(&daemon.portal().to_string(), TARGET, initiator, 1).expect("login");
     luns.iter().for_each(|lun| raw.settle(*lun).expect("the units become ready"));

@@ -131,10 +131,34 @@ fn a_backup_script_runs_from_the_first_copy_to_the_end_of_the_relation() {
     let local = script(&daemon, "CLEAVE_RM_SIDE=svol pairdisplay -g erp -d data -l");
     assert!(local.lines().nth(1).is_some_and(|line| line.contains("data(L)") && line.contains("S-VOL SSUS")));
 
+    let resync = r"
+        expect 0 pairresync -g erp -c 15
+        expect 0 pairevtwait -g erp -s pair -t 60
+        expect 23 pairvolchk -g erp -ss
+        expect 0 pairresync -g erp
+        expect 0 pairsplit -g erp -fq normal
+        expect 0 pairevtwait -g erp -s psus -ss ssus -t 60
+    ";
+    script(&daemon, &format!("{EXPECT}{resync}"));
+    assert_eq!(first_byte(&mut host, 2), 2, "the S-VOL is of the second split");
+    write(&mut host, 0, 3);
+    let restore = r"
+        expect 0 pairresync -g erp -d data -restore
+        expect 0 pairevtwait -g erp -d data -s pair -t 60
+        expect 23 pairvolchk -g erp -ss
+        expect 236 pairsplit -g erp
+        expect 0 pairsplit -g erp -d data
+        expect 24 pairvolchk -g erp -ss
+    ";
+    script(&daemon, &format!("{EXPECT}{restore}"));
+    assert_eq!(first_byte(&mut host, 0), 2, "the P-VOL is the S-VOL of the second split");
+    write(&mut host, 0, 4);
+
     let next = r"
         expect 0 pairsplit -g erp -S
         expect 0 pairevtwait -g erp -s smpl -t 10
         expect 11 pairvolchk -g erp -ss
+        expect 222 pairresync -g erp
         expect 0 pairsplit -g erp -S
         expect 0 paircreate -g erp -split -fq quick -c 3 -vl
         expect 0 pairevtwait -g erp -s psus -t 60
@@ -142,7 +166,7 @@ fn a_backup_script_runs_from_the_first_copy_to_the_end_of_the_relation() {
         expect 0 paircreate -g erp -split -vl
     ";
     script(&daemon, &format!("{EXPECT}{next}"));
-    assert_eq!(first_byte(&mut host, 2), 2, "the S-VOL is of the second split");
+    assert_eq!(first_byte(&mut host, 2), 4, "the S-VOL is of the last split");
     let pairs = daemon.json(&["pair", "list"]);
     let split: Vec<&str> =
         pairs.as_array().expect("a list").iter().filter_map(|pair| pair["split_at"].as_str()).collect();

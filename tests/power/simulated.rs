@@ -210,6 +210,10 @@ struct Simulated {
     image: Option<Blocks>,
     /// Whether a split was requested and not answered.
     splitting: bool,
+    /// Whether a resync or a restore was requested and not answered.
+    resyncing: bool,
+    /// Whether one has been answered, so that the pair is mirrored where it is not split.
+    mirrored: bool,
     next: u64,
 }
 
@@ -237,6 +241,8 @@ impl Simulated {
             primary,
             image: None,
             splitting: false,
+            resyncing: false,
+            mirrored: false,
             next: 1,
         })
     }
@@ -253,7 +259,7 @@ impl Simulated {
     fn step(&mut self) -> Result<(), String> {
         let (random, world) = (&mut self.random, &self.world);
         let began = moment(world);
-        match random.within(0..16) {
+        match random.within(0..20) {
             kind @ 0..7 => {
                 let count = random.within(1..20);
                 let first = random.within(0..BLOCKS - count);
@@ -275,12 +281,13 @@ impl Simulated {
                 self.pair.primary_side().flush().map_err(|error| error.to_string())?;
                 let done = moment(world);
                 self.primary.flush(began, done);
-                if let Some(image) = &mut self.image {
+                // What a mirror has written is flushed there by itself.
+                if let Some(image) = self.image.as_mut().filter(|_| !self.mirrored) {
                     image.image_is_stable(done);
                 }
                 Ok(())
             }
-            9 if self.image.is_none() => {
+            9 if self.image.is_none() && self.pair.state() != State::Rcpy => {
                 self.splitting = true;
                 let now = Timestamp::from_second(1_800_000_000).expect("a time");
                 let split = self.pair.quick_split(now, &|| Duration::ZERO);
@@ -291,7 +298,7 @@ impl Simulated {
             }
             10..12 => match self.pair.copy_step(random.within(1..200_000) as u64) {
                 Progress::Whole => {
-                    if let Some(image) = &mut self.image {
+                    if let Some(image) = self.image.as_mut().filter(|_| !self.mirrored) {
                         image.image_is_stable(moment(world));
                     }
                     Ok(())
@@ -303,7 +310,71 @@ impl Simulated {
                 Ok(Settled::Nothing | Settled::Home(_)) => Ok(()),
                 Ok(Settled::Stays(error)) | Err(error) => Err(error.to_string()),
             },
+            14..16 => self.write_image(),
+            16 if self.image.is_some() => {
+                self.pair.secondary_side().flush().map_err(|error| error.to_string())?;
+                let done = moment(&self.world);
+                self.image.iter_mut().for_each(|image| image.flush(began, done));
+                Ok(())
+            }
+            17 => self.resync(),
             _ => Ok(()),
+        }
+    }
+
+    /// Hosts write to the secondary of a split pair.
+    fn write_image(&mut self) -> Result<(), String> {
+        let Some(image) = &mut self.image else { return Ok(()) };
+        let count = self.random.within(1..20);
+        let first = self.random.within(0..BLOCKS - count);
+        let (number, began) = (self.next, moment(&self.world));
+        self.next += 1;
+        let data: Vec<u8> = (first..first + count).flat_map(|block| content(block, number)).collect();
+        let side = self.pair.secondary_side();
+        let written = side.write((first * BLOCK) as u64, &data, Durability::Cached, Patience::Wait);
+        let done = if written.is_ok() { moment(&self.world) } else { Moment::MAX };
+        (first..first + count).for_each(|block| image.write(block, number, began, done, false));
+        written.map_err(|error| error.to_string())
+    }
+
+    /// A resync, or a restore, of a split pair.
+    fn resync(&mut self) -> Result<(), String> {
+        let restore = self.random.one_in(2) && self.pair.state() == State::Psus;
+        if self.image.is_none() {
+            return Ok(());
+        }
+        self.resyncing = true;
+        let done = if restore { self.pair.restore() } else { self.pair.resync() };
+        done.map_err(|error| error.to_string())?;
+        (self.resyncing, self.mirrored) = (false, true);
+        if let Some(image) = self.image.take().filter(|_| restore) {
+            self.primary = image;
+        }
+        Ok(())
+    }
+
+    /// After whatever has happened, a resync or a restore makes the sides equal: no change was missed.
+    fn check_equal(&mut self) -> Result<(), String> {
+        match self.pair.state() {
+            State::Psus if self.random.one_in(2) => self.pair.restore(),
+            State::Psus | State::PsusSp => self.pair.resync(),
+            _ => Ok(()),
+        }
+        .map_err(|error| error.to_string())?;
+        if self.pair.state() == State::Smpl {
+            return Ok(());
+        }
+        while self.pair.state() != State::Pair {
+            match self.pair.copy_step(1 << 20) {
+                Progress::Copied { .. } | Progress::Whole => {}
+                other => return Err(format!("the copy ends with {other:?} in {}", self.pair.state())),
+            }
+        }
+        let [primary, secondary] = [self.pair.primary_side(), self.pair.secondary_side()];
+        if Self::read(&*primary)? == Self::read(&*secondary)? {
+            Ok(())
+        } else {
+            Err("the sides differ".into())
         }
     }
 
@@ -316,9 +387,12 @@ impl Simulated {
     /// Everything promised at `cut` is there.
     fn check(&self, cut: Moment) -> Result<(), String> {
         let primary = Self::read(&*self.pair.primary_side())?;
-        self.primary.check(&primary, cut, "primary")?;
         let state = self.pair.state();
+        let restored = self.image.as_ref().filter(|_| self.resyncing && state == State::Rcpy);
+        restored.unwrap_or(&self.primary).check(&primary, cut, "primary")?;
         match &self.image {
+            Some(_) if self.resyncing && matches!(state, State::Copy | State::Rcpy) => Ok(()),
+            None if self.mirrored && matches!(state, State::Copy | State::Pair | State::Rcpy) => Ok(()),
             Some(_) if !matches!(state, State::PsusSp | State::Psus) => Err(format!("split, and in {state}")),
             Some(image) => image.check(&Self::read(&*self.pair.secondary_side())?, cut, "secondary"),
             None if state == State::Smpl || self.splitting => Ok(()),
@@ -392,7 +466,8 @@ fn one_pair(seed: u64, kills: &mut usize) -> Result<(), String> {
     let survival = *pair.random.of(&SURVIVALS);
     pair.world.restart(survival, pair.random.next());
     pair.open()?;
-    pair.check(cut)
+    pair.check(cut)?;
+    pair.check_equal()
 }
 
 #[test]

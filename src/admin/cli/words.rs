@@ -111,15 +111,20 @@ impl From<PaceArg> for Pace {
 pub(crate) enum StateArg {
     /// No pair relation is running.
     Smpl,
-    /// The initial copy is running.
+    /// The copy is running: the initial one, or that of a resync.
     Copy,
     /// The mirror is complete.
     Pair,
     /// Split; the copy is still running behind.
     #[value(alias = "psus(sp)")]
     PsusSp,
+    /// The copy is running after which the pair is split.
+    #[value(alias = "copy(sp)")]
+    CopySp,
     /// Split, and the secondary is whole.
     Psus,
+    /// The primary is being restored from the secondary.
+    Rcpy,
     /// Suspended by an error.
     Psue,
 }
@@ -133,7 +138,9 @@ impl StateArg {
             Self::Copy => "copy",
             Self::Pair => "pair",
             Self::PsusSp => "psus_sp",
+            Self::CopySp => "copy_sp",
             Self::Psus => "psus",
+            Self::Rcpy => "rcpy",
             Self::Psue => "psue",
         }
     }

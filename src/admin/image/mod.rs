@@ -223,7 +223,9 @@ impl Writers {
     /// Those of `volume`, which is in `pair`, where `luns` are all LUNs of the array.
     fn of(volume: &show::Volume, pair: Option<&show::Pair>, luns: &[show::Lun]) -> Option<Self> {
         let secondary = pair.filter(|pair| pair.secondary == volume.name);
-        if let Some(pair) = secondary.filter(|pair| matches!(pair.state.as_str(), "copy" | "pair")) {
+        if let Some(pair) =
+            secondary.filter(|pair| matches!(pair.state.as_str(), "copy" | "pair" | "copy_sp" | "rcpy"))
+        {
             return Some(Self::Pair(pair.name.clone()));
         }
         let mapped = luns.iter().any(|lun| lun.object == volume.name && !lun.read_only);

@@ -155,24 +155,26 @@ impl Work<'_> {
         self.split_pairs(&splits, mode)
     }
 
-    /// Splits `pairs`, which are not split yet. All pairs of a group are split at one instant, so there is none for some of them.
+    /// Splits `pairs`, which are not split yet. A quick split of a group is of one instant, so there is none for some of its pairs.
+    /// Steady splits are of the instants at which the S-VOLs become whole.
     fn split_pairs(&self, pairs: &[&show::Pair], mode: Mode) -> Result<Ending, Fault> {
         let Selection { group, pairs: all, whole, .. } = &self.selection;
         match pairs {
             [] => {}
-            _ if mode == Mode::Steady => return Err(steady()),
-            _ if *whole && pairs.len() == all.len() => {
+            _ if *whole && mode == Mode::Quick && pairs.len() == all.len() => {
                 self.daemon.perform::<show::Split>(group::Split { name: name(group)?, at: None })?;
             }
-            _ if *whole => {
+            _ if *whole && mode == Mode::Quick => {
                 let names: Vec<&str> = pairs.iter().map(|pair| pair.name.as_str()).collect();
                 let why = format!("{} not split yet, and its other pairs are", names.join(" "));
                 let remedy = format!("first 'pairresync -g {group}', or split these by -d");
                 return Err(Fault::new(Code::Unmatched, format!("split group {group}"), why, remedy));
             }
             _ => {
+                let steady = mode == Mode::Steady;
                 for pair in pairs {
-                    self.daemon.perform::<show::Split>(pair::Split::new(name(&pair.name)?))?;
+                    let split = pair::Split { steady, ..pair::Split::new(name(&pair.name)?) };
+                    self.daemon.perform::<show::Split>(split)?;
                 }
             }
         }
@@ -206,11 +208,24 @@ impl Work<'_> {
         Ok(Ending::DONE)
     }
 
-    /// `pairresync`.
-    fn resync(&self, _restore: bool, _pace: Option<Pace>) -> Result<Ending, Fault> {
-        let why = "this version has no resync";
-        let remedy = "'pairsplit -S' and 'paircreate' copy anew";
-        Err(Fault::new(Code::NotSupported, "resynchronize", why, remedy))
+    /// `pairresync`: each pair for itself. The states of all are looked at before the first one begins, by the daemon too if they are
+    /// those of a group.
+    fn resync(&self, restore: bool, pace: Option<Pace>) -> Result<Ending, Fault> {
+        let pairs = self.pairs()?;
+        if let Some((pair, status)) = pairs.iter().find(|(_, status)| *status == Status::Smpl) {
+            return Err(unfit("resynchronize", pair, *status));
+        }
+        let pairs: Vec<&show::Pair> = pairs.into_iter().map(|(pair, _)| pair).collect();
+        self.set_pace(&pairs, pace)?;
+        if self.selection.whole {
+            let group = name(&self.selection.group)?;
+            self.daemon.perform::<show::Resync>(group::Resync { name: group, restore })?;
+        } else {
+            for pair in pairs {
+                self.daemon.perform::<show::Resync>(pair::Resync { name: name(&pair.name)?, restore })?;
+            }
+        }
+        Ok(Ending::DONE)
     }
 
     /// Sets the pace of pairs whose pace is another one.
@@ -221,11 +236,6 @@ impl Work<'_> {
         }
         Ok(())
     }
-}
-
-fn steady() -> Fault {
-    let remedy = "wait for PAIR with pairevtwait, then 'pairsplit -fq quick'";
-    Fault::new(Code::NotSupported, "split by -fq normal", "this version has no steady split", remedy)
 }
 
 /// `pairevtwait -nowait`.

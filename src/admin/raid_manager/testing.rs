@@ -18,6 +18,7 @@ pub(super) fn pair(name: &str, primary: &str, secondary: &str, state: &str) -> s
         total_bytes: 100,
         progress: 1.0,
         split_at: None,
+        hold_us: None,
         error: None,
         labels: Labels::default(),
         description: Description::default(),

@@ -19,10 +19,10 @@ use super::super::notice::Notice;
 use super::super::paired::{Held, PairUnit, Paired, WaitingPair};
 use super::super::pairs::Opened;
 use super::super::snapshot::Snapshot;
-use super::super::unrecorded::UnrecordedPair;
+use super::super::unrecorded::{PairNote, UnrecordedPair};
 use crate::catalog::PairEntry;
 use crate::catalog::names::Name;
-use crate::pair::{Pair, State, Waiting};
+use crate::pair::{Pair, Waiting};
 
 impl Array {
     /// Puts up the pair `name`, which a verb has `made`, or which is opened. Returns why it is broken, if it is.
@@ -41,7 +41,8 @@ impl Array {
         let (paired, broken) = match opened {
             Ok(Opened::Runs(pair)) => {
                 let unit = self.watched(next.stand_between(name, &entry, pair));
-                if matches!(unit.pair.state(), State::Copy | State::PsusSp) {
+                unit.note_restores_by(self.restore_note(&entry));
+                if unit.pair.has_work() {
                     self.copier.start(&unit);
                 }
                 (Paired::Runs(unit), None)
@@ -55,6 +56,7 @@ impl Array {
                 tracing::error!(pair = %name, why = %pair.error(), "the pair waits");
                 let pair = Arc::new(pair);
                 next.serve_unrecorded(name, &entry, &pair);
+                next.refuse_unrestored(name, &entry, &self.restore_note(&entry));
                 (Paired::Unrecorded(pair), None)
             }
             Err(why) => {
@@ -62,6 +64,7 @@ impl Array {
                     &entry,
                     &format!("the secondary of the broken pair {name} shows no instant"),
                 );
+                next.refuse_unrestored(name, &entry, &self.restore_note(&entry));
                 let is_new = entry.broken.is_none();
                 if is_new {
                     tracing::error!(pair = %name, %why, "the pair is broken: its secondary is refused");
@@ -96,13 +99,19 @@ impl Snapshot {
     fn serve_without(&self, name: &Name, entry: &PairEntry, waiting: &WaitingPair) {
         let [primary, secondary] =
             [&entry.primary, &entry.secondary].map(|name| self.failure_of(name).is_none());
-        if primary {
+        if primary && !waiting.waiting.primary_is_whole() {
+            let why = format!("the primary of pair {name} is being restored: {}", waiting.error());
+            self.refuse(&entry.primary, &why);
+        } else if primary {
             let unit = &self.volumes[&entry.primary];
             let keeper: Weak<Waiting> = Arc::downgrade(&waiting.waiting);
             unit.landed.keep_by(keeper);
             unit.switch.replace(|primary| waiting.waiting.guarded(Arc::clone(primary)));
         }
-        if secondary && !waiting.is_apart() {
+        if secondary && waiting.is_apart() {
+            let unit = &self.volumes[&entry.secondary];
+            unit.switch.replace(|secondary| waiting.waiting.guarded(Arc::clone(secondary)));
+        } else if secondary {
             self.refuse_secondary(entry, &format!("the secondary of pair {name}: {}", waiting.error()));
         }
     }
@@ -120,11 +129,27 @@ impl Snapshot {
         }
     }
 
+    /// Serves the primary of a pair without a record as failed, if it was being restored, or nobody can tell.
+    fn refuse_unrestored(&self, name: &Name, entry: &PairEntry, note: &PairNote) {
+        if note.is_there().unwrap_or(true) {
+            let why = format!(
+                "pair {name} was restoring the volume when its record was lost, so the volume may be part old, part restored"
+            );
+            tracing::error!(pair = %name, %why, "the primary is refused");
+            self.refuse(&entry.primary, &why);
+        }
+    }
+
     /// Serves the secondary of a pair as failed.
     fn refuse_secondary(&self, entry: &PairEntry, why: &str) {
-        let volume = &self.catalog.volumes[&entry.secondary];
-        let failed = Arc::new(FailedBlock::new(volume.block_size, volume.size, why));
-        self.volumes[&entry.secondary].switch.replace(|_| failed);
+        self.refuse(&entry.secondary, why);
+    }
+
+    /// Serves a volume as failed.
+    fn refuse(&self, volume: &Name, why: &str) {
+        let entry = &self.catalog.volumes[volume];
+        let failed = Arc::new(FailedBlock::new(entry.block_size, entry.size, why));
+        self.volumes[volume].switch.replace(|_| failed);
     }
 
     /// Takes down the pair `name`, and serves its volumes directly. `held`: a verb has held the pair since it checked

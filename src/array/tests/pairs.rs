@@ -25,14 +25,18 @@ fn a_split_shows_its_instant_while_the_primary_moves_on_and_after_a_restart() {
     assert_eq!((host.read(0, 9), host.read(1, 9)), (2, 1));
     let whole = array.wait_pair(&name("p"), State::Psus, PATIENCE).unwrap();
     assert_eq!((whole.dirty_bytes, whole.progress), (0, 1.0));
-    for wanted in [State::Copy, State::Pair, State::Smpl, State::PsusSp] {
-        let gone = array.wait_pair(&name("p"), wanted, Duration::from_secs(3600)).unwrap_err();
-        let (pair, primary, secondary, state) = (name("p"), name("a"), name("b"), State::Psus);
-        assert_eq!(gone, Cause::NeverThere { pair, primary, secondary, state, wanted });
+    let gone = array.wait_pair(&name("p"), State::Smpl, Duration::from_secs(3600)).unwrap_err();
+    let (p, primary, secondary, state, wanted) = (name("p"), name("a"), name("b"), State::Psus, State::Smpl);
+    assert_eq!(gone, Cause::NeverThere { pair: p, primary, secondary, state, wanted });
+    for wanted in [State::Psue, State::Copy, State::Rcpy] {
+        let late = array.wait_pair(&name("p"), wanted, Duration::from_millis(1)).unwrap_err();
+        let (pair, state) = (name("p"), State::Psus);
+        assert_eq!(
+            late,
+            Cause::NotYet { pair, state, wanted, after_ms: 1, error: None },
+            "a verb leads there"
+        );
     }
-    let late = array.wait_pair(&name("p"), State::Psue, Duration::from_millis(1)).unwrap_err();
-    let (pair, state, wanted) = (name("p"), State::Psus, State::Psue);
-    assert_eq!(late, Cause::NotYet { pair, state, wanted, after_ms: 1, error: None });
     drop(host);
     assert!(array.shutdown(Duration::from_secs(10)));
     drop(array);
@@ -43,6 +47,45 @@ fn a_split_shows_its_instant_while_the_primary_moves_on_and_after_a_restart() {
     let host = Host::login(&array, HOST);
     host.ready(1);
     assert_eq!(host.read(1, 9), 1);
+}
+
+#[test]
+fn a_split_pair_is_resynced_restored_and_split_steadily() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    for text in ["a", "b"] {
+        volume(&array, text, 4 << 20, StoreKind::File).unwrap();
+    }
+    array.create_target(&target()).unwrap();
+    map(&array, "a", 0, &[], false);
+    map(&array, "b", 1, &[], false);
+    let host = Host::login(&array, HOST);
+    host.ready(0);
+    host.ready(1);
+    pair(&array, true).unwrap();
+    let resync = |restore| array.done(verbs_of_pair::Resync { name: name("p"), restore });
+    let steady = || array.done(verbs_of_pair::Split { steady: true, ..verbs_of_pair::Split::new(name("p")) });
+    assert!(matches!(resync(false), Err(ArrayError { kind: Kind::Refused, .. })), "no relation runs");
+    let both = || (host.read(0, 9), host.read(1, 9));
+    host.write(0, 9, 1);
+    let first = steady().unwrap();
+    assert!(!first.already_split && ["copy_sp", "psus"].contains(&first.pairs[0].state.as_str()));
+    let whole = array.wait_pair(&name("p"), State::Psus, PATIENCE).unwrap();
+    assert!(whole.split_at.is_some() && whole.hold_us.is_some());
+    assert!(steady().unwrap().already_split);
+    host.write(0, 9, 2);
+    host.write(1, 9, 3);
+    assert_eq!(both(), (2, 3));
+    resync(false).unwrap();
+    array.wait_pair(&name("p"), State::Pair, PATIENCE).unwrap();
+    assert_eq!(both(), (2, 2));
+    array.split_pair(&name("p")).unwrap();
+    host.write(0, 9, 4);
+    resync(true).unwrap();
+    assert_eq!(both(), (2, 2), "at once");
+    host.write(0, 9, 5);
+    array.wait_pair(&name("p"), State::Pair, PATIENCE).unwrap();
+    assert_eq!(both(), (5, 5));
 }
 
 /// Two volumes in files, and a pair of them if that is wanted.

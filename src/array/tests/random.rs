@@ -316,7 +316,7 @@ fn may_be_refused(verb: &Verb, before: &Catalog) -> bool {
     match verb {
         // A drive that names a failed cartridge is empty, so the catalog alone cannot forbid it.
         Verb::CartridgeDelete(delete) => before.drive_of(&delete.barcode).is_some(),
-        Verb::PairSplit(_) => true,
+        Verb::PairSplit(_) | Verb::PairResync(_) => true,
         _ => false,
     }
 }
@@ -484,8 +484,8 @@ fn shown(array: &Array, base: &Path) -> Value {
     for pair in shown["pairs"].as_array_mut().unwrap() {
         // What a pair has copied counts from the start of the daemon; of one in memory nothing is left then.
         let fields: &[&str] = match in_memory(&pair["primary"]) || in_memory(&pair["secondary"]) {
-            true => &["copied_bytes", "dirty_bytes", "progress", "state", "split_at"],
-            false => &["copied_bytes"],
+            true => &["copied_bytes", "dirty_bytes", "progress", "state", "split_at", "hold_us"],
+            false => &["copied_bytes", "hold_us"],
         };
         fields.iter().for_each(|field| drop(pair.as_object_mut().unwrap().remove(*field)));
     }

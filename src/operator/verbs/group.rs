@@ -5,13 +5,14 @@
 //! whoever splits a group may rely on it that no other schedule splits a part of it at another instant. A volume that is
 //! a member cannot be deleted, as one that is in a pair cannot: a set of images with one missing is found out too late.
 //!
-//! Only `split` reads the pairs of a group; the other verbs change the catalog alone.
+//! Only `split` and `resync` read the pairs of a group; the other verbs change the catalog alone.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::resync;
 use super::same::{same, same_notes};
 use super::split::{self, Which};
 use crate::array::OPERATOR;
@@ -262,5 +263,28 @@ impl Act for Split {
     fn act_for(&self, asked: &Asked<'_>) -> Result<Outcome<show::Split>, Cause> {
         let split = split::together(asked, &Which::Group(&self.name), self.at)?;
         Ok(Outcome::of(split, &Self::META))
+    }
+}
+
+/// `group resync`: makes the sides of all pairs of a group equal again, each pair for itself. A pair whose state does not
+/// allow it refuses all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Resync {
+    /// Name.
+    pub name: Name,
+    /// Whether to make the primaries as the secondaries are, and not the secondaries as the primaries are.
+    #[serde(default)]
+    pub restore: bool,
+}
+
+impl Act for Resync {
+    type Answer = show::Resync;
+    const META: Meta = Meta { word: "resync", ..META };
+
+    fn act_for(&self, asked: &Asked<'_>) -> Result<Outcome<show::Resync>, Cause> {
+        let resync = resync::each(asked, &Which::Group(&self.name), self.restore)?;
+        Ok(Outcome::of(resync, &Self::META))
     }
 }

@@ -8,6 +8,7 @@ pub mod lun;
 pub mod object;
 pub mod operation;
 pub mod pair;
+mod resync;
 mod same;
 pub mod session;
 mod split;

@@ -4,16 +4,17 @@
 //! an intent, then the catalog gets the pair, and then the pair comes between its volumes and their hosts. At a
 //! deletion, the catalog gives the pair up, then the pair ends, and then the records are removed.
 //!
-//! A split changes nothing in the catalog and waits for no other verb but one: it holds the pair, and so does the deletion, from
-//! the look at the pair's state until the pair is taken down. A split on a condition has the turn, too.
+//! A split or a resync changes nothing in the catalog and waits for no other verb but one: it holds the pair, and so does the
+//! deletion, from the look at the pair's state until the pair is taken down. On a condition it has the turn, too.
 
 use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::resync;
 use super::same::{same, same_notes};
-use super::split::{self, Which, as_recorded, micros, not_found, refusal, refuse_stopped, waits};
+use super::split::{self, Which, micros, not_found, refusal, refuse_stopped, waits};
 use crate::array::show::{self, Done};
 use crate::array::{OPERATOR, ShutOut, Snapshot, Turn};
 use crate::catalog::index::{Index, Lookup};
@@ -29,7 +30,7 @@ use crate::operator::outlook::Outlook;
 use crate::operator::view;
 use crate::operator::who::{Meta, Role, Route, Subject};
 use crate::operator::work::Work;
-use crate::pair::{State, Transition, Verb as Request};
+use crate::pair::{Pair, State, Verb as Request, as_recorded};
 
 const META: Meta = Meta {
     noun: "pair",
@@ -247,7 +248,7 @@ impl Change for Create {
     }
 }
 
-/// `pair split`: splits a pair at the instant of the request, or at a time that is to come.
+/// `pair split`: splits a pair at the instant of the request, at a time that is to come, or when the secondary is whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -257,13 +258,17 @@ pub struct Split {
     /// The instant, at most 25 hours ahead. Now if absent. With it the split is an operation.
     #[serde(default)]
     pub at: Option<Timestamp>,
+    /// Whether to split when the secondary is whole. The answer comes at once all the same; the pair is in `copy_sp`
+    /// until then, and in `psus` afterwards.
+    #[serde(default)]
+    pub steady: bool,
 }
 
 impl Split {
     /// The split of the pair `name` at the instant of the request.
     #[must_use]
     pub fn new(name: Name) -> Self {
-        Self { name, at: None }
+        Self { name, at: None, steady: false }
     }
 }
 
@@ -281,6 +286,9 @@ impl Act for Split {
     fn act_for(&self, asked: &Asked<'_>) -> Result<Outcome<show::Split>, Cause> {
         let (name, array, began) = (&self.name, asked.array, Instant::now());
         if self.at.is_some() {
+            if self.steady {
+                return Err(Cause::SteadyAtTime);
+            }
             let split = split::together(asked, &Which::Pair(name), self.at)?;
             return Ok(Outcome::of(split, &Self::META));
         }
@@ -294,10 +302,12 @@ impl Act for Split {
             let _held = unit.hold().ok_or_else(|| not_found(name))?;
             array.refuse_stopping()?;
             let instant = as_recorded(Timestamp::now());
-            let split = unit.pair.quick_split(instant, &|| began.elapsed());
+            let split = if self.steady { Pair::steady_split } else { Pair::quick_split };
+            let split = split(&unit.pair, instant, &|| began.elapsed());
             let split = split.map_err(|error| refusal(name, &error))?;
             // The pair may be deleted as soon as it is not held, and the split is done.
-            (split, unit.pair.status().split_at != Some(instant), view::pair::of(&now, name)?)
+            let at = unit.pair.status().split_at;
+            (split, at.is_some_and(|at| at != instant), view::pair::of(&now, name)?)
         };
         drop(turn);
         let elapsed = began.elapsed();
@@ -305,7 +315,7 @@ impl Act for Split {
         if already_split {
             tracing::info!(target: OPERATOR, pair = %name, "split already, so nothing was done");
         } else {
-            tracing::info!(target: OPERATOR, pair = %name, ?elapsed, hold = ?split.hold, "split");
+            tracing::info!(target: OPERATOR, pair = %name, state = shown.state, ?elapsed, hold = ?split.hold, "split");
         }
         let times = vec![show::SplitTimes { pair: name.to_string(), hold_us: micros(split.hold) }];
         let split = show::Split {
@@ -316,6 +326,29 @@ impl Act for Split {
             times,
         };
         Ok(Outcome::of(split, &Self::META))
+    }
+}
+
+/// `pair resync`: makes the sides of a split pair equal again. What hosts have written since the split to the side that is
+/// overwritten is taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Resync {
+    /// Name.
+    pub name: Name,
+    /// Whether to make the primary as the secondary is, and not the secondary as the primary is.
+    #[serde(default)]
+    pub restore: bool,
+}
+
+impl Act for Resync {
+    type Answer = show::Resync;
+    const META: Meta = Meta { word: "resync", ..META };
+
+    fn act_for(&self, asked: &Asked<'_>) -> Result<Outcome<show::Resync>, Cause> {
+        let resync = resync::each(asked, &Which::Pair(&self.name), self.restore)?;
+        Ok(Outcome::of(resync, &Self::META))
     }
 }
 
@@ -369,13 +402,8 @@ impl Effect for Delete {
 
 impl Delete {
     /// Refuses a pair in a state in which it must stay.
-    fn refuse_state(&self, state: State) -> Result<(), Cause> {
-        match state.transition(Request::Delete) {
-            Transition::Refused(why) => {
-                Err(Cause::PairState { pair: self.name.clone(), state, why: why.to_owned() })
-            }
-            _ => Ok(()),
-        }
+    fn refuse_state(&self, pair: &Pair) -> Result<(), Cause> {
+        pair.look(Request::Delete).map_err(|error| refusal(&self.name, &error))
     }
 }
 
@@ -385,14 +413,14 @@ impl Change for Delete {
 
     fn foresee(&self, outlook: &Outlook<'_>) -> Result<(), Cause> {
         let unit = outlook.now.running(&self.name);
-        unit.map_or(Ok(()), |unit| self.refuse_state(unit.pair.state()))
+        unit.map_or(Ok(()), |unit| self.refuse_state(&unit.pair))
     }
 
     /// From now on no split finds the pair.
     fn prepare(&self, work: &mut Work<'_>) -> Result<(), Cause> {
         let Some(unit) = work.served().running(&self.name) else { return Ok(()) };
         let held = unit.hold();
-        self.refuse_state(unit.pair.state())?;
+        self.refuse_state(&unit.pair)?;
         work.parts.held_pairs.extend(held.map(|held| (self.name.clone(), held)));
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::operator::about::{About, OperationKind};
 use crate::operator::act::{Asked, identity};
 use crate::operator::cause::{Cause, ObjectKind};
 use crate::operator::view;
-use crate::pair::{GroupError, PairError, Prepared, Transition, Verb as Request};
+use crate::pair::{GroupError, PairError, Prepared, Verb as Request, as_recorded};
 
 /// How far ahead the time of a split may be: a day, with the hour by which a day can be longer.
 const AHEAD: SignedDuration = SignedDuration::from_hours(25);
@@ -74,12 +74,7 @@ pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A time in the resolution of a pair's record.
-pub(super) fn as_recorded(time: Timestamp) -> Timestamp {
-    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
-}
-
-/// The pairs that are split.
+/// The pairs that a verb is for.
 pub(super) enum Which<'a> {
     Pair(&'a Name),
     /// All pairs of this group.
@@ -92,8 +87,8 @@ pub(super) fn about(name: &Name) -> About {
 }
 
 impl Which<'_> {
-    /// The pairs, in the order of their names, and whether each may be split as far as is known now.
-    fn units<'s>(&self, now: &'s Snapshot) -> Result<Vec<(&'s Name, &'s Arc<PairUnit>)>, Cause> {
+    /// The pairs, in the order of their names, each of which runs, on volumes that have lost nothing.
+    pub(super) fn units<'s>(&self, now: &'s Snapshot) -> Result<Vec<(&'s Name, &'s Arc<PairUnit>)>, Cause> {
         let catalog = &now.catalog;
         let names: Vec<&Name> = match self {
             Self::Pair(name) => {
@@ -149,10 +144,7 @@ fn refuse_time(at: Timestamp) -> Result<(), Cause> {
 /// Refuses a split that can be seen to be refused already. The split itself looks again.
 fn look(which: &Which<'_>, now: &Snapshot) -> Result<(), Cause> {
     for (name, unit) in which.units(now)? {
-        let state = unit.pair.state();
-        if let Transition::Refused(why) = state.transition(Request::QuickSplit) {
-            return Err(Cause::PairState { pair: name.clone(), state, why: why.to_owned() });
-        }
+        unit.pair.look(Request::QuickSplit).map_err(|error| refusal(name, &error))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::array::{Array, Snapshot, show};
 use crate::catalog::PairEntry;
 use crate::catalog::names::Name;
-use crate::operator::cause::{Cause, ObjectKind};
+use crate::operator::cause::{Cause, ObjectKind, Repair};
 use crate::pair::{State, Status};
 
 /// All pairs.
@@ -44,6 +44,10 @@ fn view(now: &Snapshot, name: &Name, entry: &PairEntry) -> show::Pair {
         total_bytes: size,
         progress: status.as_ref().map_or(0.0, Status::progress),
         split_at: status.as_ref().and_then(|status| status.split_at),
+        hold_us: status
+            .as_ref()
+            .and_then(|status| status.hold)
+            .map(|hold| u64::try_from(hold.as_micros()).unwrap_or(u64::MAX)),
         error: status.map_or_else(|| entry.broken.clone(), |status| status.error),
         labels: entry.labels.clone(),
         description: entry.description.clone(),
@@ -72,7 +76,11 @@ pub fn wait(array: &Array, name: &Name, wanted: State, patience: Duration) -> Re
     // Waiting ends neither an error nor the absence of a volume.
     if unit.is_none() || state == State::Psue {
         let (error, waits) = (error.unwrap_or_default(), now.waits_for(&name).is_some());
-        return Err(Cause::PairStands { pair: name, state, error, waits });
+        let repair = unit.map(|unit| match unit.pair.primary_is_whole() {
+            true => Repair::Resync,
+            false => Repair::Restore,
+        });
+        return Err(Cause::PairStands { pair: name, state, error, waits, repair });
     }
     if let Some(entry) = now.catalog.pairs.get(&name).filter(|_| out_of_reach(state, wanted)) {
         let (primary, secondary) = (entry.primary.clone(), entry.secondary.clone());
@@ -82,12 +90,8 @@ pub fn wait(array: &Array, name: &Name, wanted: State, patience: Duration) -> Re
     Err(Cause::NotYet { pair: name, state, wanted, after_ms, error })
 }
 
-/// Whether a pair in `state` can reach the state `wanted` neither by itself nor by a split: no verb leads back, and
-/// none starts the copy of a pair that was made without one.
+/// Whether no time and no verb but a deletion brings a pair in `state` to the state `wanted`: splits, resyncs and
+/// restores lead to every state but the first.
 fn out_of_reach(state: State, wanted: State) -> bool {
-    match wanted {
-        State::Psue => false,
-        State::Copy | State::Pair if state == State::Smpl => true,
-        _ => wanted < state,
-    }
+    wanted == State::Smpl && state != State::Smpl
 }

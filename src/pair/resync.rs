@@ -1,0 +1,66 @@
+//! Resync and restore: the sides of a split pair become equal again.
+//!
+//! A resync makes the secondary as the primary is, a restore makes the primary as the secondary is. What is held on
+//! both sides, and is neither changed nor written, is equal (law 7), so it is held from the beginning. After an error
+//! (PSUE) nobody knows what a failed write has left, so nothing is.
+//!
+//! Everything landed is brought home first. Then the new state is made durable, in a new generation without extents: a
+//! crash from here on copies everything. Then the state flips with the gate closed, so no write of a host is between
+//! the sets and the copy, and nothing is written to a device. At last the record gets what is held, so that an end in
+//! order keeps it; if the record has no room for that, a restart copies more.
+
+use std::sync::atomic::Ordering;
+
+use super::state::{State, Verb};
+use super::{Pair, PairError};
+
+impl Pair {
+    /// Makes the secondary equal to the primary again. What hosts have written to the secondary is taken back, and it is
+    /// read only from now on.
+    pub fn resync(&self) -> Result<(), PairError> {
+        self.begin_again(Verb::Resync)
+    }
+
+    /// Makes the primary equal to the secondary. What hosts have written to the primary since the split is taken back;
+    /// it shows the secondary's contents from now on, and the secondary is read only.
+    pub fn restore(&self) -> Result<(), PairError> {
+        self.begin_again(Verb::Restore)
+    }
+
+    fn begin_again(&self, verb: Verb) -> Result<(), PairError> {
+        let _verb = self.verbs.lock();
+        self.refuse_closed()?;
+        let _straight = self.go_straight_home();
+        self.bring_home(verb)?;
+        let _copier = self.copier.lock();
+        let Some((from, next)) = self.arm(verb, None)? else { return Ok(()) };
+        let gate = self.gate.close();
+        let flipped = self.flip(from, next, None).map(drop);
+        drop(gate);
+        flipped?;
+        let mut record = self.record.lock();
+        if let Err(error) = self.rewrite(&mut record) {
+            tracing::warn!(parent: record.span(), %error, "what is equal on both sides could not be recorded; an end in order would not keep it");
+        }
+        Ok(())
+    }
+
+    /// The sets of the generation that begins with the change from `from` to `next`. The gate is closed, and everything
+    /// is at home.
+    pub(super) fn begin_generation(&self, from: State) {
+        let mut held = self.held.write();
+        let (mut changed, mut written) = (self.primary_changed.write(), self.secondary_written.write());
+        if matches!(from, State::Psus | State::PsusSp) {
+            changed.union(&written);
+            changed.runs().for_each(|run| held.remove(run));
+        } else {
+            held.clear();
+        }
+        changed.clear();
+        written.clear();
+        drop((held, changed, written));
+        let record = self.record.lock();
+        self.generation.store(record.standing().generation, Ordering::SeqCst);
+        self.batches.reset();
+    }
+}
