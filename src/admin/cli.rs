@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 pub(crate) use group::GroupVerb;
 use group::parse_at;
-pub(crate) use options::{Listing, Notes, Selection};
+pub(crate) use options::{Listing, Notes, RaidManager, RmCompat, Selection};
 pub(crate) use words::{KindArg, OperationStateArg, PaceArg, RoleArg, StateArg, StoreArg};
 use words::{parse_block_size, parse_label, parse_number, parse_portal};
 
@@ -64,8 +64,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Lun(LunVerb),
     /// Pairs: a primary and the secondary that shows its split instant.
-    #[command(subcommand)]
-    Pair(PairVerb),
+    Pair(RmCompat<PairVerb>),
+    /// RAID Manager's commands for pairs, with its options and exit codes, for scripts that are there already.
+    #[command(arg = words::without_json())]
+    RaidManager(RaidManager),
     /// Groups: volumes whose images are made at one instant.
     #[command(subcommand)]
     Group(GroupVerb),

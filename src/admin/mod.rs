@@ -43,6 +43,7 @@ mod outlast;
 mod output;
 mod places;
 mod presence;
+mod raid_manager;
 mod rights;
 mod routes;
 mod rules;

@@ -11,14 +11,15 @@ use clap::{CommandFactory, Parser};
 use super::address::AdminAddress;
 use super::cli::{
     CartridgeVerb, Cli, Command, CopyVerb, DriveVerb, GroupVerb, LabelChange, Listing, LunVerb,
-    OperationListing, OperationVerb, PairVerb, Selection, SessionVerb, Shell, TargetVerb, TokenVerb,
-    VolumeVerb,
+    OperationListing, OperationVerb, PairVerb, RaidManager, RmCompat, Selection, SessionVerb, Shell,
+    TargetVerb, TokenVerb, VolumeVerb,
 };
 use super::client::{self, ClientVerb};
 use super::http::{Daemon, in_query};
 use super::image::{self, Export, Import};
 use super::lasting::OperationDocument;
 use super::outlast::{WAIT_SLICE, in_slices, outlast, outlast_shown};
+use super::raid_manager::{self, Compatible};
 use super::types::Exported;
 use super::types::NewContents;
 use super::{extents_text, files, journal_text, manual, output, serve, stdout, tokens};
@@ -38,16 +39,29 @@ use crate::units::{Size, time};
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(code) = raid_manager::by_name_of_program() {
+        return code;
+    }
     let cli = parse();
     if let Command::Client(verb) = cli.command {
         return in_band(verb, cli.json);
     }
+    let compatible = compatible(&cli.command);
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
             output::complain(&error);
-            ExitCode::from(error.kind as u8)
+            ExitCode::from(compatible.map_or(error.kind as u8, |verb| verb.code(&error)))
         }
+    }
+}
+
+/// Whether the command ends with RAID Manager's exit codes, and which verb it is.
+fn compatible(command: &Command) -> Option<Compatible> {
+    match command {
+        Command::Pair(RmCompat { rm_compat: true, verb: PairVerb::Wait { .. } }) => Some(Compatible::Wait),
+        Command::Pair(RmCompat { rm_compat: true, .. }) => Some(Compatible::Other),
+        _ => None,
     }
 }
 
@@ -101,7 +115,8 @@ fn refuse_usage(error: &clap::Error) -> ! {
         output::complain(&output::unprinted(&why));
         std::process::exit(Kind::Failed as i32);
     }
-    std::process::exit(error.exit_code())
+    let compatible = error.use_stderr() && std::env::args_os().any(|argument| argument == "--rm-compat");
+    std::process::exit(if compatible { Compatible::usage().into() } else { error.exit_code() })
 }
 
 fn in_band(verb: ClientVerb, json: bool) -> ExitCode {
@@ -120,6 +135,9 @@ fn run(cli: Cli) -> Result<ExitCode, ArrayError> {
         Command::Serve(options) => serve::run(admin, data_dir, options),
         Command::Completions { shell } => completions(shell),
         Command::Man { dir } => manual::write(&dir),
+        Command::RaidManager(RaidManager { command, options }) => {
+            return Ok(raid_manager::run_for(command, options, admin.as_ref(), data_dir.as_deref()));
+        }
         command => return ask(admin, data_dir, json, command),
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -134,7 +152,7 @@ fn ask(
 ) -> Result<ExitCode, ArrayError> {
     let address = AdminAddress::find(admin.as_ref(), data_dir.as_deref());
     let daemon = Daemon::new(address)?;
-    let client = Client { daemon, json };
+    let client = Client { daemon, json, repeatable: compatible(&command).is_some() };
     let done = match command {
         Command::Apply { file, dry_run, prune, all } => {
             files::apply(&client.daemon, json, &file, dry_run, files::Prune::of(prune, all))
@@ -144,7 +162,10 @@ fn ask(
         Command::Volume(verb) => client.volume(verb),
         Command::Target(verb) => client.target(verb),
         Command::Lun(verb) => client.lun(verb),
-        Command::Pair(verb) => client.pair(verb),
+        Command::Pair(RmCompat { rm_compat: true, verb: PairVerb::Show { name } }) => {
+            return client.checked_pair(&name);
+        }
+        Command::Pair(RmCompat { verb, .. }) => client.pair(verb),
         Command::Group(verb) => client.group(verb),
         Command::Cartridge(verb) => client.cartridge(verb),
         Command::Drive(verb) => client.drive(verb),
@@ -173,6 +194,8 @@ fn ask(
 struct Client {
     daemon: Daemon,
     json: bool,
+    /// Whether a second split is no error.
+    repeatable: bool,
 }
 
 impl Client {
@@ -365,23 +388,13 @@ impl Client {
                 let made: Made<show::Pair> = self.ask(new)?;
                 self.print(&made, |made| created(made, |pair| &pair.name, "pair", output::pair))
             }
-            PairVerb::Resync { name, group, restore } => {
-                let resync: show::Resync = match (name, group) {
-                    (Some(name), _) => self.ask(pair::Resync { name, restore })?,
-                    (None, Some(name)) => self.ask(group::Resync { name, restore })?,
-                    (None, None) => {
-                        return Err(ArrayError::usage(
-                            "resync a pair",
-                            "none is named",
-                            "name a pair or --group",
-                        ));
-                    }
-                };
-                self.print(&resync, |resync| match &resync.pairs[..] {
-                    [pair] => output::pair(pair),
-                    pairs => output::pairs(pairs),
-                })
-            }
+            PairVerb::Resync { name, group, restore } => match (name, group) {
+                (Some(name), _) => self.resync(pair::Resync { name, restore }),
+                (None, Some(name)) => self.resync(group::Resync { name, restore }),
+                (None, None) => {
+                    Err(ArrayError::usage("resync a pair", "none is named", "name a pair or --group"))
+                }
+            },
             PairVerb::Split { name, group, at, quick: _, steady } => match (name, group) {
                 (Some(name), _) if steady && at.is_none() => self.split_steadily(name),
                 (Some(name), _) => self.split(pair::Split { name, at, steady }, at.is_some()),
@@ -410,6 +423,22 @@ impl Client {
                 self.print(&pair, output::pair)
             }
         }
+    }
+
+    fn resync(&self, verb: impl Into<Verb>) -> Result<(), ArrayError> {
+        let resync: show::Resync = self.ask(verb)?;
+        self.print(&resync, |resync| match &resync.pairs[..] {
+            [pair] => output::pair(pair),
+            pairs => output::pairs(pairs),
+        })
+    }
+
+    /// Shows a pair. The exit code is its status.
+    fn checked_pair(&self, name: &Name) -> Result<ExitCode, ArrayError> {
+        let pair: show::Pair = self.daemon.fetch(&format!("/v1/pairs/{name}"))?;
+        self.print(&pair, output::pair)?;
+        let status = raid_manager::checked(&pair).ok_or_else(|| self.daemon.confused(&pair.state))?;
+        Ok(ExitCode::from(status))
     }
 
     /// Splits pairs, at once or, with `later`, at a time for which this waits.
@@ -443,11 +472,14 @@ impl Client {
     }
 
     fn tell_split(&self, split: &show::Split) -> Result<(), ArrayError> {
-        if split.already_split {
+        if split.already_split && !self.repeatable {
             return Err(split_before(split));
         }
         self.print(split, |split| {
             let names: Vec<&str> = split.pairs.iter().map(|pair| pair.name.as_str()).collect();
+            if split.already_split {
+                return format!("{} split already", names.join(" "));
+            }
             let (elapsed, hold) = (split.elapsed_us, split.hold_us);
             let held = match hold {
                 0 => "no host write was held".to_owned(),

@@ -28,6 +28,7 @@ mod pairs;
 mod places;
 mod port;
 mod power;
+mod raid_manager;
 mod raw;
 mod requests;
 mod resync;

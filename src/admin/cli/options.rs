@@ -1,8 +1,11 @@
 //! Options that the verbs of several nouns have.
 
-use clap::Args;
+use std::ffi::OsString;
+
+use clap::{Args, Subcommand};
 
 use super::words::parse_label;
+use crate::admin::raid_manager::Command;
 use crate::array::error::ArrayError;
 use crate::catalog::labels::{Description, LabelKey, LabelValue, Labels};
 use crate::catalog::selector::Selector;
@@ -28,6 +31,28 @@ pub(crate) struct Selection {
     /// Only objects with these labels: key=value, key!=value and key, all of which have to hold.
     #[arg(short = 'l', long, value_name = "LABEL,…")]
     pub(crate) selector: Option<Selector>,
+}
+
+/// The verbs `V`, which may end with RAID Manager's exit codes.
+#[derive(Debug, Args)]
+pub(crate) struct RmCompat<V: Subcommand> {
+    /// End with RAID Manager's exit codes: 0, or a code above 127; 'show' ends with the status as 'pairvolchk -ss' does.
+    #[arg(long, global = true)]
+    pub(crate) rm_compat: bool,
+    /// The verb.
+    #[command(subcommand)]
+    pub(crate) verb: V,
+}
+
+/// `raid-manager`.
+#[derive(Debug, Args)]
+pub(crate) struct RaidManager {
+    /// The command. A link of its name to this program is the same command.
+    #[arg(value_enum)]
+    pub(crate) command: Command,
+    /// Its options, as in -g GROUP; -h lists them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+    pub(crate) options: Vec<OsString>,
 }
 
 /// Labels and description of a new object.

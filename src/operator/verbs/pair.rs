@@ -221,15 +221,22 @@ impl Change for Create {
         Ok(())
     }
 
-    /// If the copy does not start, the pair is in the state of a deferred one.
+    /// If the copy does not start, the pair is in the state of a deferred one. The copy of a deferred pair that is there already starts
+    /// if the request lets the data on the secondary be lost.
     fn answer(&self, changed: &Changed<'_>) -> Result<show::Pair, Cause> {
         let (name, now) = (self.named()?, &changed.assembled.now);
-        if !changed.is_new {
-            let there = view::pair::of(now, &name)?;
-            return self.refuse_deferred(&there).map(|()| there);
-        }
         let Self { primary, secondary, defer, .. } = self;
-        tracing::info!(target: OPERATOR, pair = %name, %primary, %secondary, defer, "pair created");
+        if changed.is_new {
+            tracing::info!(target: OPERATOR, pair = %name, %primary, %secondary, defer, "pair created");
+        } else {
+            let there = view::pair::of(now, &name)?;
+            let is_deferred = there.state == State::Smpl.word();
+            if *defer || !self.overwrite || !is_deferred {
+                return self.refuse_deferred(&there).map(|()| there);
+            }
+            self.refuse_failed(now)?;
+            tracing::info!(target: OPERATOR, pair = %name, %primary, %secondary, "copy of a deferred pair started");
+        }
         if let Some(unit) = now.running(&name).filter(|_| !defer) {
             unit.pair.start_copy().map_err(|error| {
                 let why = Box::new(refusal(&name, &error));

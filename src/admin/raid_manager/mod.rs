@@ -1,0 +1,114 @@
+//! The commands of RAID Manager (Hitachi's CCI, HP's XP RAID Manager) for local pairs, for administrators who have scripts for them:
+//! `paircreate`, `pairsplit`, `pairresync`, `pairevtwait`, `pairvolchk` and `pairdisplay`, with their options, exit codes and tables.
+//! A link of one of these names to the program is that command, and so is `cleave raid-manager NAME`. docs/RAID-MANAGER.md says what
+//! is the same and what differs.
+//!
+//! The parts from below: exit codes (`code`), the six commands (`command`), what RAID Manager calls the states (`status`), the options
+//! (`options`), the pairs that these name (`select`), the table of `pairdisplay` (`table`), and the requests to the daemon (`perform`).
+
+mod code;
+mod command;
+mod options;
+mod perform;
+mod select;
+mod status;
+mod table;
+#[cfg(test)]
+mod testing;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+pub(super) use code::Compatible;
+pub(super) use command::Command;
+pub(super) use status::checked;
+
+use code::{Code, Fault};
+use options::Line;
+use perform::Ending;
+
+use super::address::AdminAddress;
+use super::http::Daemon;
+use super::stdout;
+use crate::printable::{self, Printable};
+
+/// The command that this process is called as, done; `None`: the program has another name.
+pub(super) fn by_name_of_program() -> Option<ExitCode> {
+    let mut words = std::env::args_os();
+    let program = PathBuf::from(words.next()?);
+    let command = Command::named(program.file_name()?.to_str()?)?;
+    Some(run(command, words, address_by_environment))
+}
+
+/// The address of the daemon that the environment names, as the options of `cleave` do.
+fn address_by_environment() -> Result<AdminAddress, Fault> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let admin = set("CLEAVE_ADMIN").map(|value| {
+        let parsed = value.to_string_lossy().parse::<AdminAddress>();
+        parsed.map_err(|why| {
+            let remedy = "correct it, or unset it";
+            Fault::new(Code::InvalidArgument, "read the variable CLEAVE_ADMIN", why, remedy)
+        })
+    });
+    let data_dir = set("CLEAVE_DATA_DIR").map(PathBuf::from);
+    Ok(AdminAddress::find(admin.transpose()?.as_ref(), data_dir.as_deref()))
+}
+
+/// `cleave raid-manager`: does `command` with the options `words`.
+pub(super) fn run_for(
+    command: Command,
+    words: Vec<OsString>,
+    admin: Option<&AdminAddress>,
+    data_dir: Option<&Path>,
+) -> ExitCode {
+    run(command, words, || Ok(AdminAddress::find(admin, data_dir)))
+}
+
+fn run(
+    command: Command,
+    words: impl IntoIterator<Item = OsString>,
+    address: impl FnOnce() -> Result<AdminAddress, Fault>,
+) -> ExitCode {
+    let words: Vec<String> = words.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let silent = options::is_silent(&words);
+    let done = perform(command, &words, address).and_then(|ending| {
+        print(ending.result)?;
+        print(ending.message.filter(|_| !silent))?;
+        Ok(ending.code)
+    });
+    ExitCode::from(done.unwrap_or_else(|fault| {
+        if !silent {
+            let _ = writeln!(io::stderr(), "{}: {}", command.name(), Printable(&fault.to_string()));
+        }
+        fault.code.value()
+    }))
+}
+
+fn perform(
+    command: Command,
+    words: &[String],
+    address: impl FnOnce() -> Result<AdminAddress, Fault>,
+) -> Result<Ending, Fault> {
+    let environment = |name: &str| std::env::var(name).ok();
+    match options::parse(command, words, environment)? {
+        Line::Help => Ok(Ending { code: 0, result: Some(command.usage()), message: None }),
+        Line::Quit => Ok(Ending { code: 0, result: None, message: None }),
+        Line::Do(request) => {
+            let local = select::local_side(environment)?;
+            let daemon = Daemon::new(address()?)?;
+            perform::perform(&daemon, &request, local)
+        }
+    }
+}
+
+/// Prints `text` without terminal control characters. A reader that has gone away is no failure.
+fn print(text: Option<String>) -> Result<(), Fault> {
+    let Some(text) = text else { return Ok(()) };
+    stdout::unless_gone(stdout::line(&printable::lines(&text))).map_err(|error| {
+        let why = format!("standard output: {error}");
+        let remedy = "lead the output elsewhere, or make room there; what was asked for is done";
+        Fault::new(Code::Communication, "print the result", why, remedy)
+    })
+}
