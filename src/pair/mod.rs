@@ -35,6 +35,7 @@
 //! gates are closed, one batch at a time and after that all their controls.
 
 mod bitmap;
+mod claims;
 mod commit;
 mod copier;
 #[cfg(test)]
@@ -83,9 +84,9 @@ use crate::landing::LandedVolume;
 use crate::store::StoreError;
 use crate::volume::Block;
 use bitmap::ExtentSet;
+use claims::Claims;
 use commit::Batches;
 use gate::Gate;
-use keep::Claims;
 use record::Record;
 
 pub use copier::Progress;
