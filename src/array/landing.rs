@@ -1,4 +1,10 @@
 //! Where the landing logs of volumes rest: beside the volume, so that both have the same device and the same fate.
+//!
+//! **A log that is gone is told from one that never was** by a mark in the volume's header. The order of a creation: the
+//! log is made aside, whole and durable, and so is its name there; then the mark; then the log gets its own name. So a
+//! crash leaves no mark, or a mark with one of the two names. An opening that finds the mark and the log aside, in which
+//! nothing has landed yet, finishes the creation. The mark without both names says that somebody has removed the log, or
+//! has not copied it: the volume is not served without.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +31,7 @@ const LIMIT_OF_SMALL: u64 = 64 << 20;
 /// When there is a log that cannot be read.
 pub(super) fn with_log(volume: Arc<Volume>, identity: [u8; 16]) -> Result<LandedVolume, StoreError> {
     let place: Box<dyn Place> = match volume.landing_path() {
-        Some(path) => Box::new(LogFile(path)),
+        Some(path) => Box::new(LogFile { path, volume: Arc::clone(&volume) }),
         None => Box::new(LogInMemory::default()),
     };
     let limit = Block::length(&*volume).clamp(LIMIT_OF_SMALL, LIMIT);
@@ -34,24 +40,60 @@ pub(super) fn with_log(volume: Arc<Volume>, identity: [u8; 16]) -> Result<Landed
 
 /// A log in a file.
 #[derive(Debug)]
-struct LogFile(PathBuf);
+struct LogFile {
+    path: PathBuf,
+    volume: Arc<Volume>,
+}
 
 impl LogFile {
     fn aside(&self) -> PathBuf {
-        self.0.with_extension(NEW)
+        self.path.with_extension(NEW)
+    }
+
+    fn sync_names(&self) -> Result<(), StoreError> {
+        Ok(sync_dir(self.path.parent().unwrap_or(Path::new(".")))?)
+    }
+
+    fn rename(&self) -> Result<(), StoreError> {
+        fs::rename(self.aside(), &self.path)?;
+        self.sync_names()
+    }
+
+    /// The log where the name is missing that the header promises.
+    fn find_promised(&self) -> Result<Arc<dyn Store>, StoreError> {
+        if !is_there(&self.aside())? {
+            return Err(StoreError::Corrupt(format!(
+                "{} is missing; what hosts wrote last may be in it, and the volume's other files are older: bring it \
+                 back from where the volume's files were, and restart the daemon; if it is lost, restore the whole volume \
+                 from a backup",
+                self.path.display()
+            )));
+        }
+        self.rename()?; // a crash came before that
+        Ok(Arc::new(FileStore::open(&self.path)?))
+    }
+}
+
+/// Whether anything has this name.
+fn is_there(path: &Path) -> Result<bool, StoreError> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
 impl Place for LogFile {
     fn find(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
-        match self.0.symlink_metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-            Ok(_) => Ok(Some(Arc::new(FileStore::open(&self.0)?))),
+        match is_there(&self.path)? {
+            true => Ok(Some(Arc::new(FileStore::open(&self.path)?))),
+            false if self.volume.has_log() => self.find_promised().map(Some),
+            false => Ok(None),
         }
     }
 
     fn make_aside(&self) -> Result<Arc<dyn Store>, StoreError> {
+        self.volume.mark_log(false)?; // an earlier attempt has failed behind its mark
         match fs::remove_file(self.aside()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
@@ -60,8 +102,9 @@ impl Place for LogFile {
     }
 
     fn put_in_place(&self) -> Result<(), StoreError> {
-        fs::rename(self.aside(), &self.0)?;
-        Ok(sync_dir(self.0.parent().unwrap_or(Path::new(".")))?)
+        self.sync_names()?;
+        self.volume.mark_log(true)?;
+        self.rename()
     }
 }
 

@@ -9,6 +9,7 @@ mod cut;
 mod displaced;
 mod ending;
 mod identity;
+mod landed;
 mod many;
 mod moving;
 mod own;

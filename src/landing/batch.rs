@@ -128,21 +128,25 @@ impl Landing {
     /// Gives back the room of an empty log, as far as it is more than an empty log keeps. A reader may still be about to
     /// read there: it finds that the slot has no segment any more, and looks again.
     fn shrink(&self) {
-        let used = {
+        {
             let mut log = self.log.lock();
             if !log.segments.is_empty() || log.failed_birth.is_some() || log.fresh <= KEPT {
                 return;
             }
             // Nobody gets these slots meanwhile.
             log.free.retain(|slot| *slot < KEPT);
-            std::mem::replace(&mut log.fresh, self.most)
-        };
-        let length = u64::from(used - KEPT) * SEGMENT;
-        if let Err(error) = self.store.discard(offset(KEPT), length) {
-            tracing::debug!(%error, "an empty landing log keeps its room");
+            log.fresh = self.most;
         }
+        // Cut and made long again: a file system that punches no holes would get zeros written instead.
+        let cut = self.store.resize(offset(KEPT.min(self.most)));
+        let grown = self.store.resize(offset(self.most));
         self.changes.fetch_add(1, Ordering::SeqCst);
-        self.log.lock().fresh = KEPT;
+        let mut log = self.log.lock();
+        match cut.and(grown) {
+            Ok(()) => log.fresh = KEPT,
+            // Nobody gets the slots before the log is opened again: they may be missing.
+            Err(error) => tracing::warn!(%error, "an empty landing log has less room than it had"),
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Single faults and refusals, one by one.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::testing::{Home, bring_all, seen, shape, shared, stamped};
 use super::{Landing, Outcome, SEGMENT};
 use crate::store::faulty::{Fault, FaultyStore, Survival, World};
-use crate::store::{Durability, MemStore, Patience, Store, StoreError};
+use crate::store::{Durability, MemStore, Patience, Stopped, Store, StoreError};
 use crate::units::BlockSize;
 
 const SIZE: u64 = 4096;
@@ -267,6 +269,98 @@ fn entries_of_a_segment_that_power_took_never_count_in_the_next_one_of_that_numb
     assert_eq!((rig.seen(0), rig.seen(1), rig.seen(39)), (2, 0, 0));
     rig.kill();
     assert_eq!(seen(&rig.landing, &rig.home, 0, 2), [2, 0]);
+}
+
+/// A store on a file system that punches no holes: a discard writes zeros, and takes their time and their room.
+#[derive(Debug)]
+struct WithoutHoles(MemStore, AtomicU64);
+
+impl Store for WithoutHoles {
+    fn length(&self) -> u64 {
+        self.0.length()
+    }
+    fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+        self.0.read(offset, buffer, patience)
+    }
+    fn write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        durability: Durability,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        self.0.write(offset, data, durability, patience)
+    }
+    fn flush(&self) -> Result<(), StoreError> {
+        self.0.flush()
+    }
+    fn discard(&self, _offset: u64, length: u64) -> Result<(), StoreError> {
+        self.1.fetch_add(length, Ordering::SeqCst);
+        Ok(())
+    }
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        self.0.next_data(offset)
+    }
+    fn allocated(&self) -> Result<u64, StoreError> {
+        Ok(self.0.allocated()? + self.1.load(Ordering::SeqCst))
+    }
+    fn resize(&self, length: u64) -> Result<(), StoreError> {
+        self.0.resize(length)
+    }
+    fn stopped(&self) -> Option<Stopped> {
+        None
+    }
+    fn reinstate(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_empty_log_gives_back_its_room_where_no_holes_can_be_punched() {
+    let store = Arc::new(WithoutHoles(MemStore::new(0), AtomicU64::new(0)));
+    let home = Home(MemStore::new(1 << 20), BlockSize::B4096);
+    let landing = Landing::create(store.clone(), shape(BlockSize::B4096, 1 << 20), 100 << 20).unwrap();
+    for stamp in 1..=70 {
+        let data = stamped(stamp, 255, SIZE);
+        assert_eq!(landing.land(0, &data, Durability::Cached, Patience::Wait).unwrap(), Outcome::Landed);
+    }
+    bring_all(&landing, &home);
+    assert!(store.allocated().unwrap() <= 65 << 20, "{}", store.allocated().unwrap());
+    assert_eq!((store.length(), store.1.load(Ordering::SeqCst)), (100 << 20, 0));
+    for stamp in 1..=90 {
+        let data = stamped(stamp, 255, SIZE);
+        assert_eq!(landing.land(0, &data, Durability::Cached, Patience::Wait).unwrap(), Outcome::Landed);
+    }
+    assert_eq!(seen(&landing, &home, 254, 1), [90]);
+}
+
+#[test]
+fn a_log_that_cannot_be_made_long_again_uses_what_it_has_until_it_can() {
+    let world = World::new();
+    let store = Arc::new(world.store(0));
+    let home = Home(MemStore::new(1 << 20), BlockSize::B4096);
+    let landing = Landing::create(store.clone(), shape(BlockSize::B4096, 1 << 20), 100 << 20).unwrap();
+    let fill = || {
+        let mut landed = 0;
+        while landing.land(0, &stamped(1, 255, SIZE), Durability::Cached, Patience::Wait).unwrap()
+            == Outcome::Landed
+        {
+            landed += 1;
+        }
+        landed
+    };
+    assert_eq!(fill(), 99);
+    while landing.used() > 4 << 20 {
+        landing.oldest(4 << 20).unwrap().unwrap().end().unwrap();
+    }
+    let last = landing.oldest(4 << 20).unwrap().unwrap();
+    last.bring(&home).unwrap();
+    world.fail_after(2, Fault::Io); // the superblock, the cut, and then
+    last.end().unwrap();
+    assert_eq!(store.length(), 65 << 20);
+    assert_eq!(fill(), 64);
+    bring_all(&landing, &home);
+    assert_eq!((store.length(), fill()), (100 << 20, 99));
 }
 
 #[test]

@@ -10,8 +10,9 @@
 //! so the same step can be tried again when there is room. Only a host that is about to overwrite such an extent
 //! cannot wait (law 6).
 
+use super::claims::Claim;
 use super::commit::Failure;
-use super::keep::{Claim, Way};
+use super::keep::Way;
 use super::sets::SetMask;
 use super::{EXTENT, Mode, Pair, touched};
 use crate::store::{Patience, StoreError};
@@ -57,7 +58,7 @@ impl Pair {
             Ok(None) if self.held.read().is_full() => self.become_whole(),
             Ok(None) => {
                 // Hosts are filling all the extents that are left.
-                self.wait_for_release();
+                self.claims.wait_for_release();
                 Ok(Progress::Copied { bytes: 0 })
             }
             Ok(Some(bytes)) => Ok(Progress::Copied { bytes }),

@@ -9,8 +9,8 @@
 
 use std::ops::Range;
 
-use parking_lot::{Condvar, Mutex};
-
+use super::bitmap::ExtentSet;
+use super::claims::{Claim, Taken};
 use super::commit::{Failure, PRIMARY, SECONDARY};
 use super::sets::SetMask;
 use super::{EXTENT, Mode, Pair};
@@ -32,13 +32,6 @@ const MOVE: u64 = 1 << 20;
 /// The beginning of the reason when a host's write could not wait until the old data was kept.
 pub(super) const LOST: &str = "old data could not be kept";
 
-/// The extents that are being filled now.
-#[derive(Default)]
-pub(super) struct Claims {
-    taken: Mutex<Vec<Range<u64>>>,
-    released: Condvar,
-}
-
 /// The result of an attempt to keep extents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KeepResult {
@@ -51,78 +44,23 @@ pub(super) enum KeepResult {
     NotYet(Failure),
 }
 
-/// Extents that only the owner may fill, until the claim is dropped.
-pub(super) struct Claim<'a> {
-    claims: &'a Claims,
-    runs: Vec<Range<u64>>,
-}
-
-impl Claim<'_> {
-    /// The claimed runs, ascending.
-    pub(super) fn runs(&self) -> &[Range<u64>] {
-        &self.runs
-    }
-
-    /// Shrinks the claim to its first run up to `end`, and gives back everything else.
-    pub(super) fn shrink(&mut self, end: u64) {
-        let mut taken = self.claims.taken.lock();
-        taken.retain(|run| !self.runs[1..].contains(run));
-        self.runs.truncate(1);
-        let run = &mut self.runs[0];
-        if let Some(entry) = taken.iter_mut().find(|entry| **entry == *run) {
-            entry.end = end;
+/// The first run at or after extent `from` that is neither held nor claimed.
+fn first_free(held: &ExtentSet, taken: &Taken, from: u64) -> Option<Range<u64>> {
+    let mut at = from;
+    while let Some(run) = held.next_absent(at..held.extents()) {
+        at = run.end;
+        if let Some(part) = taken.free(run).next() {
+            return Some(part);
         }
-        run.end = end;
-        drop(taken);
-        self.claims.released.notify_all();
     }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        let mine = |run: &Range<u64>| {
-            let found = self.runs.binary_search_by_key(&run.start, |mine| mine.start);
-            found.is_ok_and(|index| self.runs[index] == *run)
-        };
-        self.claims.taken.lock().retain(|run| !mine(run));
-        self.claims.released.notify_all();
-    }
-}
-
-/// The parts of `run` that no entry of `taken` overlaps.
-fn minus(run: Range<u64>, taken: &[Range<u64>]) -> Vec<Range<u64>> {
-    let mut parts = vec![run];
-    for cut in taken {
-        parts = parts
-            .into_iter()
-            .flat_map(|part| [part.start..part.end.min(cut.start), part.start.max(cut.end)..part.end])
-            .filter(|part| !part.is_empty())
-            .collect();
-    }
-    parts
-}
-
-impl Claims {
-    fn take(&self, taken: &mut Vec<Range<u64>>, runs: Vec<Range<u64>>) -> Claim<'_> {
-        taken.extend_from_slice(&runs);
-        Claim { claims: self, runs }
-    }
-
-    /// Claims all of `range`, as soon as nobody else has any of it.
-    pub(super) fn whole(&self, range: Range<u64>) -> Claim<'_> {
-        let mut taken = self.taken.lock();
-        while taken.iter().any(|run| run.start < range.end && range.start < run.end) {
-            self.released.wait(&mut taken);
-        }
-        self.take(&mut taken, vec![range])
-    }
+    None
 }
 
 impl Pair {
     /// Claims up to `limit` extents of `range` that are not held. Waits while others have all of them; `None` when
     /// all are held.
     pub(super) fn claim_absent(&self, range: Range<u64>, limit: u64) -> Option<Claim<'_>> {
-        let mut taken = self.claims.taken.lock();
+        let mut taken = self.claims.lock();
         loop {
             let (mut runs, mut left, mut absent, mut at) = (Vec::new(), limit, false, range.start);
             let held = self.held.read();
@@ -130,7 +68,7 @@ impl Pair {
                 held.next_absent(at..range.end).filter(|_| left > 0 && runs.len() < CLAIM_RUNS)
             {
                 (absent, at) = (true, run.end);
-                for mut part in minus(run, &taken) {
+                for mut part in taken.free(run) {
                     part.end = part.end.min(part.start.saturating_add(left));
                     left -= part.end - part.start;
                     if !part.is_empty() {
@@ -145,36 +83,28 @@ impl Pair {
             if !runs.is_empty() {
                 return Some(self.claims.take(&mut taken, runs));
             }
-            self.claims.released.wait(&mut taken);
+            self.claims.wait(&mut taken);
         }
     }
 
     /// Claims the first run at or after extent `from` that is neither held nor claimed; does not wait.
     pub(super) fn claim_next(&self, from: u64) -> Option<Claim<'_>> {
-        let mut taken = self.claims.taken.lock();
-        let held = self.held.read();
-        let mut at = from;
-        while let Some(run) = held.next_absent(at..held.extents()) {
-            at = run.end;
-            if let Some(part) = minus(run, &taken).into_iter().next() {
-                drop(held);
-                return Some(self.claims.take(&mut taken, vec![part]));
-            }
-        }
-        None
+        let mut taken = self.claims.lock();
+        let run = first_free(&self.held.read(), &taken, from)?;
+        Some(self.claims.take(&mut taken, vec![run]))
     }
 
     /// Claims those of up to `limit` extents of `ranges`, which ascend, that are neither held nor claimed; does not
     /// wait. `None` if there are none; the second value is whether there are any that others have claimed.
     fn claim_scattered(&self, ranges: &[Range<u64>], limit: u64) -> (Option<Claim<'_>>, bool) {
-        let mut taken = self.claims.taken.lock();
+        let mut taken = self.claims.lock();
         let held = self.held.read();
         let (mut runs, mut left, mut absent): (Vec<Range<u64>>, _, _) = (Vec::new(), limit, false);
         'ranges: for range in ranges {
             let mut at = range.start;
             while let Some(run) = held.next_absent(at..range.end) {
                 (absent, at) = (true, run.end);
-                for mut part in minus(run, &taken) {
+                for mut part in taken.free(run) {
                     part.end = part.end.min(part.start + left);
                     left -= part.end - part.start;
                     runs.push(part);
@@ -186,14 +116,6 @@ impl Pair {
         }
         drop(held);
         ((!runs.is_empty()).then(|| self.claims.take(&mut taken, runs)), absent)
-    }
-
-    /// Waits until a claim is given back, if there is any.
-    pub(super) fn wait_for_release(&self) {
-        let mut taken = self.claims.taken.lock();
-        if !taken.is_empty() {
-            self.claims.released.wait(&mut taken);
-        }
     }
 
     /// Makes the secondary hold `extents` as they were at the split, durably. Those that it does not hold yet are added to
@@ -228,7 +150,7 @@ impl Pair {
                     self.fill(&mut claim, false, SetMask::HELD | SetMask::CHANGED, &changes)
                 }
                 (None, true) => {
-                    self.wait_for_release();
+                    self.claims.wait_for_release();
                     Ok(())
                 }
                 (None, false) => match self.track(SetMask::CHANGED, ranges) {
@@ -357,23 +279,30 @@ impl Way<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::super::claims::Claims;
     use super::*;
 
     #[test]
-    fn extents_claimed_by_others_are_cut_out() {
-        assert_eq!(minus(0..10, &[2..4, 8..20, 4..5]), [0..2, 5..8]);
-        assert!(minus(3..5, &[0..4, 4..10]).is_empty());
-    }
-
-    #[test]
-    fn a_shrunk_claim_gives_its_tail_to_the_next() {
-        let claims = Claims::default();
-        let mut claim = claims.whole(0..100);
-        claim.shrink(10);
-        let tail = claims.whole(10..100);
-        drop(claim);
-        assert_eq!(claims.taken.lock().first(), Some(&(10..100)));
-        drop(tail);
-        assert!(claims.taken.lock().is_empty());
+    fn a_look_for_free_extents_passes_each_claim_once_however_many_there_are() {
+        const RUNS: u64 = 1024;
+        let (claims, mut held) = (Claims::default(), ExtentSet::new(4 * RUNS));
+        (0..2 * RUNS).for_each(|run| held.insert(2 * run + 1..2 * run + 2));
+        // A batch of the landing log has half of what lacks, and a step of the copy goes on to the rest.
+        let scattered: Vec<_> = (0..RUNS).map(|run| 2 * run..2 * run + 1).collect();
+        let batch = claims.take(&mut claims.lock(), scattered);
+        let (mut cursor, mut step) = (0, Vec::new());
+        for _ in 0..256 {
+            let mut taken = claims.lock();
+            let run = first_free(&held, &taken, cursor).unwrap();
+            cursor = run.end;
+            step.push(claims.take(&mut taken, vec![run]));
+        }
+        assert_eq!((step[0].runs()[0].start, cursor), (2 * RUNS, 2 * RUNS + 511));
+        let looks = claims.lock().looks.load(Ordering::Relaxed);
+        assert!(looks <= 8 * (RUNS + 256), "{looks} looks for 256 claims beside {RUNS}");
+        drop((batch, step));
+        assert_eq!(first_free(&held, &claims.lock(), 0), Some(0..1));
     }
 }

@@ -40,6 +40,7 @@
 //! gates are closed, one batch at a time and after that all their controls.
 
 mod bitmap;
+mod claims;
 mod commit;
 mod copier;
 #[cfg(test)]
@@ -96,8 +97,8 @@ use crate::landing::{Gate, HomeOf, LandedVolume};
 use crate::store::StoreError;
 use crate::volume::Block;
 use bitmap::ExtentSet;
+use claims::Claims;
 use commit::Batches;
-use keep::Claims;
 use record::Record;
 use sets::SetMask;
 

@@ -8,7 +8,11 @@
 //!
 //! **The header lists the segments that were made**, because a segment file that somebody removed cannot say that it
 //! is missing: it would read as zeros. Version 1 had no such list. A header of version 1 is read, and replaced by
-//! version 2 with the segments that exist.
+//! a later version with the segments that exist.
+//!
+//! **The header says whether there is a landing log**, because a log that somebody removed, or did not copy, cannot say
+//! that it is missing: the volume would show older bytes. That is version 3, in which an older cleave refuses the
+//! volume. The header of a volume that never had a log stays version 2.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -38,14 +42,23 @@ pub(super) const NEW: &str = "header.new";
 /// The first bytes. A transfer that changes text would change the line end and the end-of-text mark.
 const MAGIC: &[u8; 16] = b"cleave volume\r\n\x1A";
 
-/// The version written here.
-const VERSION: u32 = 2;
+/// The version of a volume with a landing log: it has flags.
+const WITH_FLAGS: u32 = 3;
 
-/// The former version, which has no list of segments.
+/// The version of a volume without a landing log.
+const WITHOUT_FLAGS: u32 = 2;
+
+/// A version that is not written any more, which has no list of segments.
 const WITHOUT_SEGMENTS: u32 = 1;
 
-/// Bytes of the file without runs.
+/// The flag of a landing log.
+const LOG: u32 = 1;
+
+/// Bytes of the file without flags and runs.
 const LENGTH: usize = 64;
+
+/// Bytes of the flags.
+const FLAGS: usize = 4;
 
 /// Bytes of a run.
 const RUN: usize = 8;
@@ -65,17 +78,22 @@ pub(super) struct Header {
     pub(super) seed: [u8; 16],
     /// The segments that were made; `None` after reading a header of version 1, which has no list.
     pub(super) made: Option<BTreeSet<u64>>,
+    /// Whether there is a landing log.
+    pub(super) log: bool,
 }
 
 impl Header {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(LENGTH);
         bytes.put_slice(MAGIC);
-        bytes.put_u32(VERSION);
+        bytes.put_u32(if self.log { WITH_FLAGS } else { WITHOUT_FLAGS });
         bytes.put_u32(self.block_size.bytes());
         bytes.put_u64(self.length);
         bytes.put_u64(self.segment);
         bytes.put_slice(&self.seed);
+        if self.log {
+            bytes.put_u32(LOG);
+        }
         let runs = runs(self.made.iter().flatten().copied());
         bytes.put_u32(number(runs.len() as u64));
         for run in runs {
@@ -93,21 +111,24 @@ impl Header {
             .parse(bytes)
             .map(|(rest, (_, version))| (rest, version))
             .map_err(|_| VolumeError::Foreign { path: path.into() })?;
-        if ![VERSION, WITHOUT_SEGMENTS].contains(&version) {
+        if !(WITHOUT_SEGMENTS..=WITH_FLAGS).contains(&version) {
             return Err(VolumeError::Newer { path: path.into(), version });
         }
         let short = |_| damaged("its length is wrong");
-        let (_, (block_size, length, segment, seed, runs)) =
-            (be_u32::<_, ()>, be_u64, be_u64, take(16usize), be_u32).parse(rest).map_err(short)?;
-        let runs = runs as usize;
-        if runs > MAX_RUNS || bytes.len() != LENGTH + RUN * runs {
+        let flags = if version == WITH_FLAGS { FLAGS } else { 0 };
+        let (_, (block_size, length, segment, seed, flags, runs)) =
+            (be_u32::<_, ()>, be_u64, be_u64, take(16usize), take(flags), be_u32)
+                .parse(rest)
+                .map_err(short)?;
+        let (fixed, runs) = (LENGTH + flags.len(), runs as usize);
+        if runs > MAX_RUNS || bytes.len() != fixed + RUN * runs {
             return Err(damaged("its length is wrong"));
         }
         let (body, crc) = bytes.split_at(bytes.len() - 4);
         if crc32c(body).to_be_bytes() != crc {
             return Err(damaged("its checksum is wrong"));
         }
-        let (_, runs) = count((be_u32::<_, ()>, be_u32), runs).parse(&body[LENGTH - 4..]).map_err(short)?;
+        let (_, runs) = count((be_u32::<_, ()>, be_u32), runs).parse(&body[fixed - 4..]).map_err(short)?;
         let made = segments(&runs).ok_or_else(|| damaged("its list of segments is not one"))?;
         let block_size = BlockSize::try_from(block_size).map_err(|reason| damaged(&reason))?;
         if !length.is_multiple_of(block_size.bytes().into()) {
@@ -117,15 +138,19 @@ impl Header {
             return Err(damaged("its segment length is not a number of whole pages"));
         }
         let seed = seed.try_into().map_err(|_| damaged("its length is wrong"))?;
-        let made = (version == VERSION).then_some(made);
-        Ok(Self { block_size, length, segment, seed, made })
+        let made = (version != WITHOUT_SEGMENTS).then_some(made);
+        let log = !flags.is_empty();
+        if log && flags != LOG.to_be_bytes() {
+            return Err(damaged("its flags are not ones"));
+        }
+        Ok(Self { block_size, length, segment, seed, made, log })
     }
 
     /// Reads the header of the volume in `directory`, and makes it durable.
     pub(super) fn read(directory: &Path) -> Result<Self, VolumeError> {
         let path = directory.join(FILE);
         let mut bytes = Vec::with_capacity(LENGTH);
-        let most = (LENGTH + RUN * MAX_RUNS + 1) as u64;
+        let most = (LENGTH + FLAGS + RUN * MAX_RUNS + 1) as u64;
         let file = trust::open(&path, OpenOptions::new().read(true));
         let read = file.and_then(|file| file.take(most).read_to_end(&mut bytes));
         match read {
@@ -171,6 +196,11 @@ impl HeaderFile {
     /// The directory of the volume.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Whether the header says that there is a landing log.
+    pub(super) fn has_log(&self) -> bool {
+        self.header.lock().log
     }
 
     /// Applies `change`, durably. After an error the file has its former content, unless the log says otherwise.
@@ -251,7 +281,12 @@ mod tests {
             segment: 1 << 40,
             seed: *b"0123456789abcdef",
             made,
+            log: false,
         }
+    }
+
+    fn with_log() -> Header {
+        Header { log: true, ..header() }
     }
 
     /// Appends the checksum.
@@ -268,6 +303,21 @@ mod tests {
         expected.extend_from_slice(b"0123456789abcdef\0\0\0\x02");
         expected.extend_from_slice(b"\0\0\0\0\0\0\0\x03\0\0\x02\xBC\0\0\0\x01");
         assert_eq!(header().encode(), with_crc(expected));
+    }
+
+    #[test]
+    fn a_volume_with_a_log_has_version_3_which_an_older_cleave_refuses() {
+        let mut expected =
+            b"cleave volume\r\n\x1A\0\0\0\x03\0\0\x10\0\0\x04\0\0\0\0\0\0\0\0\x01\0\0\0\0\0".to_vec();
+        expected.extend_from_slice(b"0123456789abcdef\0\0\0\x01\0\0\0\x02");
+        expected.extend_from_slice(b"\0\0\0\0\0\0\0\x03\0\0\x02\xBC\0\0\0\x01");
+        assert_eq!(with_log().encode(), with_crc(expected.clone()));
+        assert_eq!(Header::parse(Path::new("header"), &with_log().encode()).unwrap(), with_log());
+        for flags in [0, 2, 3] {
+            expected[59] = flags;
+            let refused = Header::parse(Path::new("header"), &with_crc(expected.clone()));
+            assert!(matches!(refused, Err(VolumeError::Damaged { .. })), "{flags}");
+        }
     }
 
     #[test]
@@ -302,26 +352,30 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let good = header().encode();
-        for bit in 0..good.len() * 8 {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            let answer = Header::parse(Path::new("header"), &bad);
-            match bit / 8 {
-                0..16 => assert!(matches!(answer, Err(VolumeError::Foreign { .. })), "bit {bit}"),
-                16..20 => assert!(matches!(answer, Err(VolumeError::Newer { .. })), "bit {bit}"),
-                _ => assert!(matches!(answer, Err(VolumeError::Damaged { .. })), "bit {bit}"),
+        for good in [header(), with_log()].map(|header| header.encode()) {
+            for bit in 0..good.len() * 8 {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                let answer = Header::parse(Path::new("header"), &bad);
+                match (bit / 8, bad[19]) {
+                    (0..16, _) => assert!(matches!(answer, Err(VolumeError::Foreign { .. })), "bit {bit}"),
+                    (16..19, _) | (19, 0 | 4..) => {
+                        assert!(matches!(answer, Err(VolumeError::Newer { .. })), "bit {bit}");
+                    }
+                    _ => assert!(matches!(answer, Err(VolumeError::Damaged { .. })), "bit {bit}"),
+                }
             }
         }
     }
 
     #[test]
     fn cut_and_stretched_headers_are_refused() {
-        let mut bytes = header().encode();
-        for length in 0..bytes.len() {
-            assert!(Header::parse(Path::new("header"), &bytes[..length]).is_err(), "{length} bytes");
+        for mut bytes in [header(), with_log()].map(|header| header.encode()) {
+            for length in 0..bytes.len() {
+                assert!(Header::parse(Path::new("header"), &bytes[..length]).is_err(), "{length} bytes");
+            }
+            bytes.push(0);
+            assert!(matches!(Header::parse(Path::new("header"), &bytes), Err(VolumeError::Damaged { .. })));
         }
-        bytes.push(0);
-        assert!(matches!(Header::parse(Path::new("header"), &bytes), Err(VolumeError::Damaged { .. })));
     }
 }

@@ -1,7 +1,8 @@
 //! A plain volume: a header and a store. On a file system a volume has a directory of its own:
 //!
 //! ```text
-//! NAME/header        block size, capacity, identity, segments that were made (docs/FORMATS.md, Volume)
+//! NAME/header        block size, capacity, identity, segments that were made, whether there is a landing log
+//!                    (docs/FORMATS.md, Volume)
 //! NAME/data.00000    the first TiB, a sparse file; made when something is first written there
 //! NAME/data.00001    the second …
 //! NAME/landing       the volume's landing log, if it ever had an image (landing)
@@ -12,6 +13,10 @@
 //! then the header that lists the segment, and only then is anything written to the segment. So a listed segment has
 //! existed. A segment that is not listed, because a crash came between the first two steps, holds no promised byte,
 //! and is listed when the volume opens. A missing segment behind the end of the volume is no damage.
+//!
+//! **A landing log that the header marks and that is gone is damage**, too: what has landed there is newer than the
+//! segments. The mark is durable before the log gets its name ([`Volume::mark_log`]), and goes with the header when the
+//! volume is deleted. A log without a mark was made by an older cleave, and is marked when the volume opens.
 //!
 //! **Order of writes.** The header is written last when a volume is made or grows, and first when the volume shrinks.
 //! So after any crash the files hold at least what the header promises. Bytes beyond that are cut off before the
@@ -84,7 +89,7 @@ impl Volume {
             return Err(VolumeError::Occupied { path: directory.join(occupant) });
         }
         let made = Some(BTreeSet::new());
-        Header { block_size, length, segment: SEGMENT, seed, made }.replace(directory)?;
+        Header { block_size, length, segment: SEGMENT, seed, made, log: false }.replace(directory)?;
         sync_parent(directory)?;
         Self::open_file(directory)
     }
@@ -123,11 +128,16 @@ impl Volume {
             StoreError::Corrupt(reason) => damaged(directory, reason),
             other => other.into(),
         })?;
-        match header.change(|header| header.made = Some(present.clone())) {
+        let is_log = directory.join(LANDING).symlink_metadata().is_ok();
+        let found = |header: &mut Header| {
+            header.made = Some(present.clone());
+            header.log |= is_log;
+        };
+        match header.change(found) {
             // A full device must not keep a volume from being served: the next change of the header writes the list.
             Err(VolumeError::Store(StoreError::NoSpace)) => {
-                tracing::warn!(path = %directory.display(), "no room to list the volume's segments in its header");
-                header.assume(|header| header.made = Some(present));
+                tracing::warn!(path = %directory.display(), "no room to list the volume's files in its header");
+                header.assume(found);
             }
             listed => listed?,
         }
@@ -167,6 +177,21 @@ impl Volume {
     #[must_use]
     pub(crate) fn landing_path(&self) -> Option<PathBuf> {
         self.header.as_ref().map(|header| header.directory().join(LANDING))
+    }
+
+    /// Whether the header says that there is a landing log.
+    #[must_use]
+    pub(crate) fn has_log(&self) -> bool {
+        self.header.as_ref().is_some_and(|header| header.has_log())
+    }
+
+    /// Says in the header, durably, that there is a landing log, or that there is none.
+    ///
+    /// # Errors
+    /// The header's: it says what it said before.
+    pub(crate) fn mark_log(&self, is_there: bool) -> Result<(), StoreError> {
+        let Some(header) = &self.header else { return Ok(()) };
+        header.change(|header| header.log = is_there).map_err(of_header)
     }
 
     /// Why the volume takes no more writes, if its store has stopped.
@@ -260,10 +285,15 @@ fn list(header: &HeaderFile, number: u64) -> Result<(), StoreError> {
     let listed = header.change(|header| {
         header.made.get_or_insert_default().insert(number);
     });
-    listed.map_err(|error| match error {
+    listed.map_err(of_header)
+}
+
+/// The error of a change of the header, as one of the store.
+fn of_header(error: VolumeError) -> StoreError {
+    match error {
         VolumeError::Store(error) => error,
         other => StoreError::Corrupt(other.to_string()),
-    })
+    }
 }
 
 /// Whether a volume can have `length` bytes in blocks of `block_size`.

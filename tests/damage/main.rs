@@ -57,7 +57,7 @@ fn wound_a_tree(end: End) {
     let began = Instant::now();
     let root = tempfile::tempdir().expect("a temporary directory");
     let tree = Tree::make(root.path(), end);
-    let count = number("CLEAVE_DAMAGE_CASES", 270) as usize;
+    let count = number("CLEAVE_DAMAGE_CASES", 300) as usize;
     let mut random = Random::new(number("CLEAVE_DAMAGE_SEED", 0xDA7A) + end as u64);
     let mut tally = Tally::new();
     let mut wrong = Vec::new();

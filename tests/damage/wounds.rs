@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     Lock,
     VolumeHeader,
     VolumeSegment,
+    Landing,
     PairRecord,
     Cartridge,
     Position,
@@ -60,6 +61,7 @@ fn kind(path: &Path) -> Option<Kind> {
         (_, "lock") => Kind::Lock,
         (_, "header") => Kind::VolumeHeader,
         (_, "position") => Kind::Position,
+        (_, "landing") => Kind::Landing,
         (["data", "journal", _], _) => Kind::Journal,
         (["data", "pairs", _, _], _) => Kind::PairRecord,
         (["data", "cartridges", _, _], name) if name.starts_with("data.") => Kind::Cartridge,
@@ -108,6 +110,11 @@ fn offset(kind: Kind, length: u64, random: &mut Random) -> u64 {
         (Kind::PairRecord, 2..4) => 4092 + below(40, random),
         (Kind::PairRecord, 4..6) => 8192 + below(32, random),
         (Kind::PairRecord, 6..18) => 12288 + below(800, random),
+        // Two superblocks, and the first entries of the first slot (docs/FORMATS.md, Landing log).
+        (Kind::Landing, 0..4) => below(512, random),
+        (Kind::Landing, 4..8) => 4096 + below(512, random),
+        (Kind::Landing, 8..14) => (1 << 20) + below(80 + 16 * 16, random),
+        (Kind::Landing, 14..18) => (1 << 20) + 4096 + below(32 << 12, random),
         _ => below(length, random),
     }
 }
@@ -143,6 +150,7 @@ pub(crate) fn cases(root: &Path, files: &[PathBuf], count: usize, random: &mut R
         (Kind::Position, 3),
         (Kind::Journal, 2),
         (Kind::VolumeSegment, 3),
+        (Kind::Landing, 6),
     ];
     let drawn: Vec<_> = kinds.iter().flat_map(|(kind, weight)| vec![*kind; *weight]).collect();
     while cases.len() < count {
