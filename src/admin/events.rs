@@ -239,6 +239,9 @@ impl Watch {
         let volumes: Vec<Volume> = view::volume::all(array);
         let volumes = volumes.iter().map(|volume| (volume.name.as_str(), volume.error.as_ref()));
         let mut events = seen.health("volume", volumes, &event);
+        let snapshots = view::snapshot::failed(array);
+        let snapshots = snapshots.iter().map(|(name, error)| (name.as_str(), Some(error)));
+        events.extend(seen.health("snapshot", snapshots, &event));
         events.extend(seen.pairs(&view::pair::all(array), &event));
         let place = array.data_dir().display().to_string();
         let displaced = array.displaced().map(|displaced| displaced.to_string());

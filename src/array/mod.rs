@@ -29,6 +29,7 @@ mod flush;
 pub(crate) mod front;
 mod identity;
 pub(crate) mod image;
+pub(crate) mod images;
 mod landing;
 pub mod notice;
 pub mod own;
@@ -36,6 +37,7 @@ mod paired;
 mod pairs;
 pub(crate) mod progress;
 mod reinstate;
+mod seam;
 pub mod show;
 mod snapshot;
 pub(crate) mod stopped;
@@ -83,7 +85,7 @@ use workers::Threads;
 pub(crate) use workers::{NotRun, nicely};
 
 use crate::catalog::displaced::Displaced;
-use crate::catalog::names::{IscsiName, Name};
+use crate::catalog::names::{IscsiName, ObjectName};
 use crate::catalog::store::{BlobStore, CommitError, OpenError, Store};
 use crate::catalog::transaction::{Key, Transaction};
 use crate::catalog::{Catalog, CatalogError, rules};
@@ -290,10 +292,16 @@ impl Array {
         self.snapshot().catalog.demo
     }
 
-    /// Whether a volume or drive has this name.
+    /// Whether a volume, drive or image has this name.
     #[must_use]
-    pub fn has_object(&self, name: &Name) -> bool {
-        self.snapshot().catalog.has_object(name.as_str())
+    pub fn has_object(&self, name: &ObjectName) -> bool {
+        self.snapshot().catalog.has_object(name)
+    }
+
+    /// The capacity of a volume or image in bytes; `None` if there is none of that name.
+    #[must_use]
+    pub fn size_of(&self, name: &ObjectName) -> Option<u64> {
+        self.snapshot().size_of(name)
     }
 
     /// Opens a session of `initiator` with `target` through the portals of `portal_group`.

@@ -9,7 +9,7 @@ use super::condition::{Precondition, key};
 use super::expected::Expected;
 use super::read::{Unread, read};
 use super::verbs::{
-    cartridge, copy, drive, group, lun, object, operation, pair, session, target, token, volume,
+    cartridge, copy, drive, group, lun, object, operation, pair, session, snapshot, target, token, volume,
 };
 use super::who::{Meta, Route};
 use crate::catalog::index::{Holdings, Index};
@@ -137,7 +137,11 @@ verbs! {
     GroupAdd = "group.add": group::Add,
     GroupRemove = "group.remove": group::Remove,
     GroupSplit = "group.split": group::Split,
+    GroupSnapshot = "group.snapshot": group::Snapshot,
     GroupDelete = "group.delete": group::Delete,
+    SnapshotCreate = "snapshot.create": snapshot::Create,
+    SnapshotProtect = "snapshot.protect": snapshot::Protect,
+    SnapshotDelete = "snapshot.delete": snapshot::Delete,
     CartridgeCreate = "cartridge.create": cartridge::Create,
     CartridgeExport = "cartridge.export": cartridge::Export,
     CartridgeImport = "cartridge.import": cartridge::Import,
@@ -204,6 +208,8 @@ impl Verb {
             Self::GroupAdd(act) => act,
             Self::GroupRemove(act) => act,
             Self::GroupDelete(act) => act,
+            Self::SnapshotProtect(act) => act,
+            Self::SnapshotDelete(act) => act,
             Self::CartridgeCreate(act) => act,
             Self::CartridgeDelete(act) => act,
             Self::DriveCreate(act) => act,
@@ -216,6 +222,8 @@ impl Verb {
             Self::VolumeReinstate(_)
             | Self::PairSplit(_)
             | Self::GroupSplit(_)
+            | Self::GroupSnapshot(_)
+            | Self::SnapshotCreate(_)
             | Self::CartridgeExport(_)
             | Self::CartridgeImport(_)
             | Self::CartridgeReinstate(_)
@@ -261,7 +269,11 @@ impl Verb {
             Self::GroupAdd(act) => Key::Group(act.name.clone()),
             Self::GroupRemove(act) => Key::Group(act.name.clone()),
             Self::GroupSplit(act) => Key::Group(act.name.clone()),
+            Self::GroupSnapshot(act) => Key::Group(act.name.clone()),
             Self::GroupDelete(act) => Key::Group(act.name.clone()),
+            Self::SnapshotCreate(act) => Key::Snapshot(act.name.clone()),
+            Self::SnapshotProtect(act) => Key::Snapshot(act.name.clone()),
+            Self::SnapshotDelete(act) => Key::Snapshot(act.name.clone()),
             Self::CartridgeCreate(act) => Key::Cartridge(act.barcode.clone()),
             Self::CartridgeExport(act) => Key::Cartridge(act.barcode.clone()),
             Self::CartridgeImport(act) => Key::Cartridge(act.barcode.clone()),

@@ -30,6 +30,8 @@ pub(crate) enum KindArg {
     Pair,
     /// A group.
     Group,
+    /// A snapshot.
+    Snapshot,
 }
 
 impl From<KindArg> for ObjectKind {
@@ -41,6 +43,7 @@ impl From<KindArg> for ObjectKind {
             KindArg::Target => Self::Target,
             KindArg::Pair => Self::Pair,
             KindArg::Group => Self::Group,
+            KindArg::Snapshot => Self::Snapshot,
         }
     }
 }

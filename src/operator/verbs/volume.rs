@@ -21,7 +21,7 @@ use crate::array::show::{self, Done};
 use crate::array::{Array, OPERATOR, ShutOut, Snapshot, Turn, VolumeUnit};
 use crate::catalog::index::{Index, Lookup, free_directory};
 use crate::catalog::labels::{Description, Labels, Notes};
-use crate::catalog::names::Name;
+use crate::catalog::names::{ImageName, Name, ObjectName};
 use crate::catalog::transaction::Key;
 use crate::catalog::{
     Catalog, ExternalScrap, Scrap, Seed, StoreKind, TargetEntry, VolumeEntry, VolumeLocation, rules,
@@ -68,13 +68,21 @@ pub(super) fn refuse_paired(by: &dyn Lookup, volume: &Name) -> Result<(), Cause>
         .map_or(Ok(()), |pair| Err(Cause::InPair { volume: volume.clone(), pair: pair.clone() }))
 }
 
+/// Refuses a volume of which there are snapshots.
+pub(super) fn refuse_snapshots(catalog: &Catalog, volume: &Name) -> Result<(), Cause> {
+    match catalog.snapshots_of(volume).count() {
+        0 => Ok(()),
+        count => Err(Cause::HasSnapshots { volume: volume.clone(), count }),
+    }
+}
+
 /// Refuses a name that is reserved for an import.
 pub(super) fn refuse_filling(turn: &Turn<'_>, name: &Name) -> Result<(), Cause> {
     if turn.is_filling(name) { Err(Cause::Importing) } else { Ok(()) }
 }
 
 /// Refuses an object that a kernel device serves, or may copy from or to.
-pub(super) fn refuse_kernel_device(array: &Array, object: &Name) -> Result<(), Cause> {
+pub(super) fn refuse_kernel_device(array: &Array, object: &ObjectName) -> Result<(), Cause> {
     array
         .kernel_device_of(object)
         .map_or(Ok(()), |device| Err(Cause::KernelDevice { object: object.clone(), device }))
@@ -296,6 +304,7 @@ impl Effect for Resize {
             return Err(Cause::not_found(ObjectKind::Volume, &self.name));
         }
         refuse_paired(&*catalog, &self.name)?;
+        refuse_snapshots(catalog, &self.name)?;
         let Some(entry) = catalog.volumes.get_mut(&self.name) else { return Ok(()) };
         check_length(entry.block_size, self.size)?;
         if self.size < entry.size && !self.shrink {
@@ -373,9 +382,10 @@ impl Effect for Delete {
         if !catalog.volumes.contains_key(&self.name) {
             return Err(Cause::not_found(ObjectKind::Volume, &self.name));
         }
-        rules::unmapped(catalog, &self.name)?;
+        rules::unmapped(catalog, &self.name.clone().into())?;
         refuse_paired(&*catalog, &self.name)?;
         super::group::refuse_member(&*catalog, &self.name, None)?;
+        refuse_snapshots(catalog, &self.name)?;
         catalog.volumes.remove(&self.name);
         Ok(())
     }
@@ -387,11 +397,11 @@ impl Change for Delete {
 
     fn allow<'a>(&self, turn: &Turn<'a>) -> Result<Option<ShutOut<'a>>, Cause> {
         let shut_out = turn.shut_out(Key::Volume(self.name.clone()));
-        refuse_kernel_device(turn.array(), &self.name).map(|()| Some(shut_out))
+        refuse_kernel_device(turn.array(), &self.name.clone().into()).map(|()| Some(shut_out))
     }
 
     fn foresee(&self, outlook: &Outlook<'_>) -> Result<(), Cause> {
-        refuse_kernel_device(outlook.array(), &self.name)
+        refuse_kernel_device(outlook.array(), &self.name.clone().into())
     }
 
     /// An external directory gets its mark before the catalog gives the volume up.
@@ -452,10 +462,25 @@ impl Effect for Rename {
         refuse_name(catalog, to)?;
         let entry = catalog.volumes.remove(name);
         catalog.volumes.extend(entry.map(|entry| (to.clone(), entry)));
-        let shows = |target: &TargetEntry| target.maps.iter().any(|map| map.object == *name);
+        let images: Vec<ImageName> = catalog.snapshots_of(name).map(|(image, _)| image.clone()).collect();
+        for image in images {
+            let entry = catalog.snapshots.remove(&image);
+            catalog.snapshots.extend(entry.map(|entry| (ImageName { volume: to.clone(), ..image }, entry)));
+        }
+        let renamed = |object: &ObjectName| match object {
+            ObjectName::Whole(there) => (there == name).then(|| to.clone().into()),
+            ObjectName::Image(there) if there.volume == *name => {
+                Some(ImageName { volume: to.clone(), image: there.image.clone() }.into())
+            }
+            ObjectName::Image(_) => None,
+        };
+        let shows = |target: &TargetEntry| target.maps.iter().any(|map| renamed(&map.object).is_some());
         for target in catalog.targets.values_mut().filter(|target| shows(target)) {
-            let maps = target.maps.iter_mut().filter(|map| map.object == *name);
-            maps.for_each(|map| map.object = to.clone());
+            for map in &mut target.maps {
+                if let Some(object) = renamed(&map.object) {
+                    map.object = object;
+                }
+            }
         }
         for pair in catalog.pairs.values_mut() {
             if pair.primary == *name {
@@ -481,11 +506,14 @@ impl Change for Rename {
         let (array, name) = (turn.array(), &self.name);
         refuse_filling(turn, &self.to)?;
         let shut_out = turn.shut_out(Key::Volume(name.clone()));
-        refuse_kernel_device(array, name)?;
-        match array.copies_of(name).first() {
-            Some(copy) => Err(Cause::CopyUses { copy: copy.0 }),
-            None => Ok(Some(shut_out)),
+        let images = turn.head().snapshots_of(name).map(|(image, _)| ObjectName::from(image.clone()));
+        for object in std::iter::once(name.clone().into()).chain(images) {
+            refuse_kernel_device(array, &object)?;
+            if let Some(copy) = array.copies_of(&object).first() {
+                return Err(Cause::CopyUses { copy: copy.0 });
+            }
         }
+        Ok(Some(shut_out))
     }
 
     fn answer(&self, changed: &Changed<'_>) -> Result<show::Volume, Cause> {

@@ -1,0 +1,254 @@
+//! Images of volumes at run time: where their pools rest, and how images come and go.
+//!
+//! A volume gets its [`Origin`] with its first image, and loses it with the last: then its writes go straight home again, and
+//! the pool's files are removed at once. The catalog says which images there are; the pool says what they show.
+//!
+//! **A pool that cannot be used** when the array opens: the volume is served, and from then on nothing keeps what its images
+//! show. So they are broken for good, which is one of the [`Findings`](super::assemble) and in the catalog before the first
+//! host is served; the pool may come back as it likes. They are shown as failed until they are deleted. A new image of the
+//! volume begins a new pool. If the volume itself cannot be used, its images are shown as failed and are not broken: nothing
+//! writes to it.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Array;
+use super::failed::FailedBlock;
+pub(crate) use super::seam::Origin;
+use super::seam::{OriginError, PoolStores};
+use super::snapshot::Snapshot;
+use super::units::{VolumeUnit, logical_unit};
+use super::workers::Threads;
+use crate::catalog::names::{ImageName, Name};
+use crate::catalog::{Catalog, SnapshotEntry, VolumeEntry};
+use crate::landing::Keeper;
+use crate::lu::disk::Disk;
+use crate::lu::{Called, LogicalUnit};
+use crate::store::{FileStore, MemStore, Store, StoreError};
+use crate::volume::{Block, Switch};
+
+/// An image at run time.
+pub(crate) struct ImageUnit {
+    /// What it shows, or that it has failed.
+    pub(crate) switch: Arc<Switch>,
+    /// The logical unit.
+    pub(super) unit: Arc<LogicalUnit>,
+}
+
+impl ImageUnit {
+    fn new(name: &ImageName, entry: &SnapshotEntry, block: Arc<dyn Block>, threads: &Arc<Threads>) -> Self {
+        let switch = Arc::new(Switch::new(block));
+        let called = Called::from(name.to_string().as_str());
+        let server = Disk::new(called.clone(), Arc::clone(&switch) as Arc<dyn Block>);
+        Self { switch, unit: logical_unit(called, entry.seed.0, Arc::new(server), threads) }
+    }
+}
+
+/// The pool of a volume.
+#[derive(Default)]
+pub(super) enum Pool {
+    /// It has none.
+    #[default]
+    None,
+    /// It runs.
+    Runs(Arc<Origin>),
+}
+
+impl VolumeUnit {
+    /// The origin of the volume's images, if there are any.
+    pub(crate) fn origin(&self) -> Option<Arc<Origin>> {
+        match &*self.pool.lock() {
+            Pool::Runs(origin) => Some(Arc::clone(origin)),
+            Pool::None => None,
+        }
+    }
+
+    /// The files of the pool; `None` in memory.
+    fn pool_paths(&self) -> Option<[PathBuf; 2]> {
+        self.volume.as_ref().ok()?.pool_paths()
+    }
+
+    /// Empty stores for a new pool.
+    fn new_stores(&self) -> Result<PoolStores, StoreError> {
+        let Some(paths) = self.pool_paths() else {
+            let store = || Arc::new(MemStore::new(0)) as Arc<dyn Store>;
+            return Ok(PoolStores { table: store(), slots: store() });
+        };
+        remove_files(&paths)?;
+        let [table, slots] =
+            paths.map(|path| FileStore::create(&path, 0).map(|store| Arc::new(store) as Arc<dyn Store>));
+        Ok(PoolStores { table: table?, slots: slots? })
+    }
+
+    /// The stores of the pool that is there.
+    fn stores(&self) -> Result<PoolStores, StoreError> {
+        let Some(paths) = self.pool_paths() else {
+            return Err(StoreError::Corrupt("what lay in memory is lost".to_owned()));
+        };
+        let [table, slots] =
+            paths.map(|path| FileStore::open(&path).map(|store| Arc::new(store) as Arc<dyn Store>));
+        Ok(PoolStores { table: table?, slots: slots? })
+    }
+
+    /// Ends the pool: what its images needed is needed no more.
+    fn end_pool(&self, name: &Name) {
+        let Pool::Runs(origin) = std::mem::take(&mut *self.pool.lock()) else { return };
+        let keeper: Weak<dyn Keeper> = Arc::downgrade(&(origin as Arc<dyn Keeper>));
+        self.landed.release_from(&keeper);
+        if let Err(error) = self.pool_paths().map_or(Ok(()), |paths| remove_files(&paths)) {
+            tracing::warn!(volume = %name, %error, "the files of its snapshots could not be removed: left for the next start");
+        }
+    }
+}
+
+/// Removes what is there of a pool.
+fn remove_files(paths: &[PathBuf; 2]) -> Result<(), StoreError> {
+    for path in paths {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+impl Array {
+    /// The origin of the volume `name`, which is made if there is none.
+    ///
+    /// # Errors
+    /// The device of the volume fails, or has no room.
+    pub(crate) fn origin_of(
+        &self,
+        now: &Snapshot,
+        name: &Name,
+        volume: &VolumeUnit,
+    ) -> Result<Arc<Origin>, OriginError> {
+        if let Some(origin) = volume.origin() {
+            return Ok(origin);
+        }
+        let entry = &now.catalog.volumes[name];
+        let stores = volume.new_stores()?;
+        let limit = entry.snapshot_limit.unwrap_or(u64::MAX);
+        let origin = Origin::create(Arc::clone(&volume.landed), stores, entry.seed.0, limit)?;
+        *volume.pool.lock() = Pool::Runs(Arc::clone(&origin));
+        Ok(origin)
+    }
+
+    /// Takes one image of each origin at one instant: the image `number` of the origin. Returns how long hosts' writes were
+    /// held.
+    ///
+    /// # Errors
+    /// The place of an origin that failed, and the error. None of the images is to be used then.
+    pub(crate) fn take_images(
+        &self,
+        images: &[(Arc<Origin>, u64)],
+    ) -> Result<Duration, (usize, OriginError)> {
+        Origin::take_all(images)
+    }
+
+    /// Opens the pool of a volume of `catalog` that has images, and removes what is left of one otherwise. Returns the images
+    /// that cannot be relied on any more, with the reason.
+    pub(super) fn open_pool(
+        &self,
+        catalog: &Catalog,
+        name: &Name,
+        volume: &VolumeUnit,
+    ) -> Vec<(ImageName, String)> {
+        if volume.volume.is_err() {
+            return Vec::new();
+        }
+        let mut living: Vec<(u64, &ImageName)> = catalog
+            .snapshots_of(name)
+            .filter(|(_, entry)| entry.broken.is_none())
+            .map(|(image, entry)| (entry.number, image))
+            .collect();
+        living.sort_unstable();
+        if living.is_empty() {
+            if let Err(error) = volume.pool_paths().map_or(Ok(()), |paths| remove_files(&paths)) {
+                tracing::warn!(volume = %name, %error, "the files of former snapshots could not be removed: left for the next start");
+            }
+            return Vec::new();
+        }
+        let entry = &catalog.volumes[name];
+        let numbers: Vec<u64> = living.iter().map(|(number, _)| *number).collect();
+        let opened = volume.stores().map_err(OriginError::from).and_then(|stores| {
+            let landed = Arc::clone(&volume.landed);
+            Origin::open(landed, stores, entry.seed.0, &numbers, entry.snapshot_limit.unwrap_or(u64::MAX))
+        });
+        match opened {
+            Ok(origin) => {
+                self.copier.sweep(&origin, name);
+                *volume.pool.lock() = Pool::Runs(origin);
+                Vec::new()
+            }
+            Err(error) => {
+                let why = format!("what it shows is lost: {error}");
+                tracing::error!(volume = %name, %error, snapshots = numbers.len(), "its snapshots are broken");
+                living.into_iter().map(|(_, image)| (image.clone(), why.clone())).collect()
+            }
+        }
+    }
+
+    /// Puts up the image `name` of the catalog of `next`.
+    pub(super) fn put_up_image(&self, next: &mut Snapshot, name: &ImageName) {
+        let (entry, of) = (&next.catalog.snapshots[name], &next.catalog.volumes[&name.volume]);
+        let volume = &next.volumes[&name.volume];
+        let block = match (&entry.broken, volume.origin()) {
+            (Some(why), _) => failed(of, why),
+            (None, Some(origin)) => {
+                origin.image(entry.number).unwrap_or_else(|error| failed(of, &error.to_string()))
+            }
+            (None, None) => match &volume.volume {
+                Err(why) => failed(of, &format!("its volume cannot be used: {why}")),
+                Ok(_) => failed(of, "what it shows is lost"),
+            },
+        };
+        let unit = ImageUnit::new(name, entry, block, &self.threads);
+        next.images.insert(name.clone(), Arc::new(unit));
+    }
+
+    /// Takes down the image `name` of `former`, which no session reaches any more. `left`: the catalog without it.
+    pub(super) fn take_down_image(&self, former: &Snapshot, left: &Catalog, name: &ImageName) {
+        let (entry, of) = (&former.catalog.snapshots[name], &former.catalog.volumes[&name.volume]);
+        if let Some(unit) = former.images.get(name) {
+            unit.switch.replace(|_| failed(of, "the snapshot has been deleted"));
+        }
+        let Some(volume) = former.volumes.get(&name.volume) else { return };
+        let Some(origin) = volume.origin() else { return };
+        origin.forget(entry.number);
+        let now = left.volumes.iter().find(|(_, volume)| volume.seed == of.seed).map(|(name, _)| name);
+        match now.filter(|now| left.snapshots_of(now).next().is_some()) {
+            Some(now) => self.copier.sweep(&origin, now),
+            None => volume.end_pool(&name.volume),
+        }
+    }
+}
+
+impl Snapshot {
+    /// In `next` the images of the volume `from` of this snapshot have names of the volume `to`, which is the same one.
+    pub(super) fn rename_images(&self, next: &mut Snapshot, from: &Name, to: &Name) {
+        for (name, _) in self.catalog.snapshots_of(from) {
+            let Some(image) = self.images.get(name) else { continue };
+            if next.images.get(name).is_some_and(|there| Arc::ptr_eq(there, image)) {
+                next.images.remove(name);
+            }
+            let renamed = ImageName { volume: to.clone(), image: name.image.clone() };
+            image.unit.rename(&renamed.to_string());
+            next.images.insert(renamed, Arc::clone(image));
+        }
+    }
+}
+
+fn failed(of: &VolumeEntry, why: &str) -> Arc<dyn Block> {
+    Arc::new(FailedBlock::new(of.block_size, of.size, why))
+}
+
+/// The pool of a volume that has none.
+pub(super) fn no_pool() -> Mutex<Pool> {
+    Mutex::new(Pool::None)
+}
