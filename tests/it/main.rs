@@ -36,6 +36,7 @@ mod screens;
 mod sentences;
 mod service;
 mod shares;
+mod snapshots;
 mod stopped;
 mod stranger;
 mod task_management;
