@@ -18,8 +18,8 @@ use crate::array::show::{
     Cartridge, Copy, Drive, DriveState, Group, Health, Lun, Mapping, Marked, Moved, Pair, Session, Snapshot,
     Status, Target, Token, Volume,
 };
-use crate::catalog::MAX_SNAPSHOTS_OF_VOLUME;
 use crate::catalog::labels::Labels;
+use crate::catalog::{MAX_SNAPSHOTS_OF_VOLUME, SnapshotPolicy};
 use crate::operator::operations::OperationKind;
 use crate::printable::{self, Printable, printable};
 use crate::units::{Size, time};
@@ -195,12 +195,23 @@ pub(super) fn volume(volume: &Volume) -> String {
         ("by-id", format!("/dev/disk/by-id/wwn-0x{}", volume.naa)),
         ("serial", volume.serial.clone()),
         ("snapshots", of_snapshots(volume)),
+        ("snapshot policy", words(volume.snapshot_policy)),
         ("pair", or_dash(volume.pair.as_ref())),
         ("luns", mappings(&volume.luns, &volume.kernel_devices)),
         ("health", health(volume.health, volume.error.as_ref())),
         ("labels", labels(&volume.labels)),
         ("description", or_dash(Some(&volume.description.to_string()))),
     ])
+}
+
+/// What is done when snapshots can keep no more, in words.
+fn words(policy: SnapshotPolicy) -> String {
+    match policy {
+        SnapshotPolicy::Suspend => "suspend",
+        SnapshotPolicy::DropOldest => "drop-oldest",
+        SnapshotPolicy::Hold => "hold",
+    }
+    .to_owned()
 }
 
 /// How many snapshots a volume has, and what they take up.

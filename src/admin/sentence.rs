@@ -53,6 +53,7 @@ pub(super) fn document(asked: &str, cause: &Cause) -> ErrorDocument {
 fn asked(verb: &Verb) -> String {
     match verb {
         Verb::VolumeResize(resize) => format!("resize volume {} to {}", resize.name, Size(resize.size)),
+        Verb::VolumeLimit(limit) => format!("bound the snapshots of volume {}", limit.name),
         Verb::LunMap(map) => format!("map {} as LUN {} of {}", map.object, map.lun, map.target),
         Verb::LunUnmap(unmap) => format!("unmap LUN {} of {}", unmap.lun, unmap.target),
         Verb::PairPace(pair) => format!("set the pace of pair {}", pair.name),

@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::paired::PairUnit;
-use super::seam::Origin;
 use super::workers::make_nicer;
 use crate::catalog::Pace;
 use crate::catalog::names::Name;
 use crate::landing::{self, LandedVolume, Settled};
+use crate::origin::Origin;
 use crate::pair::{Progress, State};
 
 /// The number of threads for all pairs and logs.
@@ -143,6 +143,11 @@ impl Copier {
         let sweeping =
             Sweeping { origin: Arc::downgrade(origin), of: of.clone(), fails: AtomicBool::new(false) };
         self.shared.add(Instant::now(), Arc::new(sweeping));
+    }
+
+    /// Does `work` soon.
+    pub(super) fn later(&self, work: Arc<dyn Background>) {
+        self.shared.add(Instant::now(), work);
     }
 
     /// Lets the threads end after their current step, and waits for that, at most until `deadline`.

@@ -13,22 +13,23 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::Array;
 use super::failed::FailedBlock;
-pub(crate) use super::seam::Origin;
-use super::seam::{OriginError, PoolStores};
+use super::pool_owner::PoolOwner;
 use super::snapshot::Snapshot;
 use super::units::{VolumeUnit, logical_unit};
 use super::workers::Threads;
 use crate::catalog::names::{ImageName, Name};
-use crate::catalog::{Catalog, SnapshotEntry, VolumeEntry};
-use crate::landing::Keeper;
+use crate::catalog::{Catalog, SnapshotEntry, SnapshotPolicy, VolumeEntry};
+use crate::landing::{Keeper, Outcome};
 use crate::lu::disk::Disk;
 use crate::lu::{Called, LogicalUnit};
+pub(crate) use crate::origin::Origin;
+use crate::origin::{OriginError, Policy, PoolStores};
 use crate::store::{FileStore, MemStore, Store, StoreError};
 use crate::volume::{Block, Switch};
 
@@ -65,6 +66,14 @@ impl VolumeUnit {
         match &*self.pool.lock() {
             Pool::Runs(origin) => Some(Arc::clone(origin)),
             Pool::None => None,
+        }
+    }
+
+    /// Bounds the pool from now on, if there is one. What it has already stays.
+    pub(crate) fn bound_pool(&self, limit: Option<u64>, by: SnapshotPolicy) {
+        if let Some(origin) = self.origin() {
+            origin.set_limit(limit.unwrap_or(u64::MAX));
+            origin.set_policy(policy(by));
         }
     }
 
@@ -135,8 +144,15 @@ impl Array {
         let stores = volume.new_stores()?;
         let limit = entry.snapshot_limit.unwrap_or(u64::MAX);
         let origin = Origin::create(Arc::clone(&volume.landed), stores, entry.seed.0, limit)?;
-        *volume.pool.lock() = Pool::Runs(Arc::clone(&origin));
+        self.run_pool(volume, entry, &origin);
         Ok(origin)
+    }
+
+    /// From now on `origin` is that of `volume`.
+    fn run_pool(&self, volume: &VolumeUnit, entry: &VolumeEntry, origin: &Arc<Origin>) {
+        origin.set_policy(policy(entry.snapshot_policy));
+        origin.own(Box::new(PoolOwner { array: Weak::clone(&self.itself), volume: entry.seed }));
+        *volume.pool.lock() = Pool::Runs(Arc::clone(origin));
     }
 
     /// Takes one image of each origin at one instant: the image `number` of the origin. Returns how long hosts' writes were
@@ -148,7 +164,14 @@ impl Array {
         &self,
         images: &[(Arc<Origin>, u64)],
     ) -> Result<Duration, (usize, OriginError)> {
-        Origin::take_all(images)
+        let began = Instant::now();
+        for (place, (origin, number)) in images.iter().enumerate() {
+            match origin.take(*number).map_err(|error| (place, error))? {
+                Outcome::Landed => {}
+                Outcome::Full => return Err((place, StoreError::NoSpace.into())),
+            }
+        }
+        Ok(began.elapsed())
     }
 
     /// Opens the pool of a volume of `catalog` that has images, and removes what is left of one otherwise. Returns the images
@@ -182,8 +205,8 @@ impl Array {
         });
         match opened {
             Ok(origin) => {
+                self.run_pool(volume, entry, &origin);
                 self.copier.sweep(&origin, name);
-                *volume.pool.lock() = Pool::Runs(origin);
                 Vec::new()
             }
             Err(error) => {
@@ -220,7 +243,10 @@ impl Array {
         }
         let Some(volume) = former.volumes.get(&name.volume) else { return };
         let Some(origin) = volume.origin() else { return };
-        origin.forget(entry.number);
+        // The origin may have asked for this itself, and have forgotten the image already.
+        if origin.status().images.iter().any(|image| image.number == entry.number) {
+            origin.forget(entry.number);
+        }
         let now = left.volumes.iter().find(|(_, volume)| volume.seed == of.seed).map(|(name, _)| name);
         match now.filter(|now| left.snapshots_of(now).next().is_some()) {
             Some(now) => self.copier.sweep(&origin, now),
@@ -246,6 +272,15 @@ impl Snapshot {
 
 fn failed(of: &VolumeEntry, why: &str) -> Arc<dyn Block> {
     Arc::new(FailedBlock::new(of.block_size, of.size, why))
+}
+
+/// What an origin does when it can keep no more.
+fn policy(policy: SnapshotPolicy) -> Policy {
+    match policy {
+        SnapshotPolicy::Suspend => Policy::Suspend,
+        SnapshotPolicy::DropOldest => Policy::DropOldest,
+        SnapshotPolicy::Hold => Policy::Hold,
+    }
 }
 
 /// The pool of a volume that has none.

@@ -35,9 +35,9 @@ pub mod notice;
 pub mod own;
 mod paired;
 mod pairs;
+mod pool_owner;
 pub(crate) mod progress;
 mod reinstate;
-mod seam;
 pub mod show;
 mod snapshot;
 pub(crate) mod stopped;
@@ -133,6 +133,7 @@ pub struct Array {
     stopping: AtomicBool,
     started_at: Timestamp,
     watchers: NoticeWatchers,
+    itself: Weak<Self>,
 }
 
 /// The sessions, and the snapshot that new sessions read. No thread holds the lock across I/O.
@@ -212,6 +213,7 @@ impl Array {
                 stopping: AtomicBool::new(false),
                 started_at: Timestamp::now(),
                 watchers,
+                itself: Weak::clone(array),
             }
         });
         let settled = decision::settle(array.dir.held());

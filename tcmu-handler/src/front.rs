@@ -17,7 +17,6 @@ use cleave::array::error::{ArrayError, Kind};
 use cleave::internal::admin::config::TcmuConfig;
 use cleave::internal::array::Lock;
 use cleave::internal::array::backstore::{Backstore, Grant};
-use cleave::operator::view;
 use cleave::scsi::opcode::DeviceType;
 use cleave::units::Size;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::{io, thread};
 use std::time::Duration;
+use std::{io, thread};
 
 use serde_json::{Value, json};
 
@@ -249,7 +249,9 @@ fn a_kill_while_snapshots_come_and_go_leaves_those_that_were_told_of() {
                 };
                 for number in 0.. {
                     let name = format!("db@r{round}-{number}");
-                    if !verb("create", &name) || (number > 1 && !verb("delete", &format!("db@r{round}-{}", number - 2))) {
+                    if !verb("create", &name)
+                        || (number > 1 && !verb("delete", &format!("db@r{round}-{}", number - 2)))
+                    {
                         return;
                     }
                 }
@@ -297,7 +299,8 @@ fn what_is_written_to_a_snapshot_is_its_own() {
         assert!(read(raw, 2) == b, "the other one");
     };
     compare(&mut raw);
-    let naa = |lun: u8, raw: &mut Raw| raw.command(lun, &[0x12, 1, 0x83, 1, 0, 0], &[], 256).expect("a page").data;
+    let naa =
+        |lun: u8, raw: &mut Raw| raw.command(lun, &[0x12, 1, 0x83, 1, 0, 0], &[], 256).expect("a page").data;
     let pages: Vec<Vec<u8>> = (0..3).map(|lun| naa(lun, &mut raw)).collect();
     assert!(pages[0] != pages[1] && pages[1] != pages[2], "each has an identity of its own");
     let shown_naa = daemon.json(&["volume", "snapshot", "show", "db@a"])["naa"].clone();
@@ -430,7 +433,11 @@ fn what_a_snapshot_forbids_is_said_with_what_to_do() {
     refused(4, &["volume", "restore", "db@noon"], "does not do that yet");
     refused(3, &["volume", "snapshot", "create", "none", "noon"], "there is no volume none");
     refused(3, &["volume", "snapshot", "show", "db@night"], "see 'cleave volume snapshot list'");
-    refused(3, &["lun", "map", "db@night", "--target", TARGET, "--lun", "6"], "there is no snapshot db@night");
+    refused(
+        3,
+        &["lun", "map", "db@night", "--target", TARGET, "--lun", "6"],
+        "there is no snapshot db@night",
+    );
     refused(3, &["volume", "extents", "db@night"], "there is no snapshot db@night");
     refused(2, &["volume", "snapshot", "show", "db"], "only a volume is named");
     daemon.text(&["volume", "rename", "db", "erp"]);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::words::parse_block_size;
+use super::words::{SnapshotPolicyArg, parse_block_size};
 use super::{Notes, Selection, SnapshotVerb, StoreArg};
 use crate::catalog::names::{ImageName, Name, ObjectName};
 use crate::operator::Verb;
@@ -136,6 +136,17 @@ pub(crate) enum VolumeChange {
         /// The new name.
         to: Name,
     },
+    /// Bound what the snapshots of a volume may take up, and say what is done when they can keep no more.
+    Limit {
+        /// Its name.
+        name: Name,
+        /// The most that its snapshots may take up, as in 10GiB; 0 for as much as there is room for.
+        #[arg(long, value_name = "SIZE", required_unless_present = "policy")]
+        snapshots: Option<Size>,
+        /// What is done when there is no more room.
+        #[arg(long, value_enum)]
+        policy: Option<SnapshotPolicyArg>,
+    },
     /// Serve a volume again that has stopped because writing back failed. First repair its device.
     #[command(
         long_about = "Serve a volume again that has stopped because writing back failed. First repair its device. \
@@ -155,6 +166,12 @@ impl From<VolumeChange> for Verb {
                 volume::Resize { name, size: size.0, shrink }.into()
             }
             VolumeChange::Rename { name, to } => volume::Rename { name, to }.into(),
+            VolumeChange::Limit { name, snapshots, policy } => volume::Limit {
+                name,
+                snapshot_limit: snapshots.map(|size| size.0),
+                snapshot_policy: policy.map(Into::into),
+            }
+            .into(),
             VolumeChange::Reinstate { name } => volume::Reinstate { name }.into(),
         }
     }

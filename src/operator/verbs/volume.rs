@@ -24,7 +24,8 @@ use crate::catalog::labels::{Description, Labels, Notes};
 use crate::catalog::names::{ImageName, Name, ObjectName};
 use crate::catalog::transaction::Key;
 use crate::catalog::{
-    Catalog, ExternalScrap, Scrap, Seed, StoreKind, TargetEntry, VolumeEntry, VolumeLocation, rules,
+    Catalog, ExternalScrap, Scrap, Seed, SnapshotPolicy, StoreKind, TargetEntry, VolumeEntry, VolumeLocation,
+    rules,
 };
 use crate::lu::LogicalUnit;
 use crate::operator::act::{Act, Asked, Change, Changed, Effect};
@@ -519,6 +520,51 @@ impl Change for Rename {
     fn answer(&self, changed: &Changed<'_>) -> Result<show::Volume, Cause> {
         tracing::info!(target: OPERATOR, volume = %self.to, from = %self.name, "volume renamed");
         Ok(view::volume::of(changed.array, &changed.assembled.now, &self.to))
+    }
+}
+
+/// `volume limit`: how much the snapshots of a volume may take up, and what is done when they can keep no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// Name.
+    pub name: Name,
+    /// The most bytes; 0: as many as there is room for. It stays as it is if absent. What is there already stays.
+    #[serde(default)]
+    pub snapshot_limit: Option<u64>,
+    /// What is done; it stays as it is if absent.
+    #[serde(default)]
+    pub snapshot_policy: Option<SnapshotPolicy>,
+}
+
+impl Effect for Limit {
+    fn effect(&self, catalog: &mut Catalog, _: Seed) -> Result<(), Cause> {
+        let volume = catalog.volumes.get_mut(&self.name);
+        let volume = volume.ok_or_else(|| Cause::not_found(ObjectKind::Volume, &self.name))?;
+        let limit =
+            self.snapshot_limit.map_or(volume.snapshot_limit, |limit| Some(limit).filter(|limit| *limit > 0));
+        let policy = self.snapshot_policy.unwrap_or(volume.snapshot_policy);
+        if (volume.snapshot_limit, volume.snapshot_policy) != (limit, policy) {
+            (volume.snapshot_limit, volume.snapshot_policy) = (limit, policy);
+        }
+        Ok(())
+    }
+}
+
+impl Change for Limit {
+    type Answer = show::Volume;
+    const META: Meta = Meta { word: "limit", ..META };
+
+    fn answer(&self, changed: &Changed<'_>) -> Result<show::Volume, Cause> {
+        let now = &changed.assembled.now;
+        let entry = &now.catalog.volumes[&self.name];
+        let (limit, policy) = (entry.snapshot_limit, entry.snapshot_policy);
+        if let Some(unit) = now.volume_unit(&self.name) {
+            unit.bound_pool(limit, policy);
+        }
+        tracing::info!(target: OPERATOR, volume = %self.name, limit, ?policy, "the snapshots of the volume are bounded");
+        Ok(view::volume::of(changed.array, now, &self.name))
     }
 }
 
