@@ -1,5 +1,6 @@
 //! A landing log with arbitrarily changed bytes, some of them with checksums made to fit again. It is refused; or it is
-//! read, landed in, brought home and opened again without a panic, and hosts see the same before and after.
+//! read, landed in, brought home and opened again without a panic, and hosts see the same before and after. So do readers of
+//! an image, until something of its interval comes home.
 #![no_main]
 
 use std::ops::Range;
@@ -54,12 +55,14 @@ impl Block for Home {
     }
 }
 
-/// A log of three segments, of which the last two count.
+/// A log of three segments of three intervals, of which the last two count.
 fn recorded(home: &Home) -> Arc<MemStore> {
     let store = Arc::new(MemStore::new(0));
     let open = |landing: Result<Landing, StoreError>| landing.expect("memory does not fail");
     let mut landing = open(Landing::create(Arc::clone(&store) as Arc<dyn Store>, SHAPE, LIMIT));
     for round in 1..4u8 {
+        let begun = landing.begin_interval(u64::from(round) * 2).expect("a small number");
+        assert_eq!(begun, Outcome::Landed);
         for at in 0..4 {
             let data = vec![round; 512 << at];
             let landed = landing.land(at * 9216, &data, Durability::Cached, Patience::Wait);
@@ -99,14 +102,27 @@ fn seen(landing: &Landing, home: &Home) -> Vec<u8> {
     bytes
 }
 
+fn image(landing: &Landing, home: &Home, number: u64) -> Vec<u8> {
+    let mut bytes = vec![0; LENGTH as usize];
+    landing.read_as_of(number, home, 0, &mut bytes, Patience::Wait).expect("memory does not fail");
+    bytes
+}
+
 fn use_it(landing: &Landing, home: &Home) -> Result<Vec<u8>, StoreError> {
     let _ = landing.next_data(home, 0)?;
     let before = seen(landing, home);
+    let images = [5, 6].map(|number| (number, image(landing, home, number)));
     while let Some(batch) = landing.oldest(0)? {
+        let interval = batch.interval();
         batch.bring(home)?;
         batch.end()?;
         assert_eq!(seen(landing, home), before);
+        for (number, bytes) in images.iter().filter(|(number, _)| *number > interval) {
+            assert_eq!(&image(landing, home, *number), bytes);
+            let _ = landing.next_data_as_of(*number, home, 0)?;
+        }
     }
+    let _ = landing.begin_interval(u64::from(u32::MAX))?;
     assert!(landing.is_empty() && !landing.touches(&(0..LENGTH)));
     let _ = landing.land(4096, &[9; 1024], Durability::Stable, Patience::Wait)?;
     let _ = landing.land_zeros(0..LENGTH)?;

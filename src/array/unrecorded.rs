@@ -158,13 +158,18 @@ impl UnrecordedPair {
 
 impl Keeper for UnrecordedPair {
     /// Without the record nobody knows what must be kept. When a host has written, nothing can be kept any more.
-    fn keep(&self, _: &[Range<u64>]) -> Result<(), StoreError> {
+    fn keep(&self, _: u64, _: &[Range<u64>]) -> Result<(), StoreError> {
         if self.noted.load(Ordering::Acquire) {
             return Ok(());
         }
         Err(StoreError::Shortage(io::Error::other(
             "the record of the pair that shows an instant of the volume is not there",
         )))
+    }
+
+    /// What stands before the primary decides about each write of a host.
+    fn needs(&self, _: &Range<u64>) -> bool {
+        false
     }
 
     fn lost(&self, _: &StoreError) {} // the opening that finds the record finds the primary stopped

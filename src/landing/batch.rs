@@ -1,10 +1,15 @@
 //! Bringing home: the oldest segments, what is live in them, and the tail behind them.
 //!
+//! A batch has segments of one interval, and the batches go in the order of the intervals. So when the first write of an
+//! interval comes home, all of the earlier ones is there: home is the image that began the interval, as far as the
+//! interval has not overwritten it. What follows is said of one interval. A write that only a later interval has
+//! overwritten is live, because an image needs it, and comes home like any other.
+//!
 //! The order that makes this safe at any crash:
 //!
 //! 1. The segments are sealed, and nobody appends to them any more.
 //! 2. What the map has of them at this moment is the batch. Everything else in them has been superseded by an entry in
-//!    the map at that moment, which is in the store, in this batch or behind it.
+//!    the map of the same interval at that moment, which is in the store, in this batch or behind it.
 //! 3. If anything has been superseded, the log is flushed. So all that superseded something in the batch is durable, or in
 //!    the batch. The look at the map comes before the flush: what supersedes something after the look may be lost, and
 //!    then the batch has brought home what it would have hidden. A batch of which all is live needs no flush: its bytes
@@ -36,7 +41,7 @@ const MOVE: u64 = 1 << 20;
 /// Slots that an empty log keeps: 64 MiB.
 const KEPT: u32 = 64;
 
-/// The oldest segments of a log, and what they have to bring home. There is one at a time.
+/// The oldest segments of a log, of one interval, and what they have to bring home. There is one at a time.
 pub struct Batch<'a> {
     landing: &'a Landing,
     superblock: MutexGuard<'a, Superblock>,
@@ -84,7 +89,7 @@ impl Landing {
             for (index, entry) in segment.page.lock().sheet.entries() {
                 let position = Position::new(segment.sequence, index);
                 superseded += u64::from(entry.count);
-                self.map.of_entry(entry.sectors(), position, |landed| {
+                self.map.of_entry(segment.interval, entry.sectors(), position, |landed| {
                     superseded -= landed.sectors.end - landed.sectors.start;
                     parts.push(landed);
                 });
@@ -105,16 +110,19 @@ impl Landing {
         }))
     }
 
-    /// The `count` oldest segments, sealed.
+    /// The `count` oldest segments, as far as they are of one interval, sealed.
     fn seal_oldest(&self, count: usize) -> Vec<Arc<Segment>> {
         let mut log = self.log.lock();
         if log.segments.len() == 1 && log.active.as_ref().is_some_and(|active| active.entries == 0) {
             return Vec::new();
         }
-        if log.segments.len() <= count {
+        let Some(interval) = log.segments.front().map(|first| first.interval) else { return Vec::new() };
+        let oldest = log.segments.iter().take(count).take_while(|segment| segment.interval == interval);
+        let oldest: Vec<_> = oldest.cloned().collect();
+        if oldest.len() == log.segments.len() {
             log.seal();
         }
-        log.segments.iter().take(count).cloned().collect()
+        oldest
     }
 
     /// Gives back the room of an empty log, as far as it is more than an empty log keeps. A reader may still be about to
@@ -139,6 +147,12 @@ impl Landing {
 }
 
 impl Batch<'_> {
+    /// The interval in which all of the batch landed.
+    #[must_use]
+    pub fn interval(&self) -> u64 {
+        self.segments.first().map_or(0, |first| first.interval)
+    }
+
     /// The ranges of bytes of the volume that this batch brings home, ascending; no two touch.
     #[must_use]
     pub fn ranges(&self) -> &[Range<u64>] {
@@ -205,7 +219,8 @@ impl Batch<'_> {
         *self.superblock = next;
         for segment in &self.segments {
             for (index, entry) in segment.page.lock().sheet.entries() {
-                landing.map.forget(entry.sectors(), Position::new(segment.sequence, index));
+                let position = Position::new(segment.sequence, index);
+                landing.map.forget(segment.interval, entry.sectors(), position);
             }
         }
         let is_empty = {

@@ -1,8 +1,12 @@
 //! A log on a machine that is killed, loses power and fails, against a naive model. After a kill every write that
 //! returned is there; after a power loss each sector has one of the contents since its last flush; never anything else. A
 //! device may tear a block while it is brought home, as it may tear one that is written there.
+//!
+//! Images are taken at any time, and their bytes are kept by the most naive of keepers. They are what the volume was then: after
+//! a power loss one of its contents since its last flush before.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::format::SECTOR;
 use super::testing::{Home, random, shape, shared, stamped, stamps};
@@ -16,14 +20,28 @@ use crate::volume::Block;
 const BLOCKS: u64 = 24;
 const LIMIT: u64 = 5 << 20;
 
+/// The most images at a time.
+const IMAGES: usize = 3;
+
+struct Image {
+    number: u64,
+    /// As [`Machine::versions`], when it was taken.
+    versions: Vec<Vec<u64>>,
+    /// The stamp of each sector that is overwritten at home. It is durable at once.
+    kept: Vec<Option<u64>>,
+}
+
 struct Machine {
     world: World,
     log: FaultyStore,
     home: Home<FaultyStore>,
-    landing: Landing,
+    landing: Arc<Landing>,
     size: u64,
     /// For each sector the stamps that it may have after a power loss. The last is the present one.
     versions: Vec<Vec<u64>>,
+    images: Vec<Image>,
+    /// The number of the last image.
+    number: u64,
     stamp: u64,
     seed: u64,
     /// Calls fail, but power does not.
@@ -32,6 +50,9 @@ struct Machine {
     full: u64,
     brought: u64,
     older: u64,
+    kept: u64,
+    crowded: u64,
+    older_in_images: u64,
 }
 
 impl Machine {
@@ -42,8 +63,25 @@ impl Machine {
         let (log, home) = (world.store(0), Home(world.store(BLOCKS * size), block_size));
         let landing = Landing::create(shared(log.reopen()), shape(block_size, BLOCKS * size), LIMIT).unwrap();
         let versions = vec![vec![0]; (BLOCKS * size / SECTOR) as usize];
-        let (stamp, full, brought, older) = (0, 0, 0, 0);
-        Self { world, log, home, landing, size, versions, stamp, seed, faults, full, brought, older }
+        Self {
+            world,
+            log,
+            home,
+            landing: Arc::new(landing),
+            size,
+            versions,
+            images: Vec::new(),
+            number: 0,
+            stamp: 0,
+            seed,
+            faults,
+            full: 0,
+            brought: 0,
+            older: 0,
+            kept: 0,
+            crowded: 0,
+            older_in_images: 0,
+        }
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -84,6 +122,49 @@ impl Machine {
         }
     }
 
+    /// The stamps of all sectors of an image.
+    fn seen_in(&self, image: &Image) -> Vec<u64> {
+        let mut bytes = vec![0xa5; (BLOCKS * self.size) as usize];
+        self.landing.read_as_of(image.number, &self.home, 0, &mut bytes, Patience::Wait).unwrap();
+        let stamps = stamps(&bytes, SECTOR).into_iter();
+        stamps.zip(&image.kept).map(|(stamp, kept)| kept.unwrap_or(stamp)).collect()
+    }
+
+    /// Takes an image, and lets another one go if there are many.
+    fn take(&mut self) {
+        if self.images.len() == IMAGES {
+            let gone = self.below(IMAGES as u64) as usize;
+            self.images.remove(gone);
+        }
+        match self.landing.begin_interval(self.number + 1).unwrap() {
+            Outcome::Full => {
+                self.crowded += 1;
+                let _ = self.bring();
+            }
+            Outcome::Landed => {
+                self.number += 1;
+                let kept = vec![None; self.versions.len()];
+                self.images.push(Image { number: self.number, versions: self.versions.clone(), kept });
+            }
+        }
+    }
+
+    /// Keeps `ranges` of bytes before a write of `interval`.
+    fn keep(&mut self, interval: u64, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+        for range in ranges {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            self.home.read(range.start, &mut bytes, Patience::Wait)?;
+            let images = self.images.iter_mut().filter(|image| image.number <= interval);
+            for image in images {
+                for (sector, stamp) in (range.start / SECTOR..).zip(stamps(&bytes, SECTOR)) {
+                    self.kept += u64::from(image.kept[sector as usize].is_none());
+                    image.kept[sector as usize].get_or_insert(stamp);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn land(&mut self, durability: Durability, patience: Patience) {
         let blocks = self.blocks();
         self.stamp += 1;
@@ -121,7 +202,9 @@ impl Machine {
 
     fn bring(&mut self) -> Result<(), StoreError> {
         let budget = self.below(4) << 20;
-        let Some(batch) = self.landing.oldest(budget)? else { return Ok(()) };
+        let landing = Arc::clone(&self.landing);
+        let Some(batch) = landing.oldest(budget)? else { return Ok(()) };
+        self.keep(batch.interval(), batch.ranges())?;
         batch.bring(&self.home)?;
         let ranges = batch.ranges().to_vec();
         batch.end()?;
@@ -138,6 +221,9 @@ impl Machine {
         if self.landing.touches(&bytes) || self.faults || self.size > 512 {
             return;
         }
+        if self.keep(self.number, std::slice::from_ref(&bytes)).is_err() {
+            return;
+        }
         self.stamp += 1;
         let data = stamped(self.stamp, blocks.end - blocks.start, self.size);
         let _ = self.home.write(bytes.start, &data, Durability::Cached, Patience::Wait);
@@ -148,6 +234,10 @@ impl Machine {
         self.landing.flush()?;
         self.home.flush()?;
         self.is(0..BLOCKS);
+        for versions in self.images.iter_mut().flat_map(|image| &mut image.versions) {
+            let last = *versions.last().unwrap();
+            *versions = vec![last];
+        }
         Ok(())
     }
 
@@ -156,7 +246,11 @@ impl Machine {
         let shape = shape(self.home.block_size(), BLOCKS * self.size);
         let opened = Landing::open(shared(self.log.reopen()), shape, LIMIT);
         match opened {
-            Ok(landing) => self.landing = landing,
+            Ok(landing) => {
+                let youngest = self.images.last().map_or(0, |image| image.number);
+                assert_eq!(landing.begin_interval(youngest).unwrap(), Outcome::Landed, "{what}");
+                self.landing = Arc::new(landing);
+            }
             Err(error) => assert!(self.world.power_has_failed() || self.faults, "{what}: {error}"),
         }
     }
@@ -166,18 +260,33 @@ impl Machine {
         for (sector, stamp) in self.seen().into_iter().enumerate() {
             assert_eq!(Some(&stamp), self.versions[sector].last(), "{what}: sector {sector}");
         }
-        let mut at = 0;
-        let all = self.bytes(&(0..BLOCKS));
+        let data = self.data(u64::MAX);
+        let hidden =
+            (0..data.len()).find(|sector| self.versions[*sector].last() != Some(&0) && !data[*sector]);
+        assert_eq!(hidden, None, "{what}: data was skipped");
+        assert_eq!(self.landing.is_empty(), !self.landing.touches(&self.bytes(&(0..BLOCKS))));
+        for image in &self.images {
+            let number = image.number;
+            let data = self.data(number);
+            for (sector, stamp) in self.seen_in(image).into_iter().enumerate() {
+                let versions = &image.versions[sector];
+                assert_eq!(Some(&stamp), versions.last(), "{what}: sector {sector} of image {number}");
+                let hidden = stamp != 0 && image.kept[sector].is_none() && !data[sector];
+                assert!(!hidden, "{what}: sector {sector} of image {number} was skipped");
+            }
+        }
+    }
+
+    /// The sectors of the image `number` that may have data.
+    fn data(&self, number: u64) -> Vec<bool> {
+        let (mut at, all) = (0, self.bytes(&(0..BLOCKS)));
         let mut data = vec![false; self.versions.len()];
-        while let Some(run) = self.landing.next_data(&self.home, at).unwrap() {
+        while let Some(run) = self.landing.next_data_as_of(number, &self.home, at).unwrap() {
             assert!(run.start >= at && run.end <= all.end && !run.is_empty());
             (run.start / SECTOR..run.end.div_ceil(SECTOR)).for_each(|sector| data[sector as usize] = true);
             at = run.end;
         }
-        let hidden =
-            (0..data.len()).find(|sector| self.versions[*sector].last() != Some(&0) && !data[*sector]);
-        assert_eq!(hidden, None, "{what}: data was skipped");
-        assert_eq!(self.landing.is_empty(), !self.landing.touches(&all));
+        data
     }
 
     /// Power comes back.
@@ -190,6 +299,18 @@ impl Machine {
             self.older += u64::from(versions.last() != Some(&stamp));
             *versions = vec![stamp];
         }
+        for index in 0..self.images.len() {
+            let (seen, image) = (self.seen_in(&self.images[index]), &mut self.images[index]);
+            for (sector, (stamp, versions)) in seen.into_iter().zip(&mut image.versions).enumerate() {
+                let number = image.number;
+                assert!(
+                    versions.contains(&stamp),
+                    "{what}: sector {sector} of image {number} has {stamp} of {versions:?}"
+                );
+                self.older_in_images += u64::from(versions.last() != Some(&stamp));
+                *versions = vec![stamp];
+            }
+        }
         self.check(what);
     }
 
@@ -197,7 +318,7 @@ impl Machine {
         if self.world.power_has_failed() {
             return;
         }
-        match self.below(20) {
+        match self.below(22) {
             0..8 => self.land(Durability::Cached, Patience::Wait),
             8 => self.land(Durability::Stable, Patience::Wait),
             9..11 => self.land(Durability::Cached, Patience::Now),
@@ -211,14 +332,15 @@ impl Machine {
                     self.check(what);
                 }
             }
-            _ => self.check(what),
+            19 => self.check(what),
+            _ => self.take(),
         }
     }
 }
 
 #[test]
 fn after_a_power_loss_at_any_moment_each_sector_has_one_of_its_contents_since_the_last_flush() {
-    let (mut brought, mut older) = (0, 0);
+    let (mut brought, mut older, mut kept, mut older_in_images) = (0, 0, 0, 0);
     for seed in 0..120 {
         let mut machine = Machine::new(seed, false);
         for round in 0..12 {
@@ -232,8 +354,10 @@ fn after_a_power_loss_at_any_moment_each_sector_has_one_of_its_contents_since_th
             machine.restart(survival, &what);
         }
         (brought, older) = (brought + machine.brought, older + machine.older);
+        (kept, older_in_images) = (kept + machine.kept, older_in_images + machine.older_in_images);
     }
     assert!(brought > 1000 && older > 1000, "the test proves too little: {brought}, {older}");
+    assert!(kept > 1000 && older_in_images > 1000, "the test proves too little: {kept}, {older_in_images}");
 }
 
 #[test]

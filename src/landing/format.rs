@@ -90,7 +90,7 @@ impl Position {
 
 /// The highest sequence number, and the highest of the other counters, that a store may have: a [`Position`] has 56
 /// bits for a sequence number, and no log lives to count so far.
-const COUNT_MAX: u64 = 1 << 55;
+pub(super) const COUNT_MAX: u64 = 1 << 55;
 
 /// CRC32C of `bytes`.
 #[allow(clippy::cast_possible_truncation)] // a 32-bit checksum in a u64
@@ -200,7 +200,8 @@ pub(super) struct Header {
     pub(super) sequence: u64,
     /// The life of the log in which the segment was begun.
     pub(super) life: u64,
-    /// The interval between two images to which the writes of the segment belong; 0 is the only one.
+    /// The interval to which the writes of the segment belong: the number of the youngest image when they landed, 0 if
+    /// there was none.
     pub(super) interval: u64,
     /// Everything before this position was durable when the header was written.
     pub(super) durable: Position,
@@ -233,7 +234,8 @@ impl Header {
             let (input, identity) = identity(input)?;
             let (input, (sequence, life)) =
                 (verify(be_u64, |sequence| *sequence <= COUNT_MAX), be_u64).parse(input)?;
-            let (input, (interval, durable)) = (be_u64, be_u64).parse(input)?;
+            let (input, (interval, durable)) =
+                (verify(be_u64, |interval| *interval <= COUNT_MAX), be_u64).parse(input)?;
             let durable = Position::of_bits(durable);
             Ok((input, Header { identity, sequence, life, interval, durable, count }))
         }
@@ -385,6 +387,11 @@ impl Sheet {
         self.seal
     }
 
+    /// The interval to which the segment belongs.
+    pub(super) fn interval(&self) -> u64 {
+        self.header.interval
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..]
     }
@@ -485,7 +492,7 @@ mod tests {
 
     const SHAPE: Shape = Shape { identity: [7; 16], length: 1 << 50, block_size: BlockSize::B512 };
     const HEAD: Header =
-        Header { identity: [7; 16], sequence: 5, life: 2, interval: 0, durable: Position(0x0403), count: 0 };
+        Header { identity: [7; 16], sequence: 5, life: 2, interval: 6, durable: Position(0x0403), count: 0 };
     const SECTORS: u64 = 1 << 41;
 
     #[test]
@@ -531,7 +538,7 @@ mod tests {
         assert_eq!(&page[..16], b"CLEAVELS\0\0\0\x01\0\x01\0\0");
         assert_eq!(&page[16..32], [7; 16]);
         assert_eq!(&page[32..48], [0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 2]);
-        assert_eq!(&page[48..64], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 3]);
+        assert_eq!(&page[48..64], [0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 4, 3]);
         assert_eq!(&page[64..76], [0; 12]);
         assert_eq!(page[76..80], crc(&page[..76]).to_be_bytes());
         assert_eq!(Header::parse(page), Some(Header { count: 1, ..HEAD }));

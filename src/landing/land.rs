@@ -14,7 +14,7 @@ use super::format::{
     DATA_PAGES, ENTRIES, Entry, Header, Kind, LENGTH_MAX, PAGE, Position, SECTOR, Sheet, ZEROS_MAX,
 };
 use super::log::{Active, Landing, Log, Segment, offset};
-use super::map::Place;
+use super::map::{EVERY, Place};
 use crate::store::{Durability, Patience, StoreError, check_range};
 
 /// A write of up to so many pages begins a new segment rather than be cut in two.
@@ -177,7 +177,7 @@ impl Landing {
     /// Entries that make the landed sectors of `range` zeros, up to a number, and the sector behind them.
     fn to_clear(&self, range: Range<u64>) -> (Vec<Entry>, u64) {
         let (mut runs, mut at) = (Vec::<Range<u64>>::new(), range.start);
-        while let Some(landed) = self.map.first(at..range.end) {
+        while let Some(landed) = self.map.first(at..range.end, EVERY) {
             at = landed.sectors.end;
             if landed.place.is_zeros() {
                 continue;
@@ -283,7 +283,7 @@ impl Landing {
             identity: self.shape.identity,
             sequence,
             life: self.life,
-            interval: 0,
+            interval: log.interval,
             durable: Position::of_bits(self.durable.load(Ordering::SeqCst)),
             count: 0,
         });
@@ -385,7 +385,8 @@ impl Landing {
 
     fn tell_map(&self, part: &Part<'_>, entry: &Entry, index: usize) {
         let position = Position::new(part.segment.sequence, index);
-        self.map.insert(entry.sectors(), Place { position, slot: part.segment.slot, at: entry.at() });
+        let place = Place { position, slot: part.segment.slot, at: entry.at() };
+        self.map.insert(part.segment.interval, entry.sectors(), place);
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Page {
 /// A segment that counts.
 pub(super) struct Segment {
     pub(super) sequence: u64,
+    /// The interval to which its writes belong.
+    pub(super) interval: u64,
     pub(super) slot: u32,
     /// The beginning of the checksums in the segment.
     pub(super) seal: Seal,
@@ -39,6 +41,7 @@ impl Segment {
     pub(super) fn new(sequence: u64, slot: u32, sheet: Sheet, sealed: bool) -> Arc<Self> {
         Arc::new(Self {
             sequence,
+            interval: sheet.interval(),
             slot,
             seal: sheet.seal(),
             page: Mutex::new(Page { sheet, unclean: None }),
@@ -91,6 +94,8 @@ pub(super) struct Log {
     pub(super) active: Option<Active>,
     /// The sequence number of the next segment.
     pub(super) next: u64,
+    /// The interval to which it belongs.
+    pub(super) interval: u64,
     /// The slots below `fresh` that no segment has.
     pub(super) free: BTreeSet<u32>,
     /// The first of the slots that have had no segment since the log was opened, or was empty.

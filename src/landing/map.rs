@@ -5,6 +5,10 @@
 //! the position of its entry, and the higher position wins, in whatever order the runs come: the map is what a replay
 //! of the same entries would be.
 //!
+//! **Each interval has a layer of its own**, so an entry never supersedes one of another interval. A look goes through the
+//! layers from the youngest to the oldest, and finds the first landed sectors in any of them. All layers of an extent are
+//! under one lock, so a look sees all of them at one moment. As long as there is no image, there is one layer.
+//!
 //! Each run is 16 bytes; an extent has its list in the tree, and an allocation for the runs. Measured with half a million
 //! blocks of 4 KiB scattered over 1 TiB, a landed block takes up 103 bytes, of which 16 are in the first page of its
 //! segment, which stays in memory: 26 MiB for each GiB that landed so. Blocks that share extents take up less.
@@ -97,10 +101,60 @@ impl Run {
     }
 }
 
+/// In a look, each interval counts.
+pub(super) const EVERY: u64 = u64::MAX;
+
+/// What has landed in one interval.
+struct Layer {
+    interval: u64,
+    extents: BTreeMap<u64, Vec<Run>>,
+}
+
+/// Layers that have landed sectors, in the order of their intervals.
+#[derive(Default)]
+struct Layers(Vec<Layer>);
+
+impl Layers {
+    fn of(&self, interval: u64) -> Option<&BTreeMap<u64, Vec<Run>>> {
+        self.0.iter().rev().find(|layer| layer.interval == interval).map(|layer| &layer.extents)
+    }
+
+    /// The layer of `interval`, into which something lands now.
+    fn filled(&mut self, interval: u64) -> &mut BTreeMap<u64, Vec<Run>> {
+        let at = self.0.partition_point(|layer| layer.interval < interval);
+        if self.0.get(at).is_none_or(|layer| layer.interval != interval) {
+            self.0.insert(at, Layer { interval, extents: BTreeMap::new() });
+        }
+        &mut self.0[at].extents
+    }
+
+    /// The layers of the intervals before `before`, the youngest first.
+    fn before(&self, before: u64) -> impl Iterator<Item = &BTreeMap<u64, Vec<Run>>> {
+        self.0.iter().rev().filter(move |layer| layer.interval < before).map(|layer| &layer.extents)
+    }
+
+    /// The first landed sectors in `within` of `extent` of the intervals before `before`.
+    fn first(&self, extent: u64, within: &Range<u64>, before: u64) -> Option<(Range<u64>, Place)> {
+        let mut found = None::<(Range<u64>, Place)>;
+        for extents in self.before(before) {
+            let Some(runs) = extents.get(&extent) else { continue };
+            let Some(run) = runs.get(runs.partition_point(|run| run.end() <= within.start)) else { continue };
+            // What is older counts only in front of what is younger.
+            let end = found.as_ref().map_or(within.end, |(found, _)| found.start);
+            let part = run.start().max(within.start)..run.end().min(end);
+            if !part.is_empty() {
+                let place = run.part(part.clone()).place();
+                found = Some((part, place));
+            }
+        }
+        found
+    }
+}
+
 /// The extents under one lock, on cache lines of their own.
 #[derive(Default)]
 #[repr(align(64))]
-struct Shard(RwLock<BTreeMap<u64, Vec<Run>>>);
+struct Shard(RwLock<Layers>);
 
 /// Landed sectors, and where they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,7 +225,7 @@ impl Map {
     }
 
     #[allow(clippy::cast_possible_truncation)] // below SHARDS
-    fn shard(&self, extent: u64) -> &RwLock<BTreeMap<u64, Vec<Run>>> {
+    fn shard(&self, extent: u64) -> &RwLock<Layers> {
         &self.shards[(extent % SHARDS) as usize].0
     }
 
@@ -180,13 +234,14 @@ impl Map {
         self.runs.load(Ordering::SeqCst) == 0
     }
 
-    /// `sectors` have landed at `place`.
-    pub(super) fn insert(&self, sectors: Range<u64>, place: Place) {
+    /// `sectors` have landed at `place` in `interval`.
+    pub(super) fn insert(&self, interval: u64, sectors: Range<u64>, place: Place) {
         let start = sectors.start;
         for (extent, within) in pieces(sectors) {
             let place = place.behind(extent * EXTENT + within.start - start);
             let mut shard = self.shard(extent).write();
-            let runs = shard.entry(extent).or_insert_with(|| Vec::with_capacity(1));
+            let layer = shard.filled(interval);
+            let runs = layer.entry(extent).or_insert_with(|| Vec::with_capacity(1));
             let before = runs.len();
             overlay(runs, Run::new(within, place));
             if runs.len() >= before {
@@ -197,64 +252,76 @@ impl Map {
         }
     }
 
-    /// Forgets what the entry at `position`, of `sectors`, has in the map.
-    pub(super) fn forget(&self, sectors: Range<u64>, position: Position) {
+    /// Forgets what the entry at `position`, of `sectors` in `interval`, has in the map.
+    pub(super) fn forget(&self, interval: u64, sectors: Range<u64>, position: Position) {
         for (extent, _) in pieces(sectors) {
             let mut shard = self.shard(extent).write();
-            let Some(runs) = shard.get_mut(&extent) else { continue };
+            let Some(layer) = shard.0.iter_mut().find(|layer| layer.interval == interval) else { continue };
+            let Some(runs) = layer.extents.get_mut(&extent) else { continue };
             let before = runs.len();
             runs.retain(|run| run.position != position);
             self.runs.fetch_sub((before - runs.len()) as u64, Ordering::SeqCst);
             if runs.is_empty() {
-                shard.remove(&extent);
+                layer.extents.remove(&extent);
+            }
+            if layer.extents.is_empty() {
+                shard.0.retain(|layer| !layer.extents.is_empty());
             }
         }
     }
 
-    /// Calls `found` with each part of `sectors` that the entry at `position` has in the map.
-    pub(super) fn of_entry(&self, sectors: Range<u64>, position: Position, mut found: impl FnMut(Landed)) {
+    /// Calls `found` with each part of `sectors` that the entry at `position`, in `interval`, has in the map.
+    pub(super) fn of_entry(
+        &self,
+        interval: u64,
+        sectors: Range<u64>,
+        position: Position,
+        mut found: impl FnMut(Landed),
+    ) {
         for (extent, _) in pieces(sectors) {
             let shard = self.shard(extent).read();
             let base = extent * EXTENT;
-            for run in shard.get(&extent).into_iter().flatten().filter(|run| run.position == position) {
+            let runs = shard.of(interval).and_then(|layer| layer.get(&extent));
+            for run in runs.into_iter().flatten().filter(|run| run.position == position) {
                 found(Landed { sectors: base + run.start()..base + run.end(), place: run.place() });
             }
         }
     }
 
-    /// The first landed sectors in `within` of `extent`, up to the end of their run.
-    fn first_in(&self, extent: u64, within: &Range<u64>) -> Option<Landed> {
-        let shard = self.shard(extent).read();
-        let runs = shard.get(&extent)?;
-        let run = runs.get(runs.partition_point(|run| run.end() <= within.start))?;
-        let part = run.start().max(within.start)..run.end().min(within.end);
+    /// The first landed sectors in `within` of `extent`, up to the end of their run or the begin of a younger one.
+    fn first_in(&self, extent: u64, within: &Range<u64>, before: u64) -> Option<Landed> {
+        let (part, place) = self.shard(extent).read().first(extent, within, before)?;
         let base = extent * EXTENT;
-        (!part.is_empty())
-            .then(|| Landed { sectors: base + part.start..base + part.end, place: run.part(part).place() })
+        Some(Landed { sectors: base + part.start..base + part.end, place })
     }
 
-    /// The first extent from `extent` on in which something has landed.
-    fn next_extent(&self, extent: u64) -> Option<u64> {
-        self.shards.iter().filter_map(|shard| Some(*shard.0.read().range(extent..).next()?.0)).min()
+    /// The first extent from `extent` on in which something has landed in the intervals before `before`.
+    fn next_extent(&self, extent: u64, before: u64) -> Option<u64> {
+        let next_in = |shard: &Shard| {
+            let layers = shard.0.read();
+            layers.before(before).filter_map(|layer| Some(*layer.range(extent..).next()?.0)).min()
+        };
+        self.shards.iter().filter_map(next_in).min()
     }
 
-    /// The first landed sectors in `sectors`: part of one run.
-    pub(super) fn first(&self, sectors: Range<u64>) -> Option<Landed> {
+    /// The first sectors in `sectors` that have landed in the intervals before `before`, or in any with [`EVERY`]: part
+    /// of one run.
+    pub(super) fn first(&self, sectors: Range<u64>, before: u64) -> Option<Landed> {
         if self.is_empty() || sectors.is_empty() {
             return None;
         }
         let (first, end) = (sectors.start / EXTENT, sectors.end.div_ceil(EXTENT));
         let near = first..end.min(first + NEAR);
         let found = pieces(sectors.start..sectors.end.min(near.end * EXTENT))
-            .find_map(|(extent, within)| self.first_in(extent, &within));
+            .find_map(|(extent, within)| self.first_in(extent, &within, before));
         if found.is_some() || near.end == end {
             return found;
         }
         let mut extent = near.end;
-        while let Some(next) = self.next_extent(extent).filter(|next| *next < end) {
+        while let Some(next) = self.next_extent(extent, before).filter(|next| *next < end) {
             let base = next * EXTENT;
             let within = sectors.start.max(base) - base..sectors.end.min(base + EXTENT) - base;
-            if let Some(found) = self.first_in(next, &within) {
+            if let Some(found) = self.first_in(next, &within, before) {
                 return Some(found);
             }
             extent = next + 1;
@@ -262,14 +329,14 @@ impl Map {
         None
     }
 
-    /// The first landed sectors in `sectors` that can be read at once, or that are zeros.
-    pub(super) fn first_piece(&self, sectors: Range<u64>) -> Option<Landed> {
-        let mut piece = self.first(sectors.clone())?;
+    /// The same, as far as they can be read at once, or are zeros.
+    pub(super) fn first_piece(&self, sectors: Range<u64>, before: u64) -> Option<Landed> {
+        let mut piece = self.first(sectors.clone(), before)?;
         while piece.sectors.end < sectors.end {
             let (extent, at) = (piece.sectors.end / EXTENT, piece.sectors.end % EXTENT);
             let within = at..EXTENT.min(sectors.end - extent * EXTENT);
             let length = piece.sectors.end - piece.sectors.start;
-            let next = self.first_in(extent, &within);
+            let next = self.first_in(extent, &within, before);
             let next = next.filter(|next| next.sectors.start == piece.sectors.end);
             let Some(next) = next.filter(|next| piece.place.continues(&next.place, length)) else { break };
             piece.sectors.end = next.sectors.end;
@@ -292,10 +359,17 @@ mod tests {
         Place { position: Position::of_bits(position), slot: 3, at }
     }
 
-    /// The place of each landed sector.
-    fn all(map: &Map, next: impl Fn(&Map, Range<u64>) -> Option<Landed>) -> Oracle<u64, Place> {
+    /// The interval of the first entries.
+    const FIRST: u64 = 3;
+
+    /// The place of each sector that has landed before `before`.
+    fn all(
+        map: &Map,
+        next: impl Fn(&Map, Range<u64>, u64) -> Option<Landed>,
+        before: u64,
+    ) -> Oracle<u64, Place> {
         let (mut found, mut at) = (Oracle::new(), 0);
-        while let Some(landed) = next(map, at..SECTORS) {
+        while let Some(landed) = next(map, at..SECTORS, before) {
             assert!(landed.sectors.start >= at && !landed.sectors.is_empty());
             at = landed.sectors.end;
             let start = landed.sectors.start;
@@ -308,89 +382,126 @@ mod tests {
     fn count(map: &Map) -> u64 {
         map.shards
             .iter()
-            .flat_map(|shard| shard.0.read().values().map(Vec::len).collect::<Vec<_>>())
+            .flat_map(|shard| {
+                let layers = shard.0.read();
+                assert!(layers.0.iter().all(|layer| !layer.extents.is_empty()), "an empty layer stays");
+                layers.0.iter().flat_map(|layer| layer.extents.values().map(Vec::len)).collect::<Vec<_>>()
+            })
             .sum::<usize>() as u64
     }
 
     #[derive(Clone, Debug)]
     enum Step {
-        Insert { sectors: Range<u64>, zeros: bool },
+        Insert {
+            sectors: Range<u64>,
+            zeros: bool,
+        },
+        /// Into the interval before the last.
+        Late {
+            sectors: Range<u64>,
+        },
+        Begin,
         Forget(usize),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let sectors = (0..SECTORS, 1..EXTENT * 2).prop_map(|(at, count)| at..(at + count).min(SECTORS));
         let step = prop_oneof![
-            5 => (sectors, any::<bool>()).prop_map(|(sectors, zeros)| Step::Insert { sectors, zeros }),
+            5 => (sectors.clone(), any::<bool>()).prop_map(|(sectors, zeros)| Step::Insert { sectors, zeros }),
+            1 => sectors.prop_map(|sectors| Step::Late { sectors }),
+            1 => Just(Step::Begin),
             1 => (0..64usize).prop_map(Step::Forget),
         ];
         prop::collection::vec(step, 1..40)
     }
 
+    /// What each sector has in each interval.
+    type Layered = Oracle<u64, Oracle<u64, Place>>;
+
+    /// The place of each sector that has landed before `before`.
+    fn expected(oracle: &Layered, before: u64) -> Oracle<u64, Place> {
+        let youngest =
+            |places: &Oracle<u64, Place>| places.range(..before).next_back().map(|(_, place)| *place);
+        oracle.iter().filter_map(|(sector, places)| Some((*sector, youngest(places)?))).collect()
+    }
+
     proptest! {
         #[test]
-        fn in_whatever_order_runs_come_the_higher_position_wins(steps in steps(), seed: u64) {
+        fn within_an_interval_the_higher_position_wins_and_of_intervals_the_younger(
+            steps in steps(),
+            seed: u64,
+        ) {
             let map = Map::new();
-            let mut oracle: Oracle<u64, Place> = Oracle::new();
+            let mut oracle = Layered::new();
             let mut entries = Vec::new();
+            let mut present = FIRST;
             for (number, step) in steps.into_iter().enumerate() {
-                match step {
-                    Step::Insert { sectors, zeros } => {
-                        // A position of its own, above or below those before it.
-                        let position = (seed.rotate_left(number as u32 * 7) & 0xffff) << 8 | number as u64;
-                        let place = place(position, if zeros { 0 } else { 8 });
-                        map.insert(sectors.clone(), place);
-                        for sector in sectors.clone() {
-                            let new = place.behind(sector - sectors.start);
-                            let there = oracle.entry(sector).or_insert(new);
-                            if there.position < new.position {
-                                *there = new;
-                            }
-                        }
-                        entries.push((sectors, place));
+                // A position of its own, above or below those before it.
+                let position = (seed.rotate_left(number as u32 * 7) & 0xffff) << 8 | number as u64;
+                let (interval, sectors, zeros) = match step {
+                    Step::Insert { sectors, zeros } => (present, sectors, zeros),
+                    Step::Late { sectors } => (present - 1, sectors, false),
+                    Step::Begin => {
+                        present += 2;
+                        continue;
                     }
                     Step::Forget(number) if number < entries.len() => {
-                        let (sectors, place) = entries.swap_remove(number);
+                        let (interval, sectors, place): (u64, Range<u64>, Place) = entries.swap_remove(number);
                         let mut found = Vec::new();
-                        map.of_entry(sectors.clone(), place.position, |landed| found.extend(landed.sectors));
-                        let live: Vec<u64> = oracle.iter().filter(|(_, there)| there.position == place.position).map(|(sector, _)| *sector).collect();
+                        map.of_entry(interval, sectors.clone(), place.position, |landed| found.extend(landed.sectors));
+                        let is_it = |there: &Place| there.position == place.position;
+                        let live: Vec<u64> = oracle.iter().filter(|(_, places)| places.get(&interval).is_some_and(is_it)).map(|(sector, _)| *sector).collect();
                         prop_assert_eq!(found, live);
-                        map.forget(sectors, place.position);
-                        oracle.retain(|_, there| there.position != place.position);
+                        map.forget(interval, sectors, place.position);
+                        oracle.values_mut().for_each(|places| places.retain(|_, there| !is_it(there)));
+                        continue;
                     }
-                    Step::Forget(_) => {}
+                    Step::Forget(_) => continue,
+                };
+                let place = place(position, if zeros { 0 } else { 8 });
+                map.insert(interval, sectors.clone(), place);
+                for sector in sectors.clone() {
+                    let new = place.behind(sector - sectors.start);
+                    let there = oracle.entry(sector).or_default().entry(interval).or_insert(new);
+                    if there.position < new.position {
+                        *there = new;
+                    }
                 }
-                prop_assert_eq!(&all(&map, Map::first), &oracle);
-                prop_assert_eq!(map.is_empty(), oracle.is_empty());
+                entries.push((interval, sectors, place));
+                for before in (FIRST - 1..=present + 1).chain([EVERY]) {
+                    prop_assert_eq!(&all(&map, Map::first, before), &expected(&oracle, before));
+                }
                 prop_assert_eq!(map.runs.load(Ordering::SeqCst), count(&map));
             }
-            let pieces = all(&map, Map::first_piece);
-            prop_assert!(pieces.keys().eq(oracle.keys()));
-            prop_assert!(pieces.iter().zip(&oracle).all(|((_, one), (_, other))| one.at == other.at));
+            let landed = expected(&oracle, EVERY);
+            prop_assert_eq!(map.is_empty(), landed.is_empty());
+            let pieces = all(&map, Map::first_piece, EVERY);
+            prop_assert!(pieces.keys().eq(landed.keys()));
+            prop_assert!(pieces.iter().zip(&landed).all(|((_, one), (_, other))| one.at == other.at));
         }
     }
 
     #[test]
     fn what_is_far_is_found_without_looking_at_each_extent() {
         let map = Map::new();
-        assert_eq!(map.first(0..u64::MAX), None);
+        assert_eq!(map.first(0..u64::MAX, EVERY), None);
         let far = (1 << 46) + 5;
-        map.insert(far..far + 3, place(1, 8));
+        map.insert(0, far..far + 3, place(1, 8));
         let landed = Landed { sectors: far + 1..far + 3, place: place(1, 9) };
-        assert_eq!(map.first(far + 1..1 << 47), Some(landed));
-        assert_eq!(map.first(0..1 << 47).unwrap().sectors, far..far + 3);
-        assert_eq!(map.first(0..far), None);
-        assert_eq!(map.first(far + 3..1 << 47), None);
+        assert_eq!(map.first(far + 1..1 << 47, EVERY), Some(landed));
+        assert_eq!(map.first(0..1 << 47, EVERY).unwrap().sectors, far..far + 3);
+        assert_eq!(map.first(0..far, EVERY), None);
+        assert_eq!(map.first(far + 3..1 << 47, EVERY), None);
     }
 
     #[test]
     fn pieces_go_on_over_extents_as_long_as_the_log_does() {
         let map = Map::new();
-        map.insert(100..300, place(1, 8));
-        map.insert(300..310, place(2, 208));
-        map.insert(310..320, place(3, 300));
-        assert_eq!(map.first_piece(0..1000).unwrap().sectors, 100..310);
-        assert_eq!(map.first_piece(0..200).unwrap().sectors, 100..200);
-        assert_eq!(map.first_piece(310..1000).unwrap().sectors, 310..320);
+        map.insert(0, 100..300, place(1, 8));
+        map.insert(0, 300..310, place(2, 208));
+        map.insert(0, 310..320, place(3, 300));
+        assert_eq!(map.first_piece(0..1000, EVERY).unwrap().sectors, 100..310);
+        assert_eq!(map.first_piece(0..200, EVERY).unwrap().sectors, 100..200);
+        assert_eq!(map.first_piece(310..1000, EVERY).unwrap().sectors, 310..320);
     }
 }

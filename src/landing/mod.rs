@@ -23,6 +23,10 @@
 //!    no writes; in that time only, a crash may show the write that failed. After a failed flush the log is closed
 //!    until it is opened again, even if the store is reinstated, because nobody knows what the map still finds there.
 //!
+//! **A log has intervals.** A volume may have many images, and a write that landed before an image must not be superseded by
+//! a later one as long as it has to come home for the image ([`interval`]). Everything above is said of each interval; of
+//! several writes of a block that of the youngest interval is the present one.
+//!
 //! A log has no threads and no clock. Others may change the volume directly where nothing [touches](Landing::touches),
 //! and see to it that nobody lands there at the same time what has to come first.
 
@@ -32,6 +36,11 @@ mod crash;
 #[cfg(test)]
 mod faults;
 mod format;
+mod gate;
+#[cfg(test)]
+mod images;
+mod interval;
+mod keepers;
 mod land;
 mod log;
 mod map;
@@ -41,12 +50,15 @@ mod races;
 mod read;
 mod replay;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod volume;
 
 pub use batch::Batch;
 pub use format::{PAGE, SEGMENT, Shape};
+pub(crate) use gate::{Closed, Gate, Pass, close_all};
+pub use keepers::Keeper;
 pub use land::Outcome;
 pub use log::Landing;
 pub(crate) use volume::STEP;
-pub use volume::{Keeper, LandedVolume, Place, Settled};
+pub(crate) use volume::Straight;
+pub use volume::{LandedVolume, Place, Settled};

@@ -73,7 +73,9 @@ impl Landing {
                 // The volume may be smaller than it was when the entry landed.
                 let Range { start, end } = entry.sectors();
                 let there = start..end.min(shape.length / SECTOR).max(start);
-                map.insert(there, Place { position, slot, at: entry.at() });
+                if !there.is_empty() {
+                    map.insert(header.interval, there, Place { position, slot, at: entry.at() });
+                }
             }
             let segment = Segment::new(header.sequence, slot, sheet, true);
             if bytes.get(..PAGE as usize) != Some(segment.page.lock().sheet.bytes()) {
@@ -116,6 +118,7 @@ impl Landing {
     ) -> Self {
         let most = slots_in(length_for(limit));
         let fresh = segments.iter().map(|segment| segment.slot + 1).max().unwrap_or(0);
+        let interval = segments.last().map_or(0, |last| last.interval);
         let in_slot = InSlot::new(most.max(fresh));
         let mut free: BTreeSet<u32> = (0..fresh.min(most)).collect();
         for segment in &segments {
@@ -138,6 +141,7 @@ impl Landing {
                 segments: segments.into(),
                 active: None,
                 next: superblock.resumed,
+                interval,
                 free,
                 fresh,
                 failed_birth: None,

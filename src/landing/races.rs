@@ -1,18 +1,19 @@
 //! Writers, readers and somebody who brings home, all at once. A reader sees no version older than one that had returned
-//! before it looked, and no torn block.
+//! before it looked, and no torn block. An image has exactly what had returned when it was taken, at any time.
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use parking_lot::Mutex;
 
-use super::testing::{Home, bring_all, random, seen, shape, stamped, stamps};
-use super::{Landing, Outcome};
+use super::testing::{At, Home, IDENTITY, Naive, bring_all, random, seen, shape, stamped, stamps};
+use super::{LandedVolume, Landing, Outcome};
 use crate::store::{Durability, MemStore, Patience, Stopped, Store, StoreError};
 use crate::units::BlockSize;
+use crate::volume::Block;
 
 const BLOCKS: u64 = 48;
 const SIZE: u64 = 4096;
@@ -199,4 +200,101 @@ fn concurrent_writes_of_one_block_have_one_order_for_readers_and_for_a_replay() 
         let again = Landing::open(log.clone(), shape, 16 << 20).unwrap();
         assert_eq!(seen(&again, &home, 0, 1), before);
     }
+}
+
+/// A volume whose images are taken, read and forgotten while hosts write.
+struct Imaged {
+    volume: LandedVolume,
+    keeper: Arc<Naive>,
+    /// The stamp of the last write of each block that has returned.
+    returned: Vec<AtomicU64>,
+    ended: AtomicBool,
+}
+
+impl Imaged {
+    fn write(&self, writer: u64) {
+        let mut seed = writer;
+        for stamp in 1..=WRITES {
+            let block = random(&mut seed) % (BLOCKS / WRITERS) * WRITERS + writer;
+            let data = stamped(stamp, 1, SIZE);
+            let patience = if stamp.is_multiple_of(2) { Patience::Now } else { Patience::Wait };
+            let write = |patience| self.volume.write(block * SIZE, &data, Durability::Cached, patience);
+            match write(patience) {
+                Err(StoreError::WouldBlock) => write(Patience::Wait).unwrap(),
+                written => written.unwrap(),
+            }
+            self.returned[block as usize].store(stamp, Ordering::SeqCst);
+        }
+    }
+
+    /// The stamps that an image taken now must have. No write is under way, but one that has ended may not have said so.
+    fn take(&self, number: u64) -> Option<Vec<u64>> {
+        let shut = self.volume.gate().close();
+        if self.volume.begin_interval(number).unwrap() == Outcome::Full {
+            drop(shut);
+            self.volume.settle(1 << 20).unwrap();
+            return None;
+        }
+        self.keeper.take(number);
+        let image = self.image(number);
+        let returned = self.returned.iter().map(|stamp| stamp.load(Ordering::SeqCst));
+        assert!(image.iter().zip(returned).all(|(stamp, returned)| *stamp >= returned));
+        Some(image)
+    }
+
+    fn image(&self, number: u64) -> Vec<u64> {
+        stamps(&self.keeper.image(&self.volume, number), SIZE)
+    }
+
+    /// Takes images and compares them again and again. How often.
+    fn look(&self) -> u64 {
+        let (mut images, mut looks) = (Vec::new(), 0);
+        for number in 1.. {
+            if self.ended.load(Ordering::SeqCst) {
+                break;
+            }
+            images.extend(self.take(number).map(|image| (number, image)));
+            for (number, image) in &images {
+                assert_eq!(&self.image(*number), image, "image {number}");
+                looks += 1;
+            }
+            if images.len() > 4 {
+                let (number, _) = images.remove(number as usize % images.len());
+                self.keeper.images.lock().remove(&number);
+            }
+        }
+        looks
+    }
+}
+
+#[test]
+fn an_image_has_what_had_returned_when_it_was_taken_whatever_goes_on() {
+    let home: Arc<dyn Block> = Arc::new(Home(MemStore::new(BLOCKS * SIZE), BlockSize::B4096));
+    let place = At(Arc::new(MemStore::new(0)), Arc::new(AtomicBool::new(false)));
+    let volume = LandedVolume::open(Arc::clone(&home), IDENTITY, Box::new(place), 8 << 20).unwrap();
+    volume.prepare().unwrap();
+    let keeper = Naive::new(home);
+    let weak: Weak<Naive> = Arc::downgrade(&keeper);
+    volume.keep_by(weak);
+    let returned = (0..BLOCKS).map(|_| AtomicU64::new(0)).collect();
+    let imaged = &Imaged { volume, keeper, returned, ended: AtomicBool::new(false) };
+    let looks = thread::scope(|scope| {
+        let looker = scope.spawn(|| imaged.look());
+        let bringer = scope.spawn(|| {
+            while !imaged.ended.load(Ordering::SeqCst) {
+                imaged.volume.settle(1 << 20).unwrap();
+            }
+        });
+        let writers: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(move || imaged.write(writer))).collect();
+        let written: Vec<_> = writers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        imaged.ended.store(true, Ordering::SeqCst);
+        assert!(written.into_iter().all(|one| one.is_ok()));
+        bringer.join().unwrap();
+        looker.join().unwrap()
+    });
+    assert!(looks > 10, "{looks}");
+    let mut bytes = vec![0; (BLOCKS * SIZE) as usize];
+    imaged.volume.read(0, &mut bytes, Patience::Wait).unwrap();
+    let last: Vec<u64> = imaged.returned.iter().map(|stamp| stamp.load(Ordering::SeqCst)).collect();
+    assert_eq!(stamps(&bytes, SIZE), last);
 }

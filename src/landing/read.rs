@@ -8,13 +8,24 @@
 //! A reader of home needs no check. A block that had not landed at the look-up has its last answered write at home.
 //! Bytes come home only of what has landed, so whatever comes home there meanwhile landed after the look-up, while
 //! the reader read. The look-up comes before home is asked, because what is forgotten in between is at home already.
+//!
+//! **With several intervals** a look-up sees all of them at one moment ([`super::map`]), and takes the youngest write of a
+//! block. So "had not landed" means: in no interval; and home goes forward only, because the intervals come home in
+//! their order, and a block that waits in a younger one is read there, whatever comes home meanwhile. Both rules hold as
+//! they are.
+//!
+//! **As of an image** the look-up leaves out the image's own interval and the later ones. What it finds landed before
+//! the image, and is checked like any other find. What it does not find has its last write from before the image at
+//! home, because the map forgets only what is there. Home is the image's as long as nothing of the image's own interval
+//! or of a later one has overwritten it: these come home after all of the earlier ones, and only when the keepers have
+//! kept what is there. So the caller asks its index *after* the read: what is not kept then was not overwritten before.
 
 use std::ops::Range;
 use std::sync::atomic::{Ordering, fence};
 
 use super::format::SECTOR;
 use super::log::{Landing, offset as segment_offset};
-use super::map::{EXTENT, Landed, Place};
+use super::map::{EVERY, EXTENT, Landed, Place};
 use crate::store::{Patience, StoreError, check_range};
 use crate::volume::Block;
 
@@ -25,7 +36,7 @@ impl Landing {
     /// Whether any part of `range`, in bytes, has landed.
     #[must_use]
     pub fn touches(&self, range: &Range<u64>) -> bool {
-        self.map.first(range.start / SECTOR..range.end.div_ceil(SECTOR)).is_some()
+        self.map.first(range.start / SECTOR..range.end.div_ceil(SECTOR), EVERY).is_some()
     }
 
     /// Fills `buffer` from `offset` with the volume as hosts see it.
@@ -39,6 +50,22 @@ impl Landing {
         buffer: &mut [u8],
         patience: Patience,
     ) -> Result<(), StoreError> {
+        self.read_as_of(EVERY, home, offset, buffer, patience)
+    }
+
+    /// The same with what landed in the intervals before `number` only: the image `number`, as far as nothing later has
+    /// been written home.
+    ///
+    /// # Errors
+    /// Those of the log's store, and of `home`.
+    pub fn read_as_of(
+        &self,
+        number: u64,
+        home: &dyn Block,
+        offset: u64,
+        buffer: &mut [u8],
+        patience: Patience,
+    ) -> Result<(), StoreError> {
         check_range(offset, buffer.len() as u64, home.length())?;
         let end = (offset + buffer.len() as u64) / SECTOR;
         let mut at = offset / SECTOR;
@@ -46,7 +73,7 @@ impl Landing {
             within(sectors.start * SECTOR - offset)..within(sectors.end * SECTOR - offset)
         };
         while at < end {
-            let landed = self.map.first_piece(at..end);
+            let landed = self.map.first_piece(at..end, number);
             let until = landed.as_ref().map_or(end, |landed| landed.sectors.start);
             if until > at {
                 home.read(at * SECTOR, &mut buffer[part(at..until)], patience)?;
@@ -92,9 +119,23 @@ impl Landing {
     /// # Errors
     /// Those of `home`.
     pub fn next_data(&self, home: &dyn Block, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        self.next_data_as_of(EVERY, home, offset)
+    }
+
+    /// The same with what landed in the intervals before `number` only.
+    ///
+    /// # Errors
+    /// Those of `home`.
+    pub fn next_data_as_of(
+        &self,
+        number: u64,
+        home: &dyn Block,
+        offset: u64,
+    ) -> Result<Option<Range<u64>>, StoreError> {
         let (mut at, end) = (offset, home.length());
         for _ in 0..SKIPS {
-            let landed = self.map.first(at / SECTOR..end / SECTOR).map(|landed| in_bytes(&landed, at));
+            let landed =
+                self.map.first(at / SECTOR..end / SECTOR, number).map(|landed| in_bytes(&landed, at));
             let data = home.next_data(at)?;
             match (landed, data) {
                 (None, data) => return Ok(data),

@@ -12,6 +12,9 @@
 //!
 //! A whole segment has as many entries as its header says, and nothing behind them.
 //!
+//! The intervals of the segments never descend. Each segment says its own, so whatever a power loss takes, what is left
+//! belongs to the interval in which it landed.
+//!
 //! This cannot be told: damage of entries that a flush made durable, if after that flush no header was written, and no
 //! superblock. A kill or a power loss in that moment leaves a log of which nobody has written down that it was durable.
 
@@ -83,6 +86,13 @@ pub(super) fn standing(superblock: &Superblock, found: Vec<Found>) -> Result<Vec
     if let Some(twice) = found.windows(2).find(|two| two[0].header.sequence == two[1].header.sequence) {
         let (number, slots) = (twice[0].header.sequence, (twice[0].slot, twice[1].slot));
         return Err(unusable(&format!("segment {number} stands at {} and at {}", slots.0, slots.1)));
+    }
+    if let Some(two) = found.windows(2).find(|two| two[0].header.interval > two[1].header.interval) {
+        let (number, intervals) = (two[1].header.sequence, (two[1].header.interval, two[0].header.interval));
+        return Err(unusable(&format!(
+            "segment {number} is of interval {}, and the one before it of interval {}",
+            intervals.0, intervals.1
+        )));
     }
     let durable = found.iter().map(|found| found.header.durable).chain([superblock.durable]).max();
     let durable = durable.unwrap_or_default();
@@ -195,6 +205,20 @@ mod tests {
         assert!(with(&[3, 7], zero).unwrap_err().contains("of 2 segments"));
         assert!(with(&[3, 4, 5], zero).unwrap_err().contains("there are 3"));
         assert!(with(&[3, 3], zero).unwrap_err().contains("stands at 3 and at 3"));
+    }
+
+    #[test]
+    fn intervals_never_descend() {
+        let with = |intervals: [u64; 3]| {
+            let found = [3, 5, 9].into_iter().zip(intervals).map(|(sequence, interval)| {
+                let found = found(sequence, Position::ZERO);
+                Found { header: Header { interval, ..found.header }, ..found }
+            });
+            standing(&SUPERBLOCK, found.collect())
+        };
+        assert_eq!(with([0, 0, 0]).unwrap().len(), 3);
+        assert_eq!(with([2, 2, 7]).unwrap().len(), 3);
+        assert!(with([2, 7, 6]).unwrap_err().contains("segment 9 is of interval 6"));
     }
 
     #[test]

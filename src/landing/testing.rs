@@ -1,9 +1,13 @@
 //! A volume at home and blocks with stamps, for the tests of this room.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::{Landing, Shape};
+use parking_lot::Mutex;
+
+use super::{Keeper, LandedVolume, Landing, Place, Shape};
 use crate::store::{Durability, Patience, Store, StoreError};
 use crate::units::BlockSize;
 use crate::volume::Block;
@@ -90,4 +94,98 @@ pub(super) fn bring_all(landing: &Landing, home: &dyn Block) {
 
 pub(super) fn shared(store: impl Store + 'static) -> Arc<dyn Store> {
     Arc::new(store)
+}
+
+/// A log in a store that is there from the first time on that it was put in its place.
+#[derive(Debug)]
+pub(super) struct At(pub(super) Arc<dyn Store>, pub(super) Arc<AtomicBool>);
+
+impl Place for At {
+    fn find(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
+        Ok(self.1.load(Ordering::SeqCst).then(|| Arc::clone(&self.0)))
+    }
+    fn make_aside(&self) -> Result<Arc<dyn Store>, StoreError> {
+        Ok(Arc::clone(&self.0))
+    }
+    fn put_in_place(&self) -> Result<(), StoreError> {
+        self.1.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// Bytes of an extent of a [`Naive`] keeper.
+pub(crate) const KEPT: u64 = 16 << 10;
+
+/// The most naive keeper: each image has its own copy of each extent that was overwritten.
+#[derive(Debug)]
+pub(crate) struct Naive {
+    home: Arc<dyn Block>,
+    pub(crate) images: Mutex<BTreeMap<u64, BTreeMap<u64, Vec<u8>>>>,
+    /// It has no room.
+    pub(crate) full: AtomicBool,
+    /// Its oldest image goes when it has no room.
+    pub(crate) gives_way: AtomicBool,
+    pub(crate) keeps: AtomicU64,
+}
+
+impl Naive {
+    pub(crate) fn new(home: Arc<dyn Block>) -> Arc<Self> {
+        let (images, keeps) = (Mutex::default(), AtomicU64::new(0));
+        Arc::new(Self {
+            home,
+            images,
+            full: AtomicBool::new(false),
+            gives_way: AtomicBool::new(false),
+            keeps,
+        })
+    }
+
+    pub(crate) fn take(&self, number: u64) {
+        self.images.lock().insert(number, BTreeMap::new());
+    }
+
+    /// The bytes of an image: first the volume as of the image, then what was kept.
+    pub(crate) fn image(&self, volume: &LandedVolume, number: u64) -> Vec<u8> {
+        let mut bytes = vec![0xa5; self.home.length() as usize];
+        volume.read_as_of(number, 0, &mut bytes, Patience::Wait).unwrap();
+        for (extent, kept) in &self.images.lock()[&number] {
+            let at = (extent * KEPT) as usize;
+            bytes[at..at + kept.len()].copy_from_slice(kept);
+        }
+        bytes
+    }
+}
+
+fn extents(range: &Range<u64>) -> Range<u64> {
+    range.start / KEPT..range.end.div_ceil(KEPT)
+}
+
+impl Keeper for Naive {
+    fn keep(&self, interval: u64, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+        let mut images = self.images.lock();
+        for extent in ranges.iter().flat_map(extents) {
+            for (_, kept) in images.range_mut(..=interval).filter(|(_, kept)| !kept.contains_key(&extent)) {
+                if self.full.load(Ordering::SeqCst) {
+                    return Err(StoreError::NoSpace);
+                }
+                let mut bytes = vec![0; KEPT.min(self.home.length() - extent * KEPT) as usize];
+                self.home.read(extent * KEPT, &mut bytes, Patience::Wait)?;
+                kept.insert(extent, bytes);
+                self.keeps.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        Ok(())
+    }
+
+    fn needs(&self, range: &Range<u64>) -> bool {
+        let images = self.images.lock();
+        extents(range).any(|extent| images.values().any(|kept| !kept.contains_key(&extent)))
+    }
+
+    fn lost(&self, _: &StoreError) {}
+
+    fn give_way(&self, error: &StoreError) -> bool {
+        assert!(matches!(error, StoreError::NoSpace), "{error}");
+        self.gives_way.load(Ordering::SeqCst) && self.images.lock().pop_first().is_some()
+    }
 }

@@ -1,40 +1,54 @@
 //! A volume and its landing log, as one medium.
 //!
-//! The volume's own bytes are its *home*. Hosts read through the log. A write goes straight home, unless it meets
-//! something that has landed: then it lands too, because a write that went home would be hidden by the older one in
-//! the log, and undone when that one is brought home. Only a [`Keeper`], which has an image of the volume, lets writes
-//! land that would not have to.
+//! The volume's own bytes are its *home*. Hosts read through the log. A write goes straight home, unless
 //!
-//! **Landed writes come home in steps** ([`LandedVolume::settle`]): a batch is taken from the log, the keeper keeps
-//! what the batch overwrites, the batch is written home, home is flushed, and then the log forgets the batch. Without a
-//! keeper nothing has to be kept. A keeper that is gone without a word ([`LandedVolume::release`]) still forbids: the
-//! array is ending, and its images must be found whole.
+//! * it meets something that has landed: then it lands too, because a write that went home would be hidden by the older
+//!   one in the log, and undone when that one is brought home;
+//! * a [`Keeper`] needs what it would overwrite: then it lands, so that the host need not wait until that is kept. If there is
+//!   no log, or no room for one, the old bytes are kept first, and the write goes home.
+//!
+//! **Every change by a host is inside the volume's [gate](LandedVolume::gate)**, from its look at the log and at the keepers to
+//! its end. Who takes an image closes the gate, and begins the interval of the image ([`LandedVolume::begin_interval`]).
+//! So each write is wholly before the image or wholly after it. Nothing that makes room in the log is done within the
+//! gate.
+//!
+//! **Landed writes come home in steps** ([`LandedVolume::settle`]): a batch is taken from the log, all keepers keep
+//! what the batch overwrites, the batch is written home, home is flushed, and then the log forgets the batch.
+//!
+//! **What is kept is never too old.** A keeper is asked to keep for interval `m` only when everything of the earlier ones
+//! that it could mean is home: a batch of `m` comes after those of the earlier ones; and a change that goes straight
+//! home keeps only when nothing of an earlier interval is in the log. Otherwise it waits, outside of the gate, until that
+//! is home.
 //!
 //! **The check before a write straight home races with nothing that matters.** What has landed when the check is made
 //! is found. Another write of the same blocks that lands later was not answered when this write began, so either may
-//! be the last one.
+//! be the last one. What no keeper needs, or what has been kept, stays so until the write has left the gate.
 //!
 //! **Where nothing has landed nothing lands**, as long as there is no image. So when everything is home and no write is under
-//! way that had found something landed, the log stays empty: [`LandedVolume::at_home`] shuts such writes out for the last
-//! step.
+//! way, the log stays empty: [`LandedVolume::at_home`] closes the gate for the last step. If others have images, it stays
+//! empty as long as somebody [wants that](LandedVolume::stay_home): writes that meet a need wait until it is met.
 //!
 //! The log is made when it is first needed ([`LandedVolume::prepare`]), and stays. A log whose store has stopped is read, and
 //! takes nothing, until it is reinstated ([`LandedVolume::reinstate`]).
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock};
 
-use super::{Landing, Outcome, Shape};
+use super::keepers::{Keepers, Kept, Refusal};
+use super::{Gate, Keeper, Landing, Outcome, Pass, Shape};
 use crate::store::{Durability, Patience, Stopped, Store, StoreError};
 use crate::units::BlockSize;
 use crate::volume::Block;
 
 /// Bytes of the log that one step brings home.
 pub(crate) const STEP: u64 = 4 << 20;
+
+/// A discard that makes keepers keep something is cut into parts of so many bytes.
+const KEPT_PART: u64 = 64 << 20;
 
 /// Where the log of a volume rests. A log is made aside, and is in its place when it is whole: a crash in between leaves
 /// no log.
@@ -56,27 +70,6 @@ pub trait Place: Send + Sync + fmt::Debug {
     /// # Errors
     /// It may be in its place after a restart, or not.
     fn put_in_place(&self) -> Result<(), StoreError>;
-}
-
-/// Keeps what landed writes overwrite when they come home.
-pub trait Keeper: Send + Sync {
-    /// Keeps the present bytes of `ranges` of the volume's home, which are in ascending order, wherever an image needs
-    /// them. When this has returned without an error, they may be overwritten.
-    ///
-    /// # Errors
-    /// Why they must stay. [`StoreError::NoSpace`] and [`StoreError::Shortage`] may be over later.
-    fn keep(&self, ranges: &[Range<u64>]) -> Result<(), StoreError>;
-
-    /// Home has failed, and may have lost earlier writes.
-    fn lost(&self, error: &StoreError);
-}
-
-/// Who keeps.
-enum Keeping {
-    /// There is no image.
-    Nobody,
-    /// Without whom nothing comes home, even when the value is gone.
-    By(Weak<dyn Keeper>),
 }
 
 /// The result of a step.
@@ -102,9 +95,13 @@ pub struct LandedVolume {
     has_log: AtomicBool,
     /// Held while the log is made, or opened again.
     making: Mutex<()>,
-    keeping: RwLock<Keeping>,
-    /// Held for reading by a write that lands only where something has landed, for writing while everything is home.
-    ashore: RwLock<()>,
+    keepers: Keepers,
+    /// Every change by a host is inside.
+    gate: Gate,
+    /// The present interval. A log that is made or opened later begins with it. Changed under the lock of `log`.
+    interval: AtomicU64,
+    /// How many want the log to stay empty.
+    straight: AtomicU32,
     /// Is told when something has landed that nobody has been told of.
     waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
     woken: AtomicBool,
@@ -122,8 +119,10 @@ impl LandedVolume {
             log: RwLock::new(None),
             has_log: AtomicBool::new(false),
             making: Mutex::new(()),
-            keeping: RwLock::new(Keeping::Nobody),
-            ashore: RwLock::new(()),
+            keepers: Keepers::default(),
+            gate: Gate::default(),
+            interval: AtomicU64::new(0),
+            straight: AtomicU32::new(0),
             waker: OnceLock::new(),
             woken: AtomicBool::new(false),
         }
@@ -147,7 +146,15 @@ impl LandedVolume {
     /// Opens the log that is in its place, if there is one.
     fn find(&self, place: &dyn Place) -> Result<(), StoreError> {
         if let Some(store) = place.find()? {
-            *self.log.write() = Some(Arc::new(Landing::open(store, self.shape(), self.limit)?));
+            let opened = Landing::open(store, self.shape(), self.limit)?;
+            let mut log = self.log.write();
+            let interval = self.interval.fetch_max(opened.interval(), Ordering::SeqCst);
+            if opened.begin_interval(interval)? == Outcome::Full {
+                // The interval was begun when it had room, and nobody has landed since.
+                let why = "the landing log cannot be used: it has more intervals than it had".to_owned();
+                return Err(StoreError::Corrupt(why));
+            }
+            *log = Some(Arc::new(opened));
             self.has_log.store(true, Ordering::Release);
         }
         Ok(())
@@ -223,22 +230,44 @@ impl LandedVolume {
         self.landed().map_or(0.0, |log| log.used() as f64 / self.limit.max(1) as f64)
     }
 
-    /// Lets `keeper` keep what landed writes overwrite.
-    pub fn keep_by(&self, keeper: Weak<dyn Keeper>) {
-        *self.keeping.write() = Keeping::By(keeper);
+    /// The gate of the changes by hosts, for those who take an image. Who has it closed must not wait for a batch
+    /// to come home, or for anything that a [`Keeper`] holds while it keeps.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
-    /// There is no image any more.
-    pub fn release(&self) {
-        *self.keeping.write() = Keeping::Nobody;
-    }
-
-    /// The same, if `keeper` is the one that keeps.
-    pub(crate) fn release_from(&self, keeper: &Weak<dyn Keeper>) {
-        let mut keeping = self.keeping.write();
-        if matches!(&*keeping, Keeping::By(other) if Weak::ptr_eq(other, keeper)) {
-            *keeping = Keeping::Nobody;
+    /// What lands from now on belongs to the interval `number`, that of an image which is taken now; the caller has the gate
+    /// closed. No I/O. Numbers ascend; one that is not above the present one changes nothing. After a restart the owner
+    /// of the images repeats the last number before anything lands. [`Outcome::Full`]: nothing has changed; something
+    /// must come [home](LandedVolume::settle) first, without the gate.
+    ///
+    /// # Errors
+    /// Those of [`Landing::begin_interval`].
+    pub fn begin_interval(&self, number: u64) -> Result<Outcome, StoreError> {
+        let log = self.log.read();
+        if let Some(log) = &*log
+            && log.begin_interval(number)? == Outcome::Full
+        {
+            return Ok(Outcome::Full);
         }
+        self.interval.fetch_max(number, Ordering::SeqCst);
+        Ok(Outcome::Landed)
+    }
+
+    /// The present interval. An image that is taken must have a higher number.
+    #[must_use]
+    pub fn interval(&self) -> u64 {
+        self.interval.load(Ordering::SeqCst)
+    }
+
+    /// From now on nothing comes home, and nothing is written there, before `keeper` has kept what it needs.
+    pub fn keep_by(&self, keeper: Weak<dyn Keeper>) {
+        self.keepers.add(keeper);
+    }
+
+    /// `keeper` has no image any more.
+    pub fn release_from(&self, keeper: &Weak<dyn Keeper>) {
+        self.keepers.remove(keeper);
     }
 
     /// Calls `waker` when something has landed, also before this call, and then not before [`LandedVolume::rest`] allows the
@@ -266,6 +295,10 @@ impl LandedVolume {
         }
     }
 
+    fn pass(&self, patience: Patience) -> Result<Pass<'_>, StoreError> {
+        self.gate.enter(patience).ok_or(StoreError::WouldBlock)
+    }
+
     /// Lands a write, whether it has to or not; `None` if there is no log.
     ///
     /// # Errors
@@ -277,14 +310,15 @@ impl LandedVolume {
         durability: Durability,
         patience: Patience,
     ) -> Result<Option<Outcome>, StoreError> {
+        let _pass = self.pass(patience)?;
         let Some(log) = self.log() else { return Ok(None) };
         let outcome = log.land(offset, data, durability, patience)?;
         self.wake();
         Ok(Some(outcome))
     }
 
-    /// Writes to the volume, as far as possible straight home. [`Outcome::Full`]: the log must have room first, and
-    /// nothing has happened.
+    /// Writes to the volume, as far as possible straight home. [`Outcome::Full`]: the log must have room first
+    /// ([`LandedVolume::make_room`]), and nothing has happened.
     ///
     /// # Errors
     /// Those of home and of the log.
@@ -295,30 +329,69 @@ impl LandedVolume {
         durability: Durability,
         patience: Patience,
     ) -> Result<Outcome, StoreError> {
-        let home = || self.home.write(offset, data, durability, patience).map(|()| Outcome::Landed);
-        let Some(log) = self.log() else { return home() };
-        let _ashore = self.go_ashore(patience)?;
-        if !log.touches(&(offset..offset + data.len() as u64)) {
-            return home();
+        let _pass = self.pass(patience)?;
+        let (range, log) = (offset..offset + data.len() as u64, self.log());
+        let needed = self.keepers.need(&range);
+        let lands =
+            |log: &&Arc<Landing>| log.touches(&range) || needed && self.straight.load(Ordering::SeqCst) == 0;
+        if let Some(log) = log.as_ref().filter(lands) {
+            match log.land(offset, data, durability, patience) {
+                Err(StoreError::NoSpace) => {} // nothing is in the log, or not any more
+                outcome => {
+                    self.wake();
+                    return outcome;
+                }
+            }
         }
-        let outcome = log.land(offset, data, durability, patience)?;
-        self.wake();
-        Ok(outcome)
+        if needed && self.keep_first(&range, patience)? == Outcome::Full {
+            return Ok(Outcome::Full);
+        }
+        self.home.write(offset, data, durability, patience).map(|()| Outcome::Landed)
     }
 
-    fn go_ashore(&self, patience: Patience) -> Result<RwLockReadGuard<'_, ()>, StoreError> {
-        match patience {
-            Patience::Now => self.ashore.try_read().ok_or(StoreError::WouldBlock),
-            Patience::Wait => Ok(self.ashore.read()),
+    /// The same for a volume of which nothing has landed and nothing is to land: what anybody needs is kept first. May wait.
+    ///
+    /// # Errors
+    /// Those of home.
+    pub(crate) fn try_write_home(
+        &self,
+        offset: u64,
+        data: &[u8],
+        durability: Durability,
+    ) -> Result<Outcome, StoreError> {
+        let _pass = self.pass(Patience::Wait)?;
+        let range = offset..offset + data.len() as u64;
+        if self.keepers.need(&range) && self.keep_first(&range, Patience::Wait)? == Outcome::Full {
+            return Ok(Outcome::Full);
+        }
+        self.home.write(offset, data, durability, Patience::Wait).map(|()| Outcome::Landed)
+    }
+
+    /// Makes those keep who need something of `range`, so that it can be overwritten at home. [`Outcome::Full`]: there must
+    /// be room first, or something must come home. The caller is inside the gate.
+    fn keep_first(&self, range: &Range<u64>, patience: Patience) -> Result<Outcome, StoreError> {
+        if patience == Patience::Now {
+            return Err(StoreError::WouldBlock);
+        }
+        if self.log().is_some_and(|log| log.has_earlier()) {
+            return Ok(Outcome::Full);
+        }
+        match self.keepers.keep(self.interval(), range)? {
+            Kept::All => Ok(Outcome::Landed),
+            Kept::Refused => Ok(Outcome::Full),
         }
     }
 
-    /// Discards a range of the volume: what has landed of it is followed by zeros in the log, then home is discarded.
+    /// Discards a range of the volume: what has landed of it is followed by zeros in the log, then home is discarded. What
+    /// anybody needs of it is kept before.
     ///
     /// # Errors
     /// Those of home and of the log.
     pub(crate) fn try_discard(&self, range: &Range<u64>) -> Result<Outcome, StoreError> {
-        let _ashore = self.go_ashore(Patience::Wait)?;
+        let _pass = self.pass(Patience::Wait)?;
+        if self.keepers.need(range) && self.keep_first(range, Patience::Wait)? == Outcome::Full {
+            return Ok(Outcome::Full);
+        }
         if let Some(log) = self.landed() {
             let outcome = log.land_zeros(range.clone())?;
             self.wake();
@@ -329,37 +402,62 @@ impl LandedVolume {
         self.home.discard(range.start, range.end - range.start).map(|()| Outcome::Landed)
     }
 
-    /// Brings home about `budget` bytes of the log.
+    /// Fills `buffer` from `offset` with home, and over it what has landed in the intervals before `number`. That is the image
+    /// `number` as far as its own interval and the later ones have overwritten nothing at home: whoever has kept before-images
+    /// looks for that afterwards.
+    ///
+    /// # Errors
+    /// Those of home and of the log.
+    pub fn read_as_of(
+        &self,
+        number: u64,
+        offset: u64,
+        buffer: &mut [u8],
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        match self.landed() {
+            Some(log) => log.read_as_of(number, &*self.home, offset, buffer, patience),
+            None => self.home.read(offset, buffer, patience),
+        }
+    }
+
+    /// The first run at or after `offset` that may hold data in [`LandedVolume::read_as_of`]. May wait.
+    ///
+    /// # Errors
+    /// Those of home.
+    pub fn next_data_as_of(&self, number: u64, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        match self.landed() {
+            Some(log) => log.next_data_as_of(number, &*self.home, offset),
+            None => self.home.next_data(offset),
+        }
+    }
+
+    /// Brings home about `budget` bytes of the log, of one interval.
     ///
     /// # Errors
     /// Those of home and of the log. What has landed stays in the log.
     pub fn settle(&self, budget: u64) -> Result<Settled, StoreError> {
-        self.settle_unless(budget, None)
+        Ok(self.step(budget, None)?.unwrap_or_else(|refusal| Settled::Stays(refusal.into_error())))
     }
 
-    fn settle_unless(&self, budget: u64, ended: Option<u64>) -> Result<Settled, StoreError> {
+    /// One step, unless another batch has ended since `ended` was [`Landing::ended`].
+    fn step(&self, budget: u64, ended: Option<u64>) -> Result<Result<Settled, Refusal>, StoreError> {
         let log = self.log().filter(|log| log.used() > 0);
-        let Some(log) = log else { return Ok(Settled::Nothing) };
+        let Some(log) = log else { return Ok(Ok(Settled::Nothing)) };
         let before = log.used();
-        let Some(batch) = log.oldest_unless(budget, ended)? else { return Ok(Settled::Nothing) };
-        let keeper = match &*self.keeping.read() {
-            Keeping::Nobody => None,
-            Keeping::By(keeper) => match keeper.upgrade() {
-                Some(keeper) => Some(keeper),
-                None => return Ok(Settled::Stays(StoreError::Stopped)),
-            },
-        };
-        if let Some(keeper) = &keeper
-            && let Err(error) = keeper.keep(batch.ranges())
-        {
-            return Ok(Settled::Stays(error));
+        let Some(batch) = log.oldest_unless(budget, ended)? else { return Ok(Ok(Settled::Nothing)) };
+        let Some(keepers) = self.keepers.all() else { return Ok(Ok(Settled::Stays(StoreError::Stopped))) };
+        for keeper in &keepers {
+            if let Err(error) = keeper.keep(batch.interval(), batch.ranges()) {
+                return Ok(Err(Refusal { keeper: Arc::clone(keeper), error }));
+            }
         }
         if let Err(error) = batch.bring(&*self.home) {
-            keeper.into_iter().for_each(|keeper| keeper.lost(&error));
+            keepers.iter().for_each(|keeper| keeper.lost(&error));
             return Err(error);
         }
         batch.end()?;
-        Ok(Settled::Home(before.saturating_sub(log.used())))
+        Ok(Ok(Settled::Home(before.saturating_sub(log.used()))))
     }
 
     /// Brings everything home. Comes to an end only while nobody lands anything.
@@ -375,14 +473,14 @@ impl LandedVolume {
         Ok(())
     }
 
-    /// Brings everything home and then does `work`, while nothing lands in the log of a volume without an image. Hosts go
-    /// on while most of it comes home, and wait for the rest and for `work`.
+    /// Brings everything home and then does `work`, with the gate closed. Hosts go on while most of it comes home, and wait for
+    /// the rest and for `work`.
     ///
     /// # Errors
     /// Those of [`LandedVolume::settle_all`].
     pub(crate) fn at_home<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
         let Some(log) = self.log() else { return Ok(work()) };
-        // What lands meanwhile are blocks that had landed before: one more time through the log is enough.
+        // What lands meanwhile are blocks that had landed before, or few others: one more time through the log is enough.
         let mut left = (log.used() / STEP + 1) * 2;
         while log.used() > STEP && left > 0 {
             if let Settled::Stays(error) = self.settle(STEP)? {
@@ -390,26 +488,45 @@ impl LandedVolume {
             }
             left -= 1;
         }
-        let _ashore = self.ashore.write();
+        let _shut = self.gate().close();
         self.settle_all()?;
         Ok(work())
     }
 
-    /// Makes room in a full log, unless somebody else has just made some.
+    /// Brings everything home. As long as the result lives, no write lands that could go home: one that meets the need of a
+    /// keeper waits until the old bytes are kept.
     ///
     /// # Errors
-    /// Those of [`LandedVolume::settle`].
-    pub(crate) fn make_room(&self) -> Result<Settled, StoreError> {
-        let ended = self.log().map(|log| log.ended());
-        self.settle_unless(STEP, ended)
+    /// Those of [`LandedVolume::settle_all`].
+    pub(crate) fn stay_home(&self) -> Result<Straight<'_>, StoreError> {
+        self.at_home(|| self.straight.fetch_add(1, Ordering::SeqCst))?;
+        Ok(Straight(self))
     }
 
-    /// The same, where nobody decides about an image.
-    fn make_room_or_fail(&self) -> Result<(), StoreError> {
-        match self.make_room()? {
-            Settled::Nothing | Settled::Home(_) => Ok(()),
-            Settled::Stays(error) => Err(error),
+    /// Makes room for a write that met [`Outcome::Full`], unless somebody else has just made some: something comes home, or a
+    /// keeper gives way. The caller is not inside the gate, and has no lock that a keeper may want.
+    ///
+    /// # Errors
+    /// Those of [`LandedVolume::settle`], and why what has landed must stay in the log.
+    pub(crate) fn make_room(&self) -> Result<(), StoreError> {
+        if let Some(refusal) = self.keepers.refusal() {
+            return refusal.resolve();
         }
+        let ended = self.log().map(|log| log.ended());
+        match self.step(STEP, ended)? {
+            Ok(Settled::Nothing | Settled::Home(_)) => Ok(()),
+            Ok(Settled::Stays(error)) => Err(error),
+            Err(refusal) => refusal.resolve(),
+        }
+    }
+}
+
+/// As long as this lives, no write to the volume lands that could go home.
+pub(crate) struct Straight<'a>(&'a LandedVolume);
+
+impl Drop for Straight<'_> {
+    fn drop(&mut self) {
+        self.0.straight.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -440,7 +557,7 @@ impl Block for LandedVolume {
             if patience == Patience::Now {
                 return Err(StoreError::WouldBlock);
             }
-            self.make_room_or_fail()?;
+            self.make_room()?;
         }
         Ok(())
     }
@@ -451,9 +568,16 @@ impl Block for LandedVolume {
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
-        let range = offset..offset.saturating_add(length);
-        while let Outcome::Full = self.try_discard(&range)? {
-            self.make_room_or_fail()?;
+        let end = offset.saturating_add(length);
+        let mut at = offset;
+        while at < end {
+            // A part at a time, so that nobody who takes an image waits until a long range has been kept.
+            let all = !self.keepers.need(&(at..end));
+            let part = at..if all { end } else { end.min((at / KEPT_PART + 1) * KEPT_PART) };
+            while let Outcome::Full = self.try_discard(&part)? {
+                self.make_room()?;
+            }
+            at = part.end;
         }
         Ok(())
     }

@@ -38,18 +38,28 @@ impl Origin {
         if let Some(to) = to.filter(|to| *to <= from) {
             return Err(OriginError::Order { from, to });
         }
+        let intervals = from..to.unwrap_or(u64::MAX);
         let (mut extent, end) = (at / EXTENT, self.shape.extents());
-        let mut looked = 0;
+        // The first extent, not before the present one, of which something is in the log.
+        let mut landed = 0;
+        let mut has_changed = |extent: u64| {
+            if extent >= landed {
+                landed = self
+                    .volume
+                    .next_landed(&intervals, extent * EXTENT)
+                    .map_or(end, |next| next.start / EXTENT);
+            }
+            extent == landed || self.was_changed(extent, from, to)
+        };
         while extent < end {
-            if self.has_changed(extent, from, to) {
+            if has_changed(extent) {
                 let most = extent.saturating_add(RUN).min(end);
-                let last = (extent + 1..most).find(|next| !self.has_changed(*next, from, to));
+                let last = (extent + 1..most).find(|next| !has_changed(*next));
                 return Ok(Some(self.bytes(&(extent..last.unwrap_or(most)))));
             }
             extent += 1;
-            looked += 1;
-            if looked % NEAR == 0 {
-                let landed = self.below.next_landed(from..to.unwrap_or(u64::MAX), extent * EXTENT);
+            if extent % NEAR == 0 {
+                let landed = self.volume.next_landed(&intervals, extent * EXTENT);
                 let landed = landed.map(|landed| landed.start / EXTENT);
                 let Some(next) = landed.into_iter().chain(self.index.next_extent(extent)).min() else {
                     break;
@@ -60,11 +70,10 @@ impl Origin {
         Ok(None)
     }
 
-    fn has_changed(&self, extent: u64, from: u64, to: Option<u64>) -> bool {
-        let (bytes, until) = (self.bytes(&(extent..extent + 1)), to.unwrap_or(u64::MAX));
-        let landed = self.below.next_landed(from..until, bytes.start);
-        landed.is_some_and(|landed| landed.start < bytes.end)
-            || self.index.kept(extent, from).is_some_and(|entry| entry.key.number < until)
+    /// Whether `extent`, which has nothing in the log, was overwritten at home, or in one of the images.
+    fn was_changed(&self, extent: u64, from: u64, to: Option<u64>) -> bool {
+        let until = to.unwrap_or(u64::MAX);
+        self.index.kept(extent, from).is_some_and(|entry| entry.key.number < until)
             || [Some(from), to].into_iter().flatten().any(|number| self.index.own(extent, number).is_some())
     }
 }

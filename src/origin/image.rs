@@ -36,7 +36,7 @@ pub(super) struct Inside {
 
 impl Inside {
     /// Enters; `None` if the image is shut.
-    fn enter(&self, patience: Patience) -> Result<Option<RwLockReadGuard<'_, bool>>, StoreError> {
+    pub(super) fn enter(&self, patience: Patience) -> Result<Option<RwLockReadGuard<'_, bool>>, StoreError> {
         let inside = match patience {
             Patience::Now => self.shut.try_read().ok_or(StoreError::WouldBlock)?,
             Patience::Wait => self.shut.read(),
@@ -135,7 +135,7 @@ impl Origin {
                 Some(Place { hole: true, .. }) => target.fill(0),
                 Some(Place { slot, .. }) => self.slots.read(slot * EXTENT + at % EXTENT, target, patience)?,
                 None => {
-                    self.below.read_as_of(number, at, target, patience)?;
+                    self.volume.read_as_of(number, at, target, patience)?;
                     if self.has_left(number, &(at..run.end)) {
                         continue;
                     }
@@ -157,7 +157,7 @@ impl Origin {
             // Without an entry there is nothing to look up for each extent.
             let next = self.index.next_extent(extent).map_or(length, |next| (next * EXTENT).min(length));
             if next > at {
-                let data = self.below.next_data_as_of(number, at)?;
+                let data = self.volume.next_data_as_of(number, at)?;
                 let end = data.as_ref().map_or(next, |data| data.start.max(at + 1).min(next));
                 if self.has_left_before(number, extent, end) {
                     continue;
@@ -183,7 +183,7 @@ impl Origin {
                     }
                 }
                 None => {
-                    let data = self.below.next_data_as_of(number, at)?.filter(|data| data.start < end);
+                    let data = self.volume.next_data_as_of(number, at)?.filter(|data| data.start < end);
                     if self.index.of_image(extent, number).is_some() {
                         continue;
                     }
@@ -241,7 +241,7 @@ impl Block for Image {
     fn flush(&self) -> Result<(), StoreError> {
         self.within(Patience::Wait, || {
             self.origin.slots.flush()?;
-            self.origin.below.volume().flush()
+            self.origin.volume.flush()
         })
     }
 

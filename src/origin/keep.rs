@@ -111,7 +111,7 @@ impl Origin {
     /// Fills `buffer` with `extents` of home, [`BYTES`] for each, and says which of them are holes. The bytes of a hole
     /// are not filled in.
     fn read_home(&self, extents: &[u64], buffer: &mut [u8]) -> Result<Vec<bool>, StoreError> {
-        let (home, mut holes) = (self.below.home(), Vec::with_capacity(extents.len()));
+        let (home, mut holes) = (self.volume.home(), Vec::with_capacity(extents.len()));
         for run in extents.chunk_by(|one, next| one + 1 == *next) {
             let (first, length) = (holes.len() * BYTES, run.len() as u64);
             let bytes = self.bytes(&(run[0]..run[0] + length));
@@ -163,24 +163,15 @@ impl Origin {
 }
 
 impl Keeper for Origin {
-    fn keep(&self, ranges: &[Range<u64>]) -> Result<(), StoreError> {
-        self.keep_for(self.living().youngest(), ranges)
-    }
-
-    fn lost(&self, error: &StoreError) {
-        self.home_failed(error);
-    }
-}
-
-impl Origin {
-    pub(super) fn keep_for(&self, interval: u64, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+    fn keep(&self, interval: u64, ranges: &[Range<u64>]) -> Result<(), StoreError> {
         let mut pool = self.pool.lock();
         if self.is_closed() {
             return Err(StoreError::Stopped);
         }
         match self.keep_all(&mut pool, interval, ranges) {
             Ok(()) => Ok(()),
-            Err(error @ (StoreError::NoSpace | StoreError::Shortage(_))) => Err(error),
+            Err(StoreError::NoSpace) => Err(self.no_room()),
+            Err(error @ StoreError::Shortage(_)) => Err(error),
             Err(error) => {
                 let affected = self.living().between(0, interval).last().copied().unwrap_or(0);
                 self.suspend(&mut pool, affected, &format!("old data could not be kept: {error}"))
@@ -188,12 +179,18 @@ impl Origin {
         }
     }
 
-    /// Whether a write to `range`, straight home, would overwrite what a living image needs.
-    #[must_use]
-    pub fn needs(&self, range: &Range<u64>) -> bool {
+    fn needs(&self, range: &Range<u64>) -> bool {
         let youngest = self.youngest();
         youngest > 0
             && touched(range.start, range.end.saturating_sub(range.start))
                 .any(|extent| self.index.last_label(extent) < youngest)
+    }
+
+    fn lost(&self, error: &StoreError) {
+        self.home_failed(error);
+    }
+
+    fn give_way(&self, error: &StoreError) -> bool {
+        matches!(error, StoreError::NoSpace) && self.relieve()
     }
 }

@@ -41,16 +41,21 @@
 //! An origin has no threads, no clock and no randomness. The owner calls [`Origin::sweep`] as it paces. Locks, in the order in
 //! which they may be taken: an image's inside, the log's batch, pool, living or images, a shard of the index.
 
-mod below;
 mod changed;
+#[cfg(test)]
+mod faults;
 mod format;
 mod image;
 mod index;
 mod keep;
 mod living;
+#[cfg(test)]
+mod model;
 mod open;
 mod own;
 mod pool;
+#[cfg(test)]
+mod races;
 mod suspend;
 mod sweep;
 #[cfg(test)]
@@ -64,10 +69,9 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::landing::{Keeper, Outcome};
+use crate::landing::{Keeper, LandedVolume, Outcome, STEP, Settled};
 use crate::store::{Store, StoreError, check_range};
 use crate::volume::Block;
-use below::Below;
 use format::{NUMBER_MAX, Shape};
 use image::{Image, Inside};
 use index::Index;
@@ -169,7 +173,7 @@ pub struct Status {
 /// A volume with images. The module's head has the laws.
 pub struct Origin {
     itself: Weak<Self>,
-    below: Below,
+    volume: Arc<LandedVolume>,
     shape: Shape,
     table: Arc<dyn Store>,
     slots: Arc<dyn Store>,
@@ -199,22 +203,33 @@ impl Origin {
         pool.repair()?;
         pool.check_room(1)?;
         drop(pool);
-        if let Err(error) = self.below.volume().prepare() {
+        if let Err(error) = self.volume.prepare() {
             tracing::warn!(%error, "no landing log could be made: writes to the volume wait until old data is kept");
+        }
+        while !self.volume.can_begin_interval() {
+            if let Settled::Stays(error) = self.volume.settle(STEP)? {
+                return Err(error.into());
+            }
         }
         Ok(())
     }
 
+    /// Whether the image `number` can be taken.
+    fn check_take(&self, number: u64) -> Result<Outcome, OriginError> {
+        if number <= self.living().youngest().max(self.volume.interval()) || number > NUMBER_MAX {
+            return Err(OriginError::Numbers);
+        }
+        Ok(if self.volume.can_begin_interval() { Outcome::Landed } else { Outcome::Full })
+    }
+
     /// Takes the image `number`, which the owner has noted. The caller holds the volume's gate closed.
-    /// [`Outcome::Full`]: the landing log has to bring something home first, and nothing has happened.
+    /// [`Outcome::Full`]: there have been several images since [`Origin::prepare`], which has to be called again, with the gate
+    /// open; nothing has happened.
     ///
     /// # Errors
     /// [`OriginError::Numbers`] if there was a younger image already.
     pub fn take(&self, number: u64) -> Result<Outcome, OriginError> {
-        if number <= self.living().youngest() || number > NUMBER_MAX {
-            return Err(OriginError::Numbers);
-        }
-        if let Outcome::Full = self.below.begin_interval(number)? {
+        if self.check_take(number)? == Outcome::Full || self.volume.begin_interval(number)? == Outcome::Full {
             return Ok(Outcome::Full);
         }
         self.images.lock().insert(number, Arc::new(Inside::default()));
@@ -252,7 +267,8 @@ impl Origin {
         }
     }
 
-    /// The state of the origin. The figures are kept up with each change, so this costs a look at each image.
+    /// The state of the origin. The figures are kept up with each change, so this costs a look at each image, and at the
+    /// sizes of the chunks of the index.
     #[must_use]
     pub fn status(&self) -> Status {
         let mut pool = self.pool.lock();
@@ -322,6 +338,22 @@ impl Origin {
     }
 }
 
+/// Takes an image of each origin, all or none. The caller holds all their gates closed.
+///
+/// # Errors
+/// Those of [`Origin::take`]; nothing has happened then, nor after [`Outcome::Full`].
+pub fn take_all(images: &[(&Origin, u64)]) -> Result<Outcome, OriginError> {
+    for (origin, number) in images {
+        if origin.check_take(*number)? == Outcome::Full {
+            return Ok(Outcome::Full);
+        }
+    }
+    for (origin, number) in images {
+        origin.take(*number)?;
+    }
+    Ok(Outcome::Landed)
+}
+
 /// The extents that `offset..offset + length` touches.
 fn touched(offset: u64, length: u64) -> Range<u64> {
     offset / EXTENT..(offset + length).div_ceil(EXTENT)
@@ -331,13 +363,13 @@ impl Drop for Origin {
     /// An origin without images forbids nothing. One with images does: the array ends.
     fn drop(&mut self) {
         if self.youngest() == 0 {
-            self.below.release_from(&self.as_keeper());
+            self.volume.release_from(&self.as_keeper());
         }
     }
 }
 
 impl fmt::Debug for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Origin").field("volume", self.below.volume()).finish_non_exhaustive()
+        f.debug_struct("Origin").field("volume", &self.volume).finish_non_exhaustive()
     }
 }

@@ -13,7 +13,6 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::below::Below;
 use super::format::{self, NUMBER_MAX, NoHeader, SECTOR, SUSPENSION, Shape, Sheet};
 use super::image::Inside;
 use super::index::{Index, Key, Kind};
@@ -21,7 +20,7 @@ use super::living::{Broken, Counts, Living};
 use super::pool::{Pass, Pool, damaged};
 use super::suspend::Policy;
 use super::{EXTENT, Origin, OriginError, PoolStores};
-use crate::landing::LandedVolume;
+use crate::landing::{LandedVolume, Outcome};
 use crate::store::{Durability, Patience, Store, StoreError};
 use crate::volume::Block;
 
@@ -121,13 +120,15 @@ impl Origin {
         index: Index,
         living: Living,
     ) -> Result<Arc<Self>, OriginError> {
-        let below = Below::new(volume);
-        below.begin_interval(living.youngest())?;
+        if volume.begin_interval(living.youngest())? == Outcome::Full {
+            let why = "its volume has more writes from between images than it may have".to_owned();
+            return Err(OriginError::Damaged(why));
+        }
         let images = living.numbers().iter().map(|number| (*number, Arc::new(Inside::default())));
         let images = Mutex::new(images.collect());
         let origin = Arc::new_cyclic(|itself: &Weak<Self>| Self {
             itself: itself.clone(),
-            below,
+            volume,
             shape,
             slots: stores.slots,
             table: stores.table,
@@ -141,7 +142,7 @@ impl Origin {
             watcher: OnceLock::new(),
             closed: false.into(),
         });
-        origin.below.keep_by(origin.as_keeper());
+        origin.volume.keep_by(origin.as_keeper());
         Ok(origin)
     }
 }
@@ -213,7 +214,7 @@ fn read_entries(
 }
 
 /// What each image has.
-fn count(index: &Index, living: &Living) -> Counts {
+pub(super) fn count(index: &Index, living: &Living) -> Counts {
     let (mut counts, mut at) = (Counts::default(), Some(Key::FIRST));
     while let Some(from) = at {
         at = index.sift(&from, |entry, lower| {

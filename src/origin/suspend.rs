@@ -13,8 +13,6 @@
 //! The note stands in the table, in a sector of its own that was written when the table was made. If the table takes
 //! nothing any more, the [`Owner`] may note the same where it notes which images live.
 
-use std::fmt;
-
 use super::living::Broken;
 use super::pool::Pool;
 use super::{Origin, OriginError};
@@ -102,34 +100,38 @@ impl Origin {
         if matches!(error, StoreError::NoSpace | StoreError::Shortage(_)) || self.is_closed() {
             return;
         }
-        let mut pool = self.pool.lock();
         let reason = format!("landed writes could not be brought home: {error}");
-        if self.suspend(&mut pool, self.living().youngest(), &reason).is_err() {
-            // A restart would take the images for whole, so nothing of them is served until then either.
+        let suspended = {
+            let mut pool = self.pool.lock();
+            let youngest = self.living().youngest();
+            self.suspend(&mut pool, youngest, &reason)
+        };
+        if suspended.is_err() {
+            // Nobody knows what the images have lost. Without the pool's lock, because who is in an image may want it.
             self.close();
         }
     }
 
-    /// Neither the pool nor the landing log has room, and a host wants to write. Without an error there may be room now.
-    ///
-    /// # Errors
-    /// [`StoreError::Shortage`] if the host has to try again later. [`StoreError::Stopped`] if the images cannot be given
-    /// up.
-    pub fn relieve(&self) -> Result<(), StoreError> {
+    /// The error for a pool without room. Whoever holds hosts' writes has them answered BUSY.
+    pub(super) fn no_room(&self) -> StoreError {
+        match *self.policy.lock() {
+            Policy::Hold => StoreError::Shortage(std::io::Error::other(NO_ROOM)),
+            Policy::Suspend | Policy::DropOldest => StoreError::NoSpace,
+        }
+    }
+
+    /// Neither the pool nor the landing log has room, and a host wants to write. Whether there may be room now.
+    pub(super) fn relieve(&self) -> bool {
         let policy = *self.policy.lock();
-        match policy {
-            Policy::Hold => return Err(StoreError::Shortage(std::io::Error::other(NO_ROOM))),
-            Policy::DropOldest => {
-                if let Some(number) = self.owner.get().and_then(|owner| owner.drop_oldest()) {
-                    self.forget(number);
-                    while !self.sweep(u64::MAX)?.done {}
-                    return Ok(());
-                }
-            }
-            Policy::Suspend => {}
+        if policy == Policy::DropOldest
+            && let Some(number) = self.owner.get().and_then(|owner| owner.drop_oldest())
+        {
+            self.forget(number);
+            return self.sweep(u64::MAX).is_ok();
         }
         let mut pool = self.pool.lock();
-        self.suspend(&mut pool, self.living().youngest(), NO_ROOM)
+        let youngest = self.living().youngest();
+        policy != Policy::Hold && self.suspend(&mut pool, youngest, NO_ROOM).is_ok()
     }
 
     /// Why image `number` is not served.
@@ -139,11 +141,5 @@ impl Origin {
             Some(broken) if number <= broken.number => OriginError::Broken(broken.reason.clone()),
             _ => OriginError::NoImage(number),
         }
-    }
-}
-
-impl fmt::Debug for dyn Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Owner")
     }
 }

@@ -16,7 +16,7 @@
 //!    so all of them stop at once; and the next one reads every record before it serves the first host, so nobody writes
 //!    in between. (A primary that is served while its secondary is missing is served by [`Waiting`](super::Waiting),
 //!    which reads the same decision first.)
-//! 4. **Flip.** The gates of all pairs are closed for one moment ([`super::gate`]). No host write is under way then, on any
+//! 4. **Flip.** The gates of all pairs are closed for one moment ([`close_all`]). No host write is under way then, on any
 //!    of the volumes: each is wholly before the instant or wholly after it, so a write that was issued after another one
 //!    had been acknowledged is in the image only with that one. No step of the flip waits for a device: the records have
 //!    the new state already. Then the gates are opened.
@@ -39,10 +39,10 @@ use jiff::Timestamp;
 use parking_lot::MutexGuard;
 
 use super::format::{RelationState, SplitIdentity};
-use super::gate;
 use super::state::{State, Verb};
 use super::verbs::{admit, admit_again};
 use super::{Control, Pair, PairError};
+use crate::landing::{Closed, Straight, close_all};
 use crate::store::StoreError;
 
 /// The place that decides about a split.
@@ -87,6 +87,8 @@ struct Armed<'a> {
     /// The state of the relation before.
     before: RelationState,
     _verb: MutexGuard<'a, ()>,
+    /// Nothing of the primary lands before the flip.
+    straight: Option<Straight<'a>>,
 }
 
 /// Pairs that are ready to be split together. Dropped, they are as they were.
@@ -128,7 +130,7 @@ impl<'a> Prepared<'a> {
             match admit(from, Verb::QuickSplit).map_err(failed)? {
                 Some(next) => {
                     let before = pair.record.lock().standing();
-                    this.armed.push(Armed { pair, place, from, next, before, _verb: verb });
+                    this.armed.push(Armed { pair, place, from, next, before, _verb: verb, straight: None });
                 }
                 None => split.push((place, from, split_at)),
             }
@@ -146,8 +148,9 @@ impl<'a> Prepared<'a> {
             }
             this.earlier = earlier;
         }
-        for Armed { pair, place, .. } in &this.armed {
-            pair.bring_home(Verb::QuickSplit).map_err(|error| GroupError { pair: Some(*place), error })?;
+        for Armed { pair, place, straight, .. } in &mut this.armed {
+            let home = pair.bring_home(Verb::QuickSplit);
+            *straight = home.map_err(|error| GroupError { pair: Some(*place), error })?;
         }
         for armed in &mut this.armed {
             armed.prepare(identity, at)?;
@@ -209,9 +212,9 @@ impl<'a> Prepared<'a> {
     }
 
     /// Closes the gates of all pairs.
-    fn close(&self, clock: &dyn Fn() -> Duration) -> gate::Closed<'a> {
+    fn close(&self, clock: &dyn Fn() -> Duration) -> Closed<'a> {
         let gates: Vec<_> = self.armed.iter().map(|armed| &armed.pair.gate).collect();
-        gate::close_all(&gates, clock)
+        close_all(&gates, clock)
     }
 
     /// Brings home what has landed since step 2. All gates are closed.

@@ -11,7 +11,8 @@
 //! ones. Before a split is armed, most of the log is brought home while hosts go on, and the rest while those wait that
 //! write to something landed; after that nothing lands before the flip. The log is not empty before the last batch has
 //! ended, so no batch of before is left. A split of several pairs ([`super::group`]) brings the primaries of all of them
-//! home before it prepares the first.
+//! home before it prepares the first. Others may have images of the primary, and then first writes would land at any
+//! time; from then until the flip they wait instead until the old data is kept ([`LandedVolume::stay_home`]).
 //!
 //! **A relation does not end while a batch is kept** ([`Pair::keeping`]): extents that were kept for one relation must
 //! never be recorded in the next one.
@@ -26,7 +27,9 @@ use std::sync::Weak;
 use super::keep::{KeepResult, LOST};
 use super::state::{State, Transition, Verb};
 use super::{Mode, Pair, PairError, touched};
-use crate::landing::{Keeper, Settled};
+#[cfg(doc)]
+use crate::landing::LandedVolume;
+use crate::landing::{Keeper, Straight};
 use crate::store::StoreError;
 
 impl Pair {
@@ -52,15 +55,15 @@ impl Pair {
     }
 
     /// Before `verb` starts a relation, and before the new state is armed: becomes the keeper, and brings home what has
-    /// landed. Then nothing lands before the flip. So a crash that finds the new state finds everything at home, or what
-    /// has landed since the flip.
-    pub(super) fn bring_home(&self, verb: Verb) -> Result<(), PairError> {
+    /// landed. Then nothing lands as long as the result lives, which is until the flip. So a crash that finds the new state
+    /// finds everything at home, or what has landed since the flip.
+    pub(super) fn bring_home(&self, verb: Verb) -> Result<Option<Straight<'_>>, PairError> {
         let state = self.control.lock().state;
         if state == State::Smpl && matches!(state.transition(verb), Transition::Accepted(_)) {
             self.become_keeper();
-            self.primary.at_home(|| ())?;
+            return Ok(Some(self.primary.stay_home()?));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Makes sure of it, with the gate closed and the new state armed.
@@ -78,21 +81,12 @@ impl Pair {
 
     /// Makes room in a full log. The caller does not hold the gate.
     pub(super) fn make_room(&self) -> Result<(), StoreError> {
-        match self.primary.make_room()? {
-            Settled::Nothing | Settled::Home(_) => Ok(()),
-            Settled::Stays(StoreError::NoSpace) => {
-                self.suspend(&format!(
-                    "{LOST}: no space left on the device that holds them, and the landing log is full"
-                ));
-                Ok(())
-            }
-            Settled::Stays(error) => Err(error),
-        }
+        self.primary.make_room()
     }
 }
 
 impl Keeper for Pair {
-    fn keep(&self, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+    fn keep(&self, _: u64, ranges: &[Range<u64>]) -> Result<(), StoreError> {
         let _keeping = self.keeping.lock();
         loop {
             match self.mode() {
@@ -105,6 +99,22 @@ impl Keeper for Pair {
                 },
             }
         }
+    }
+
+    /// The pair's own side decides about each write of a host.
+    fn needs(&self, _: &Range<u64>) -> bool {
+        false
+    }
+
+    /// The log is full. Law 6 decides.
+    fn give_way(&self, error: &StoreError) -> bool {
+        let no_space = matches!(error, StoreError::NoSpace);
+        if no_space {
+            self.suspend(&format!(
+                "{LOST}: no space left on the device that holds them, and the landing log is full"
+            ));
+        }
+        no_space
     }
 
     fn lost(&self, error: &StoreError) {

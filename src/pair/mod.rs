@@ -16,7 +16,7 @@
 //!    then checks that the extent still is not held and that the mode is unchanged. By law 2 an overwrite comes after
 //!    both, so bytes that pass the check are of the split instant. Otherwise it reads again; each time at least one
 //!    more extent is held.
-//! 5. **A flip waits for host writes.** Every host write is inside the [`gate`]; a step that starts or ends a relation
+//! 5. **A flip waits for host writes.** Every host write is inside the [`Gate`]; a step that starts or ends a relation
 //!    closes the gate. A relation starts with everything at home. The new state is made durable *before* that moment,
 //!    so no host write waits for a device. A crash in between leaves a split that nobody was told of, at an instant as
 //!    good as any.
@@ -30,7 +30,8 @@
 //! hosts; the background work ([`Pair::copy_step`], [`Pair::prefetch`]), called by threads that the owner paces; and
 //! questions ([`Pair::status`], [`Pair::wait`]). The primary's landing log is another's to settle
 //! ([`LandedVolume::settle`]); the pair is its keeper. Locks, in the order in which they may be taken: verbs, copier,
-//! keeping, gate, the log's batch, claims or control, record, held; who has a batch takes keeping, but never the gate.
+//! keeping, gate, the primary's gate, the log's batch, claims or control, record, held; who has a batch takes keeping, but
+//! never a gate.
 //! Only a split of several pairs ([`group`]) has locks of more than one pair: all their verbs, and then, while all their
 //! gates are closed, one batch at a time and after that all their controls.
 
@@ -42,11 +43,12 @@ mod damage;
 #[cfg(test)]
 mod faults;
 mod format;
-mod gate;
 mod group;
 #[cfg(test)]
 mod group_tests;
 mod home;
+#[cfg(test)]
+mod imaged;
 mod keep;
 #[cfg(test)]
 mod landed;
@@ -79,12 +81,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::landing::LandedVolume;
+use crate::landing::{Gate, LandedVolume};
 use crate::store::StoreError;
 use crate::volume::Block;
 use bitmap::ExtentSet;
 use commit::Batches;
-use gate::Gate;
 use keep::Claims;
 use record::Record;
 

@@ -24,10 +24,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::commit::Failure;
-use super::gate::Pass;
 use super::keep::{CLAIM_EXTENTS, KeepResult, LOST};
 use super::{EXTENT, Mode, Pair, touched};
-use crate::landing::Outcome;
+use crate::landing::{Outcome, Pass};
 use crate::store::{Durability, Patience, StoreError};
 use crate::units::BlockSize;
 use crate::volume::Block;
@@ -135,7 +134,7 @@ impl Pair {
                     }
                 }
                 Mode::Mirror if patience == Patience::Now => return Err(StoreError::WouldBlock),
-                Mode::Mirror => return self.change_both(change, range.clone()).map(|()| Outcome::Landed),
+                Mode::Mirror => return self.change_both(change, range),
                 Mode::Sealed | Mode::Closed => return Err(StoreError::Stopped),
             }
         }
@@ -161,11 +160,18 @@ impl Pair {
         }
     }
 
-    /// Applies a change to the primary and, where extents are held, to the secondary.
-    fn change_both(&self, change: Change<'_>, range: Range<u64>) -> Result<(), StoreError> {
+    /// Applies a change to the primary and, where extents are held, to the secondary. [`Outcome::Full`]: others have images of
+    /// the primary for which something could not be kept, and nothing has happened.
+    fn change_both(&self, change: Change<'_>, range: &Range<u64>) -> Result<Outcome, StoreError> {
         let extents = touched(range.start, range.end - range.start);
         let _claim = self.claims.whole(extents.clone());
-        change.apply(self.primary.home(), range.start, range.clone(), Patience::Wait)?;
+        let changed = match change {
+            Change::Write(data, durability) => self.primary.try_write_home(range.start, data, durability),
+            Change::Discard => self.primary.try_discard(range),
+        };
+        if changed? == Outcome::Full {
+            return Ok(Outcome::Full);
+        }
         let mut at = extents.start;
         while at < extents.end {
             let (held, end) = self.held.read().run(at, extents.end);
@@ -174,16 +180,19 @@ impl Pair {
                 let part = bytes.start.max(range.start)..bytes.end.min(range.end);
                 if let Err(error) = change.apply(&*self.secondary, range.start, part, Patience::Wait) {
                     if let (StoreError::Shortage(_), Change::Write(..)) = (&error, change) {
-                        self.restore_primary(&range)?;
+                        self.restore_primary(range)?;
                         return Err(error);
                     }
                     self.suspend(&format!("a write could not be mirrored: {error}"));
-                    return if self.mode() == Mode::Sealed { Err(StoreError::Stopped) } else { Ok(()) };
+                    return match self.mode() {
+                        Mode::Sealed => Err(StoreError::Stopped),
+                        _ => Ok(Outcome::Landed),
+                    };
                 }
             }
             at = end;
         }
-        Ok(())
+        Ok(Outcome::Landed)
     }
 
     /// A write to both sides reached the primary only, and its host will be told to repeat it. Nobody knows whether
@@ -201,7 +210,10 @@ impl Pair {
                     #[allow(clippy::cast_possible_truncation)] // within one write
                     buffer.resize((part.end - part.start) as usize, 0);
                     self.secondary.read(part.start, &mut buffer, Patience::Wait)?;
-                    self.primary.home().write(part.start, &buffer, Durability::Cached, Patience::Wait)?;
+                    let durability = Durability::Cached;
+                    if self.primary.try_write_home(part.start, &buffer, durability)? == Outcome::Full {
+                        return Err(StoreError::NoSpace); // an image was taken meanwhile, and cannot keep anything
+                    }
                 }
                 at = end;
             }

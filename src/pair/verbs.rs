@@ -168,7 +168,7 @@ impl Pair {
     pub(crate) fn start_copy(&self) -> Result<(), PairError> {
         let _verb = self.verbs.lock();
         self.refuse_closed()?;
-        self.bring_home(Verb::StartCopy)?;
+        let _straight = self.bring_home(Verb::StartCopy)?;
         let Some((from, next)) = self.arm(Verb::StartCopy, None)? else { return Ok(()) };
         let _gate = self.gate.close();
         self.flip(from, next, None)
@@ -179,7 +179,7 @@ impl Pair {
         let began = clock();
         let _verb = self.verbs.lock();
         self.refuse_closed()?;
-        self.bring_home(Verb::QuickSplit)?;
+        let _straight = self.bring_home(Verb::QuickSplit)?;
         let Some((from, next)) = self.arm(Verb::QuickSplit, Some(now))? else {
             return Ok(Split { elapsed: clock().saturating_sub(began), hold: Duration::ZERO });
         };

@@ -139,7 +139,7 @@ impl Guard for Waiting {
 
 impl Keeper for Waiting {
     /// Nothing can be kept while the secondary is missing.
-    fn keep(&self, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+    fn keep(&self, _: u64, ranges: &[Range<u64>]) -> Result<(), StoreError> {
         let relation = self.relation.lock();
         let split = relation.replayed.standing.state == State::PsusSp;
         let held = |range: &Range<u64>| relation.holds(touched(range.start, range.end - range.start));
@@ -149,6 +149,11 @@ impl Keeper for Waiting {
         Err(StoreError::Shortage(io::Error::other(
             "the pair waits for its secondary, which would have to keep what is overwritten",
         )))
+    }
+
+    /// What stands before the primary decides about each write of a host.
+    fn needs(&self, _: &Range<u64>) -> bool {
+        false
     }
 
     fn lost(&self, _: &StoreError) {} // the opening that finds both volumes finds the primary stopped

@@ -22,6 +22,7 @@ use super::super::snapshot::Snapshot;
 use super::super::unrecorded::UnrecordedPair;
 use crate::catalog::PairEntry;
 use crate::catalog::names::Name;
+use crate::landing::Keeper;
 use crate::pair::{Pair, State, Waiting};
 
 impl Array {
@@ -139,9 +140,17 @@ impl Snapshot {
             held.remove();
         }
         let [primary, secondary] = self.plain_sides(entry);
-        match self.running(name) {
-            Some(unit) => unit.pair.release_primary(),
-            None => primary.release(),
+        match &self.pairs[name] {
+            Paired::Runs(unit) => unit.pair.release_primary(),
+            Paired::Waits(waiting) => {
+                let keeper: Weak<Waiting> = Arc::downgrade(&waiting.waiting);
+                primary.release_from(&(keeper as Weak<dyn Keeper>));
+            }
+            Paired::Unrecorded(pair) => {
+                let keeper: Weak<UnrecordedPair> = Arc::downgrade(pair);
+                primary.release_from(&(keeper as Weak<dyn Keeper>));
+            }
+            Paired::Broken => {}
         }
         self.volumes[&entry.primary].switch.replace(|_| primary);
         self.volumes[&entry.secondary].switch.replace(|_| secondary);

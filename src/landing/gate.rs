@@ -1,28 +1,31 @@
-//! The gate of a pair: every host write is inside, and whoever changes the state closes it.
+//! A gate: every host write is inside, and whoever needs a moment without any closes it.
 //!
 //! A host write enters and leaves by one atomic change each. A gate is closed in two steps: it is *barred*, so that
 //! nobody enters any more, and then it is *drained*: those who are inside have left. [`close_all`] closes the gates of
-//! many pairs for one moment. It bars them all before it waits for any, so the time for which writes are held is that of
-//! the longest write that was inside, and not the sum of one write of each pair.
+//! many volumes or pairs for one moment. It bars them all before it waits for any, so the time for which writes are held is that of
+//! the longest write that was inside, and not the sum of one write of each gate.
 //!
-//! One slow write (its device is busy, or old data has to be kept first) would still hold the writes of all pairs for
+//! One slow write (its device is busy, or old data has to be kept first) would still hold the writes at all gates for
 //! its whole length. So the first attempt has [`SHORT`]. If a gate is not drained by then, all are opened again, and in
 //! the next attempt the gates that were slow are barred and drained *first*, while the others are open. So:
 //!
-//! * A pair that never was slow is held for at most [`SHORT`] in each attempt, and for the flips in the last one.
-//! * A pair that was slow is held for the longest write that is inside the gates that were slow, and then as the others.
+//! * A gate that never was slow is closed for at most [`SHORT`] in each attempt, and for the flips in the last one.
+//! * A gate that was slow is closed for the longest write that is inside the gates that were slow, and then as the others.
 //! * Each attempt but the last finds a gate that is slow for the first time. After [`ATTEMPTS`] every gate counts as slow:
 //!   the split goes on, and the longest write of all bounds the time.
+//!
+//! Several threads may want to close a gate: each first takes its turn, of all its gates in the order of their addresses,
+//! and bars none before it has all turns. So no write is held while one closer waits for another.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::store::Patience;
 
 /// The time in which an attempt has to drain the gates that are not known as slow.
-pub(super) const SHORT: Duration = Duration::from_millis(2);
+pub(crate) const SHORT: Duration = Duration::from_millis(2);
 
 /// After so many attempts the gates are closed however long that takes.
 const ATTEMPTS: u32 = 8;
@@ -30,10 +33,12 @@ const ATTEMPTS: u32 = 8;
 /// The gate is barred. The bits below count those who are inside.
 const BARRED: u64 = 1 << 63;
 
-/// A gate. One thread at a time may close it.
+/// A gate.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     state: AtomicU64,
+    /// Held by the thread that closes the gate.
+    turn: Mutex<()>,
     /// Held to wait, and to wake those who wait.
     waiting: Mutex<()>,
     opened: Condvar,
@@ -42,15 +47,22 @@ pub(super) struct Gate {
 
 /// Being inside a gate.
 #[derive(Debug)]
-pub(super) struct Pass<'a>(&'a Gate);
+pub(crate) struct Pass<'a>(&'a Gate);
 
 /// A barred gate. Dropped, it is open again.
 #[derive(Debug)]
-pub(super) struct Barred<'a>(&'a Gate);
+struct Barred<'a>(&'a Gate);
+
+/// A closed gate. Dropped, it is open again.
+#[derive(Debug)]
+pub(crate) struct Shut<'a> {
+    _barred: Barred<'a>,
+    _turn: MutexGuard<'a, ()>,
+}
 
 impl Gate {
     /// Enters. `None`: the gate is barred, and `patience` does not allow to wait.
-    pub(super) fn enter(&self, patience: Patience) -> Option<Pass<'_>> {
+    pub(crate) fn enter(&self, patience: Patience) -> Option<Pass<'_>> {
         let mut state = self.state.load(Ordering::Relaxed);
         loop {
             if state & BARRED == 0 {
@@ -72,18 +84,19 @@ impl Gate {
         }
     }
 
-    /// From now on nobody enters.
-    pub(super) fn bar(&self) -> Barred<'_> {
+    /// From now on nobody enters. The caller has the turn.
+    fn bar(&self) -> Barred<'_> {
         let before = self.state.fetch_or(BARRED, Ordering::SeqCst);
         debug_assert_eq!(before & BARRED, 0, "two threads close one gate");
         Barred(self)
     }
 
     /// Bars the gate, and waits until nobody is inside.
-    pub(super) fn close(&self) -> Barred<'_> {
+    pub(crate) fn close(&self) -> Shut<'_> {
+        let turn = self.turn.lock();
         let barred = self.bar();
         barred.drain(None);
-        barred
+        Shut { _barred: barred, _turn: turn }
     }
 
     fn is_drained(&self) -> bool {
@@ -129,8 +142,9 @@ impl Drop for Barred<'_> {
 }
 
 /// Gates that are closed all at once.
-pub(super) struct Closed<'a> {
+pub(crate) struct Closed<'a> {
     barred: Vec<Barred<'a>>,
+    turns: Vec<MutexGuard<'a, ()>>,
     /// When each was barred.
     since: Vec<Duration>,
     /// The longest time for which each was barred in an attempt that failed.
@@ -140,8 +154,8 @@ pub(super) struct Closed<'a> {
 impl Closed<'_> {
     /// Opens all gates. Returns the longest time for which each was closed, and all of them together: from the first that
     /// was barred to the last that was opened.
-    pub(super) fn open(self, clock: &dyn Fn() -> Duration) -> (Vec<Duration>, Duration) {
-        let Self { barred, since, before } = self;
+    pub(crate) fn open(self, clock: &dyn Fn() -> Duration) -> (Vec<Duration>, Duration) {
+        let Self { barred, turns, since, before } = self;
         let first = since.iter().min().copied().unwrap_or_default();
         let mut ended = Duration::ZERO;
         let mut holds = before;
@@ -150,13 +164,22 @@ impl Closed<'_> {
             ended = clock();
             *hold = ended.saturating_sub(since).max(*hold);
         }
+        drop(turns);
         let longest = holds.iter().max().copied().unwrap_or_default();
         (holds, longest.max(ended.saturating_sub(first)))
     }
 }
 
-/// Closes all of `gates`, as the head of this file describes it.
-pub(super) fn close_all<'a>(gates: &[&'a Gate], clock: &dyn Fn() -> Duration) -> Closed<'a> {
+/// The turns of all of `gates`.
+fn turns<'a>(gates: &[&'a Gate]) -> Vec<MutexGuard<'a, ()>> {
+    let mut ordered = gates.to_vec();
+    ordered.sort_unstable_by_key(|gate| std::ptr::from_ref(*gate));
+    ordered.into_iter().map(|gate| gate.turn.lock()).collect()
+}
+
+/// Closes all of `gates`, which are different ones, as the head of this file describes it.
+pub(crate) fn close_all<'a>(gates: &[&'a Gate], clock: &dyn Fn() -> Duration) -> Closed<'a> {
+    let turns = turns(gates);
     let mut slow = vec![false; gates.len()];
     let mut before = vec![Duration::ZERO; gates.len()];
     for attempt in 1.. {
@@ -184,7 +207,7 @@ pub(super) fn close_all<'a>(gates: &[&'a Gate], clock: &dyn Fn() -> Duration) ->
         if late.is_empty() {
             barred.sort_unstable_by_key(|(index, ..)| *index);
             let (barred, since) = barred.into_iter().map(|(_, since, barred)| (barred, since)).unzip();
-            return Closed { barred, since, before };
+            return Closed { barred, turns, since, before };
         }
         for (index, since, barred) in barred {
             drop(barred);
@@ -281,6 +304,35 @@ mod tests {
             assert!(holds[0] < holds[1] && holds[2] < holds[1], "{holds:?}");
         });
         assert!(gates.iter().all(|gate| gate.enter(Patience::Now).is_some()), "all are open");
+    }
+
+    #[test]
+    fn threads_that_close_the_same_gates_take_turns() {
+        let (gates, clock, closed) = ([(); 3].map(|()| Gate::default()), clock(), AtomicU64::new(0));
+        let alone = || {
+            assert_eq!(closed.fetch_add(1, Ordering::SeqCst), 0, "two threads have the gates closed");
+            assert!(gates[0].enter(Patience::Now).is_none());
+            thread::yield_now();
+            closed.fetch_sub(1, Ordering::SeqCst);
+        };
+        thread::scope(|scope| {
+            for order in [[0, 1, 2], [2, 1, 0]] {
+                let (gates, clock, alone) = (order.map(|at: usize| &gates[at]), &clock, &alone);
+                scope.spawn(move || {
+                    for _ in 0..300 {
+                        let closed = close_all(&gates, clock);
+                        alone();
+                        closed.open(clock);
+                    }
+                });
+            }
+            for _ in 0..300 {
+                let shut = gates[0].close();
+                alone();
+                drop(shut);
+            }
+        });
+        assert!(gates.iter().all(|gate| gate.enter(Patience::Now).is_some()));
     }
 
     #[test]
