@@ -25,11 +25,11 @@ use super::units::{VolumeUnit, logical_unit};
 use super::workers::Threads;
 use crate::catalog::names::{ImageName, Name};
 use crate::catalog::{Catalog, SnapshotEntry, SnapshotPolicy, VolumeEntry};
-use crate::landing::{Keeper, Outcome};
+use crate::landing::{Gate, Keeper, Outcome, close_all};
 use crate::lu::disk::Disk;
 use crate::lu::{Called, LogicalUnit};
 pub(crate) use crate::origin::Origin;
-use crate::origin::{OriginError, Policy, PoolStores};
+use crate::origin::{OriginError, Policy, PoolStores, take_all};
 use crate::store::{FileStore, MemStore, Store, StoreError};
 use crate::volume::{Block, Switch};
 
@@ -48,6 +48,17 @@ impl ImageUnit {
         let server = Disk::new(called.clone(), Arc::clone(&switch) as Arc<dyn Block>);
         Self { switch, unit: logical_unit(called, entry.seed.0, Arc::new(server), threads) }
     }
+}
+
+/// How often images are tried to be taken, if hosts fill a log with intervals meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// An image that is to be taken.
+pub(crate) struct NewImage {
+    pub(crate) volume: Arc<VolumeUnit>,
+    pub(crate) origin: Arc<Origin>,
+    /// Its number, which the catalog has.
+    pub(crate) number: u64,
 }
 
 /// The pool of a volume.
@@ -155,23 +166,27 @@ impl Array {
         *volume.pool.lock() = Pool::Runs(Arc::clone(origin));
     }
 
-    /// Takes one image of each origin at one instant: the image `number` of the origin. Returns how long hosts' writes were
-    /// held.
+    /// Takes all of `images`, which are of different volumes, at one instant: no host's change of any of the volumes is under
+    /// way then. Returns how long hosts' writes were held.
     ///
     /// # Errors
-    /// The place of an origin that failed, and the error. None of the images is to be used then.
-    pub(crate) fn take_images(
-        &self,
-        images: &[(Arc<Origin>, u64)],
-    ) -> Result<Duration, (usize, OriginError)> {
+    /// None of the images is to be used then.
+    pub(crate) fn take_images(images: &[NewImage]) -> Result<Duration, OriginError> {
         let began = Instant::now();
-        for (place, (origin, number)) in images.iter().enumerate() {
-            match origin.take(*number).map_err(|error| (place, error))? {
-                Outcome::Landed => {}
-                Outcome::Full => return Err((place, StoreError::NoSpace.into())),
+        let clock = || began.elapsed();
+        let gates: Vec<&Gate> = images.iter().map(|image| image.volume.landed.gate()).collect();
+        let all: Vec<(&Origin, u64)> = images.iter().map(|image| (&*image.origin, image.number)).collect();
+        for _ in 0..ATTEMPTS {
+            let closed = close_all(&gates, &clock);
+            let taken = take_all(&all);
+            let (_, hold) = closed.open(&clock);
+            match taken? {
+                Outcome::Landed => return Ok(hold),
+                // Hosts have written in an interval that was empty when its log was prepared. Nothing has been taken.
+                Outcome::Full => images.iter().try_for_each(|image| image.origin.prepare())?,
             }
         }
-        Ok(began.elapsed())
+        Err(StoreError::NoSpace.into())
     }
 
     /// Opens the pool of a volume of `catalog` that has images, and removes what is left of one otherwise. Returns the images

@@ -3,7 +3,7 @@
 //! The order:
 //!
 //! 1. All that may fail: the name is free, the volume works, its origin is there and has room ([`Array::origin_of`],
-//!    [`Array::prepare_images`]).
+//!    [`Origin::prepare`](crate::array::images::Origin::prepare)).
 //! 2. One transaction has all new images, with their numbers.
 //! 3. The gates of all volumes are closed, each volume begins the interval of its new image, and the gates are opened: no
 //!    input or output is done meanwhile. A write that is answered is in all images or in none of those after it.
@@ -21,7 +21,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::split::{DECISION, LEAD, as_recorded, micros, refuse_time, sleep_until};
-use crate::array::{OPERATOR, Snapshot, show};
+use crate::array::images::NewImage;
+use crate::array::{Array, OPERATOR, Snapshot, show};
 use crate::catalog::labels::Notes;
 use crate::catalog::names::{ImageName, Name};
 use crate::catalog::{Catalog, MAX_SNAPSHOTS, MAX_SNAPSHOTS_OF_VOLUME, Seed, SnapshotEntry};
@@ -171,7 +172,7 @@ pub(super) fn together(asked: &Asked<'_>, wanted: &Wanted<'_>) -> Result<Outcome
         let origin = array.origin_of(&served, &name.volume, volume);
         let origin = origin.map_err(|error| not_taken(name, &error))?;
         origin.prepare().map_err(|error| not_taken(name, &error))?;
-        images.push((origin, number));
+        images.push(NewImage { volume: Arc::clone(volume), origin, number });
     }
     if let Some(at) = wanted.at {
         sleep_until(asked, at - DECISION, true)?;
@@ -180,17 +181,17 @@ pub(super) fn together(asked: &Asked<'_>, wanted: &Wanted<'_>) -> Result<Outcome
     if let Some(at) = wanted.at {
         sleep_until(asked, at, false)?;
     }
-    let taken = array.take_images(&images);
+    let taken = Array::take_images(&images);
     let hold = match taken {
         Ok(hold) => hold,
-        Err((place, error)) => {
+        Err(error) => {
             let withdrawn =
                 work.withdraw(|catalog| names.iter().for_each(|name| drop(catalog.snapshots.remove(name))));
             if let Err(error) = withdrawn {
                 tracing::error!(%error, "a snapshot that was not made may be in the catalog until it is deleted");
             }
             work.assemble();
-            return Err(not_taken(&names[place], &error));
+            return Err(not_taken(&names[0], &error));
         }
     };
     let assembled = work.assemble();
