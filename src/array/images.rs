@@ -271,6 +271,28 @@ impl Array {
 }
 
 impl Snapshot {
+    /// Ends the pool of `volume` if there are no images of it.
+    pub(crate) fn end_empty_pool(&self, volume: &Name) {
+        if self.catalog.snapshots_of(volume).next().is_none()
+            && let Some(unit) = self.volumes.get(volume)
+        {
+            unit.end_pool(volume);
+        }
+    }
+
+    /// An image whose flush makes stable whatever was written to the images of `volume`.
+    pub(super) fn flushing_image(&self, volume: &Name) -> Option<Arc<Switch>> {
+        let broken = self.volumes.get(volume)?.origin()?.broken().map_or(0, |(number, _)| number);
+        let lives = |entry: &SnapshotEntry| entry.broken.is_none() && entry.number > broken;
+        let (name, _) = self.catalog.snapshots_of(volume).find(|(_, entry)| lives(entry))?;
+        Some(Arc::clone(&self.images.get(name)?.switch))
+    }
+
+    /// Ends the pools in order: nothing is kept, and no image is served, from now on.
+    pub(super) fn close_pools(&self) {
+        self.volumes.values().filter_map(|unit| unit.origin()).for_each(|origin| origin.close());
+    }
+
     /// In `next` the images of the volume `from` of this snapshot have names of the volume `to`, which is the same one.
     pub(super) fn rename_images(&self, next: &mut Snapshot, from: &Name, to: &Name) {
         for (name, _) in self.catalog.snapshots_of(from) {

@@ -53,7 +53,7 @@ impl From<KindArg> for ObjectKind {
 pub(crate) enum RoleArg {
     /// Everything, tokens too.
     Admin,
-    /// Changes of existing objects. Makes and deletes none.
+    /// Changes of existing objects, and snapshots. Makes and deletes no others.
     Operator,
     /// Lists and documents.
     Viewer,

@@ -130,7 +130,7 @@ fn refuse_volume(now: &Snapshot, volume: &Name) -> Result<(), Cause> {
         return Ok(());
     };
     match now.pair_status(pair).map(|status| status.state) {
-        Some(State::Smpl | State::Psus) => Ok(()),
+        Some(State::Psus) => Ok(()),
         state => Err(Cause::SecondaryChanges {
             volume: volume.clone(),
             pair: pair.clone(),
@@ -190,7 +190,10 @@ pub(super) fn together(asked: &Asked<'_>, wanted: &Wanted<'_>) -> Result<Outcome
             if let Err(error) = withdrawn {
                 tracing::error!(%error, "a snapshot that was not made may be in the catalog until it is deleted");
             }
-            work.assemble();
+            let left = work.assemble().now;
+            for name in &names {
+                left.end_empty_pool(&name.volume);
+            }
             return Err(not_taken(&names[0], &error));
         }
     };

@@ -337,6 +337,8 @@ impl Change for Resize {
         if *size == volume.length() {
             return Ok(());
         }
+        // A pool is made for one size. One without images may be left of a snapshot that was not made.
+        served.end_empty_pool(name);
         let resized = match served.volume_unit(name) {
             Some(unit) => unit.at_home(|| volume.resize(*size)).map_err(VolumeError::from).flatten(),
             None => volume.resize(*size),
