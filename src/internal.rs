@@ -79,6 +79,13 @@ pub mod memory {
     pub use crate::memory::{Charge, DEFAULT, PER_SESSION, Pool, Purse, Wake};
 }
 
+/// From `origin`.
+pub mod origin {
+    pub use crate::origin::{
+        ImageStatus, Origin, OriginError, Owner, Policy, PoolStores, Status, Swept, Watcher, take_all,
+    };
+}
+
 /// From `pair`.
 pub mod pair {
     pub use crate::pair::{Pair, Progress, RecordStores, State};

@@ -105,6 +105,8 @@ pub mod lu;
 
 pub(crate) mod landing;
 
+pub(crate) mod origin;
+
 pub(crate) mod pair;
 
 pub(crate) mod copy;

@@ -23,6 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("landing", &["wire", "units", "store", "volume"]),
     // floor 2
     ("pair", &["wire", "units", "store", "volume", "landing"]),
+    ("origin", &["wire", "units", "store", "volume", "landing"]),
     ("lu", &["sam", "wire", "units", "share", "store", "scsi", "tape", "volume"]),
     ("copy", &["memory", "sam", "wire", "units", "share", "scsi", "lu"]),
     // floor 3
@@ -31,8 +32,8 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "array",
         &[
-            "memory", "sam", "wire", "units", "share", "store", "scsi", "tape", "volume", "landing", "pair",
-            "lu", "copy", "catalog",
+            "memory", "sam", "wire", "units", "share", "store", "scsi", "tape", "volume", "landing",
+            "origin", "pair", "lu", "copy", "catalog",
         ],
     ),
     // floor 3½
@@ -65,7 +66,19 @@ const EDGES: &[(&str, &[&str])] = &[
     // floor 5
     (
         "internal",
-        &["admin", "array", "catalog", "iscsi", "landing", "memory", "pair", "printable", "scsi", "store"],
+        &[
+            "admin",
+            "array",
+            "catalog",
+            "iscsi",
+            "landing",
+            "memory",
+            "origin",
+            "pair",
+            "printable",
+            "scsi",
+            "store",
+        ],
     ),
     ("main", &["admin", "array", "portal", "initiator", "units"]),
 ];
@@ -87,6 +100,7 @@ const SANS_IO: &[&str] = &[
     "tape",
     "volume",
     "landing",
+    "origin",
     "pair",
     "lu",
     "copy",
@@ -154,6 +168,7 @@ const HEADS: &[(&str, &str)] = &[
     ("lu::disk", "Disk, whose mode pages are a part"),
     ("lu::tape", "Drive, whose mode and log pages are parts"),
     ("memory", "Budget, on whose account the pool keeps buffers"),
+    ("origin", "Origin, of which each part has the methods of one subject"),
     ("pair", "Pair, of which each part has the methods of one subject"),
     ("scsi::cdb", "Fields, the reader of a CDB; it tells from the row which part parses the rest"),
     ("scsi::mode", "Page, of which the part lists those that there are"),

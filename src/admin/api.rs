@@ -279,6 +279,8 @@ macro_rules! kind {
     };
 }
 
+mod snapshots;
+
 const VOLUME: Kind<show::Volume> = kind!(Volume, view::volume::named);
 const PAIR: Kind<show::Pair> = kind!(Pair, view::pair::named);
 const GROUP: Kind<show::Group> = kind!(Group, view::group::named);
@@ -401,6 +403,7 @@ fn objects() -> Routes<Arc<Api>> {
         .and(PAIR.routes::<desired::Pair>("name", view::pair::all))
         .on(wait_for_pair.called("waitForPair").query::<WaitQuery>(), wait)
         .and(GROUP.routes::<desired::Group>("name", view::group::all))
+        .and(snapshots::routes())
         .and(CARTRIDGE.routes::<desired::Cartridge>("barcode", view::cartridge::all))
         .and(DRIVE.routes::<desired::Drive>("name", view::drive::all))
         .and(TARGET.routes::<desired::Target>("iqn", view::target::all))
@@ -596,11 +599,21 @@ async fn list<T: Serialize + Labelled>(
     noun: &'static str,
     view: impl FnOnce(&Array) -> Vec<T> + Send + 'static,
 ) -> Response {
-    let asked = || format!("list the {noun}s");
     let Ok(Query(ListQuery { label })) = query else {
         let why = "a list takes no query but label";
-        return refusal(ArrayError::usage(asked(), why, "see docs/ADMIN-API.md"));
+        return refusal(ArrayError::usage(format!("list the {noun}s"), why, "see docs/ADMIN-API.md"));
     };
+    list_of(api, label, noun, view).await
+}
+
+/// A list of objects, filtered by `label`.
+async fn list_of<T: Serialize + Labelled>(
+    api: Arc<Api>,
+    label: Option<String>,
+    noun: &'static str,
+    view: impl FnOnce(&Array) -> Vec<T> + Send + 'static,
+) -> Response {
+    let asked = || format!("list the {noun}s");
     let selector = match label.map(|label| label.parse::<Selector>()).transpose() {
         Ok(selector) => selector,
         Err(why) => {

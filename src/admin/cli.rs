@@ -2,6 +2,8 @@
 
 mod group;
 mod options;
+mod snapshot;
+mod volume;
 mod words;
 
 use std::net::SocketAddr;
@@ -13,18 +15,18 @@ use jiff::Timestamp;
 pub(crate) use group::GroupVerb;
 use group::parse_at;
 pub(crate) use options::{Listing, Notes, RaidManager, RmCompat, Selection};
+pub(crate) use snapshot::{NewSnapshot, Of, SnapshotVerb};
+pub(crate) use volume::VolumeVerb;
 pub(crate) use words::{KindArg, OperationStateArg, PaceArg, RoleArg, StateArg, StoreArg};
-use words::{parse_block_size, parse_label, parse_number, parse_portal};
+use words::{parse_label, parse_number, parse_portal};
 
 use super::address::AdminAddress;
 use super::client::{ClientVerb, of_no_daemon};
 use super::seconds::{parse_lifetime, parse_seconds};
 use crate::catalog::labels::{Description, LabelKey, LabelValue};
-use crate::catalog::names::{Barcode, IscsiName, Name, node_name};
-use crate::operator::Verb;
-use crate::operator::verbs::volume;
+use crate::catalog::names::{Barcode, IscsiName, Name, ObjectName, node_name};
 use crate::sam::Lun;
-use crate::units::{BlockSize, Size};
+use crate::units::Size;
 
 /// The heading of the options that many commands have.
 const COMMON: &str = "Common options";
@@ -89,7 +91,7 @@ pub(crate) enum Command {
     /// Tokens, with which other machines use the admin API over TCP.
     #[command(subcommand)]
     Token(TokenVerb),
-    /// Put labels on a volume, drive, cartridge, target, pair or group (key=value), and take them off (key-).
+    /// Put labels on a volume, drive, cartridge, target, pair, group or snapshot (key=value), and take them off (key-).
     Label {
         /// What kind of object.
         #[arg(value_enum)]
@@ -100,7 +102,7 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = parse_label_change)]
         labels: Vec<LabelChange>,
     },
-    /// Say what a volume, drive, cartridge, target, pair or group is for.
+    /// Say what a volume, drive, cartridge, target, pair, group or snapshot is for.
     Describe {
         /// What kind of object.
         #[arg(value_enum)]
@@ -247,143 +249,6 @@ pub(crate) enum LabelChange {
     Remove(LabelKey),
 }
 
-/// Verbs of `volume`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum VolumeVerb {
-    /// Make a thin volume.
-    Create {
-        /// Its name.
-        name: Name,
-        /// Its size, as in 10GiB.
-        size: Size,
-        /// Logical block length in bytes: 512 or 4096.
-        #[arg(long, value_parser = parse_block_size, default_value = "512", value_name = "BYTES")]
-        block_size: BlockSize,
-        /// Where its bytes are stored; memory is lost when the daemon ends.
-        #[arg(long, value_enum, default_value = "file")]
-        store: StoreArg,
-        /// An external directory for its files, outside the data directory. It is made, or must be empty.
-        #[arg(long, value_name = "PATH")]
-        path: Option<PathBuf>,
-        /// Labels and description.
-        #[command(flatten)]
-        notes: Notes,
-    },
-    /// Make a volume of a raw image: a file, a device, or '-' for standard input.
-    #[command(
-        long_about = "Make a volume of a raw image: a file, a device, or '-' for standard input. What is zero takes up no \
-        space. The volume is there when the whole image has come and is stable; until then there is nothing. An image of \
-        another format or a compressed one is refused. To fill a volume that is there, write to its LUN, as by 'qemu-img \
-        convert -n'."
-    )]
-    Import {
-        /// The volume's name.
-        name: Name,
-        /// The image.
-        file: PathBuf,
-        /// Its size, if it is to be larger than the image. [default: the image's, in whole blocks]
-        #[arg(long)]
-        size: Option<Size>,
-        /// Logical block length in bytes: 512 or 4096.
-        #[arg(long, value_parser = parse_block_size, default_value = "512", value_name = "BYTES")]
-        block_size: BlockSize,
-        /// Where its bytes are stored; memory is lost when the daemon ends.
-        #[arg(long, value_enum, default_value = "file")]
-        store: StoreArg,
-        /// An external directory for its files, outside the data directory. It is made, or must be empty.
-        #[arg(long, value_name = "PATH")]
-        path: Option<PathBuf>,
-        /// Take the image for a raw one, whatever it looks like.
-        #[arg(long)]
-        raw: bool,
-        /// What is written on it.
-        #[command(flatten)]
-        notes: Notes,
-    },
-    /// Write a volume to a raw image: a sparse file, or '-' for standard output.
-    #[command(
-        long_about = "Write a volume to a raw image: a sparse file, or '-' for standard output. The file gets its name when \
-        it is whole and stable. While hosts write to the volume the image is not of one instant; the secondary of a \
-        split pair is."
-    )]
-    Export {
-        /// The volume.
-        name: Name,
-        /// The image.
-        file: PathBuf,
-        /// Replace a file that is there.
-        #[arg(long)]
-        force: bool,
-    },
-    /// List the extents of a volume that may hold data; all others read as zeros. Offsets and lengths are in bytes.
-    Extents {
-        /// The volume.
-        name: Name,
-        /// Only extents that may hold data. This is the default.
-        #[arg(long)]
-        used: bool,
-    },
-    /// List the volumes.
-    List(Selection),
-    /// Show one volume.
-    Show {
-        /// Its name.
-        name: Name,
-    },
-    /// The verbs that answer with the changed volume.
-    #[command(flatten)]
-    Change(VolumeChange),
-    /// Delete a volume that is neither mapped nor in a pair.
-    Delete {
-        /// Its name.
-        name: Name,
-    },
-}
-
-/// Verbs of `volume` that answer with the changed volume.
-#[derive(Debug, Subcommand)]
-pub(crate) enum VolumeChange {
-    /// Change the size of a volume.
-    Resize {
-        /// Its name.
-        name: Name,
-        /// The new size.
-        size: Size,
-        /// Allow a smaller size; what lies beyond it is lost.
-        #[arg(long)]
-        shrink: bool,
-    },
-    /// Give a volume another name. Its files, its identity, its LUNs and its pair stay.
-    Rename {
-        /// Its name.
-        name: Name,
-        /// The new name.
-        to: Name,
-    },
-    /// Serve a volume again that has stopped because writing back failed. First repair its device.
-    #[command(
-        long_about = "Serve a volume again that has stopped because writing back failed. First repair its device. \
-        It shows what the device holds: what was written since its last flush may be lost. Its hosts are told that the \
-        medium may have changed, and a pair that mirrors it or shows an instant of it is suspended."
-    )]
-    Reinstate {
-        /// Its name.
-        name: Name,
-    },
-}
-
-impl From<VolumeChange> for Verb {
-    fn from(change: VolumeChange) -> Self {
-        match change {
-            VolumeChange::Resize { name, size, shrink } => {
-                volume::Resize { name, size: size.0, shrink }.into()
-            }
-            VolumeChange::Rename { name, to } => volume::Rename { name, to }.into(),
-            VolumeChange::Reinstate { name } => volume::Reinstate { name }.into(),
-        }
-    }
-}
-
 /// Verbs of `target`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TargetVerb {
@@ -415,10 +280,10 @@ pub(crate) enum TargetVerb {
 /// Verbs of `lun`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LunVerb {
-    /// Show a volume or drive as a LUN of a target.
+    /// Show a volume, drive or snapshot as a LUN of a target.
     Map {
-        /// The volume or drive.
-        object: Name,
+        /// The volume or drive, or a snapshot as VOLUME@NAME.
+        object: ObjectName,
         /// The target.
         #[arg(long, value_parser = node_name, value_name = "IQN")]
         target: IscsiName,

@@ -13,7 +13,7 @@ use super::address::AdminAddress;
 use super::cli::LogFormat;
 use crate::array::error::ArrayError;
 use crate::array::{MAX_SESSIONS, Options};
-use crate::catalog::names::{IscsiName, Name};
+use crate::catalog::names::{IscsiName, ObjectName};
 use crate::memory;
 use crate::portal::Limits;
 use crate::units::Size;
@@ -227,11 +227,11 @@ pub struct TcmuConfig {
     /// For an object, further objects that a third-party copy that is sent to it may reach. The kernel does not tell
     /// which initiator sends the copy, so this holds for all initiators that the kernel lets in (CVE-2021-3139).
     #[serde(default)]
-    pub copy_reach: BTreeMap<Name, Vec<Name>>,
+    pub copy_reach: BTreeMap<ObjectName, Vec<ObjectName>>,
     /// Objects that cannot be written over LIO. LIO's own `write_protect` looks only at a command's data, and lets
     /// commands through that change a medium without data.
     #[serde(default)]
-    pub read_only: Vec<Name>,
+    pub read_only: Vec<ObjectName>,
 }
 
 impl ConfigFile {
@@ -374,9 +374,9 @@ mod tests {
             assert!(error.contains(why), "{error}");
         }
         let config = ConfigFile::parse("[tcmu.copy_reach]\nprimary = ['tape0', 'secondary']").unwrap();
-        assert_eq!(config.tcmu.copy_reach["primary"].len(), 2);
+        assert_eq!(config.tcmu.copy_reach[&"primary".parse().unwrap()].len(), 2);
         let config = ConfigFile::parse("[tcmu]\nread_only = ['secondary']").unwrap();
-        assert_eq!(config.tcmu.read_only[0].as_str(), "secondary");
+        assert_eq!(config.tcmu.read_only[0].to_string(), "secondary");
         let config =
             ConfigFile::parse("[iscsi]\ncold_reset = ['IQN.2026-11.com.Example:A', 'eui.0123456789ABCDEF']");
         let granted: Vec<_> = config.unwrap().iscsi.cold_reset.into_iter().map(String::from).collect();

@@ -46,7 +46,7 @@ fn create_objects(operator: &Operator, target: &IscsiName) -> Result<(), ArrayEr
     made(operator, drive::Create::new(drive.clone()))?;
     made(operator, drive::Load { name: drive.clone(), barcode })?;
     for (lun, object) in [(0, &primary), (1, &secondary), (2, &drive)] {
-        let (object, target, initiators) = (object.clone(), target.clone(), BTreeSet::new());
+        let (object, target, initiators) = (object.clone().into(), target.clone(), BTreeSet::new());
         made(operator, lun::Map { object, target, lun, initiators, read_only: false })?;
     }
     let name = Some(name("demo")?);

@@ -30,6 +30,9 @@ const SHARE: u32 = 50;
 const LOW: u64 = 20;
 const ENOUGH: u64 = 16;
 
+/// The pool of a volume's snapshots is nearly full when this many hundredths of its bound are used.
+const NEARLY_FULL: u64 = 80;
+
 /// Writes the array's notices to the journal.
 pub(super) struct Teller(pub(super) Arc<Journal>);
 
@@ -125,6 +128,8 @@ struct LastPoll {
     failed: BTreeSet<Object>,
     /// The pairs whose copy waits for space.
     waiting: BTreeSet<String>,
+    /// The volumes whose snapshots nearly use up their bound.
+    full_pools: BTreeSet<String>,
     drives: BTreeMap<String, (Option<String>, DriveState)>,
     /// Whether space was low in the file system of the data directory.
     low: bool,
@@ -173,6 +178,30 @@ impl LastPoll {
                 .push(event(Kind::SpaceFreed).of(Object::new("pair", name)).cause("its copy waits no more"));
         }
         self.waiting = waiting.into_keys().cloned().collect();
+        events
+    }
+
+    /// The events of the snapshots' bounds since the last poll.
+    fn pools(&mut self, volumes: &[Volume], event: &impl Fn(Kind) -> Event) -> Vec<Event> {
+        let is_full = |volume: &&Volume| {
+            let limit = volume.snapshot_limit.map(u128::from);
+            limit.is_some_and(|limit| {
+                u128::from(volume.snapshot_bytes) * 100 >= limit * u128::from(NEARLY_FULL)
+            })
+        };
+        let now: BTreeMap<&String, &Volume> =
+            volumes.iter().filter(is_full).map(|volume| (&volume.name, volume)).collect();
+        let mut events = Vec::new();
+        for (name, volume) in now.iter().filter(|(name, _)| !self.full_pools.contains(**name)) {
+            let event = event(Kind::SpaceLow).of(Object::new("volume", name)).cause("its snapshots");
+            let (used, limit) =
+                (Size(volume.snapshot_bytes), Size(volume.snapshot_limit.unwrap_or_default()));
+            events.push(event.detail(format!("they use {used} of at most {limit}")));
+        }
+        for name in self.full_pools.iter().filter(|name| !now.contains_key(name)) {
+            events.push(event(Kind::SpaceFreed).of(Object::new("volume", name)).cause("its snapshots"));
+        }
+        self.full_pools = now.into_keys().cloned().collect();
         events
     }
 
@@ -237,8 +266,12 @@ impl Watch {
         let Self { array, journal, seen } = self;
         let event = |kind| journal.event(kind);
         let volumes: Vec<Volume> = view::volume::all(array);
-        let volumes = volumes.iter().map(|volume| (volume.name.as_str(), volume.error.as_ref()));
-        let mut events = seen.health("volume", volumes, &event);
+        let named = volumes.iter().map(|volume| (volume.name.as_str(), volume.error.as_ref()));
+        let mut events = seen.health("volume", named, &event);
+        events.extend(seen.pools(&volumes, &event));
+        let snapshots = view::snapshot::failed(array);
+        let snapshots = snapshots.iter().map(|(name, error)| (name.as_str(), Some(error)));
+        events.extend(seen.health("snapshot", snapshots, &event));
         events.extend(seen.pairs(&view::pair::all(array), &event));
         let place = array.data_dir().display().to_string();
         let displaced = array.displaced().map(|displaced| displaced.to_string());

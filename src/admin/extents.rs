@@ -1,4 +1,4 @@
-//! `GET` of the used extents of a volume.
+//! `GET` of the used or changed extents of a volume or snapshot.
 //!
 //! The document is made as its client takes it: a step of the walk while the text of the step before is on its way. So the
 //! daemon keeps the extents of two steps, however long the list is, and no thread while the client takes nothing. The listener
@@ -14,7 +14,8 @@ use std::task::{Context, Poll, ready};
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
@@ -25,34 +26,46 @@ use super::follow::Lasting;
 use super::places::Place;
 use super::routes::{Operation, Routes};
 use super::sentence;
-use super::types::ErrorDocument;
+use super::types::{ErrorDocument, ExtentsQuery};
+use crate::array::error::ArrayError;
 use crate::array::show;
-use crate::catalog::names::Name;
-use crate::operator::extents::{Step, UsedExtents};
+use crate::catalog::names::{Name, ObjectName};
+use crate::operator::extents::{ExtentsWalk, Step};
 use crate::operator::{Cause, Who};
 use crate::printable;
 
 /// The path of a volume's used extents.
 pub(super) fn routes() -> Routes<Arc<Api>> {
-    let operation =
-        Operation::get::<show::Extents>("/v1/volumes/{name}/extents", "The used extents of a volume.");
-    Routes::new().on(operation, extents)
+    let operation = Operation::get::<show::Extents>(
+        "/v1/volumes/{name}/extents",
+        "The extents of a volume or snapshot that are used, or have changed.",
+    );
+    Routes::new().on(operation.query::<ExtentsQuery>(), extents)
 }
 
 async fn extents(
     State(api): State<Arc<Api>>,
     Extension(who): Extension<Who>,
     Path(name): Path<String>,
+    query: Result<Query<ExtentsQuery>, QueryRejection>,
 ) -> Response {
-    let asked = format!("list the used extents of volume {name}");
+    let Ok(Query(ExtentsQuery { since })) = query else {
+        let why = "a list of extents takes no query but since, the name of a snapshot";
+        return api::refusal(ArrayError::usage(
+            format!("list the extents of {name}"),
+            why,
+            "see docs/ADMIN-API.md",
+        ));
+    };
+    let asked = asked(&name, since.as_ref());
     let place = match api.walk(&who, &asked) {
         Ok(place) => place,
         Err(error) => return api::busy(error),
     };
     let begun = api::off_the_loop(api, move |operator| {
-        let name: Name = api::parse("list the used extents of a volume", &name)?;
+        let name: ObjectName = api::parse(&asked, &name)?;
         let begin = || {
-            let mut used = UsedExtents::of(operator.array(), &name)?;
+            let mut used = ExtentsWalk::of(operator.array(), &name, since.as_ref())?;
             let step = used.step()?;
             Ok((used, step))
         };
@@ -74,6 +87,14 @@ async fn extents(
     }
 }
 
+/// What is asked for.
+pub(super) fn asked(name: &impl std::fmt::Display, since: Option<&Name>) -> String {
+    match since {
+        None => format!("list the used extents of {name}"),
+        Some(since) => format!("list the extents of {name} that have changed since {since}"),
+    }
+}
+
 /// The end of a list.
 const CLOSE: &[u8] = b"]}";
 
@@ -87,7 +108,7 @@ fn opening(head: &show::Extents) -> Vec<u8> {
 /// A walk whose list is under way.
 struct Walk {
     asked: String,
-    used: UsedExtents,
+    used: ExtentsWalk,
     /// Whether the list has an extent already.
     has_extents: bool,
     /// The place of the request, which the walk keeps even while it works for a client that has gone.
@@ -186,7 +207,7 @@ mod tests {
         let array = Array::open(&temporary.path().join("data"), &Options::default()).unwrap();
         let name: Name = "db".parse().unwrap();
         Create { store: StoreKind::Mem, ..Create::new(name.clone(), 1 << 20) }.act(&array).unwrap();
-        let used = UsedExtents::of(&array, &name).unwrap();
+        let used = ExtentsWalk::of(&array, &name.clone().into(), None).unwrap();
         let places = Places::new(1, "lists");
         let place = places.take(&Holder::Socket).unwrap();
         (

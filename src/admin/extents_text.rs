@@ -6,20 +6,28 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::extents::asked;
 use super::http::Daemon;
 use super::types::{ErrorBody, ErrorDocument};
 use super::{output, stdout};
 use crate::array::error::{ArrayError, Kind};
 use crate::array::show::{Extent, Extents};
-use crate::catalog::names::Name;
+use crate::catalog::names::{Name, ObjectName};
 use crate::printable;
 use crate::units::Size;
 
-/// Prints the used extents of a volume: one JSON document, or a table and their sum.
-pub(super) fn list(daemon: &Daemon, json: bool, name: &Name) -> Result<(), ArrayError> {
-    daemon.take_stream(&format!("/v1/volumes/{name}/extents"), |chunks| {
+/// Prints the used extents of a volume or snapshot, or those that have changed since a snapshot: one JSON document, or a table
+/// and their sum.
+pub(super) fn list(
+    daemon: &Daemon,
+    json: bool,
+    name: &ObjectName,
+    since: Option<&Name>,
+) -> Result<(), ArrayError> {
+    let query = since.map(|since| format!("?since={since}")).unwrap_or_default();
+    daemon.take_stream(&format!("/v1/volumes/{name}/extents{query}"), |chunks| {
         let out = BufWriter::new(stdout::open().map_err(|error| output::unprinted(&error))?);
-        let mut printer = Printer { out, json, size: 0, width: 0, runs: 0, bytes: 0 };
+        let mut printer = Printer { out, json, word: "used", size: 0, width: 0, runs: 0, bytes: 0 };
         let ended = read(BufReader::new(chunks), &mut |part| printer.print(part));
         // What has come is printed, whatever has ended it.
         let printed = printer.out.flush().map_err(Ended::Unprinted);
@@ -30,7 +38,7 @@ pub(super) fn list(daemon: &Daemon, json: bool, name: &Name) -> Result<(), Array
             }
             Err(Ended::Refused(document)) => Err(ArrayError::from(*document)),
             Err(Ended::Broken(why)) => {
-                let asked = format!("list the used extents of volume {name}");
+                let asked = asked(name, since);
                 let why = format!("the list broke off before its end ({why})");
                 Err(ArrayError::new(Kind::Failed, asked, why, "look at the daemon's log, and repeat"))
             }
@@ -52,6 +60,8 @@ enum Part {
 struct Printer<W> {
     out: W,
     json: bool,
+    /// What the extents are.
+    word: &'static str,
     /// The size of the volume.
     size: u64,
     /// The width of the column of offsets.
@@ -66,6 +76,7 @@ impl<W: Write> Printer<W> {
         match part {
             Part::Head(head) => {
                 self.size = head.size;
+                self.word = if head.since.is_some() { "changed" } else { "used" };
                 self.width = head.size.to_string().len().max("OFFSET".len());
                 if self.json {
                     let text = serde_json::to_string_pretty(&head)?;
@@ -89,13 +100,13 @@ impl<W: Write> Printer<W> {
                 }
             }
             Part::End => {
-                let (used, all) = (Size(self.bytes), Size(self.size));
+                let (sum, all) = (Size(self.bytes), Size(self.size));
                 match (self.json, self.runs) {
                     (true, 0) => writeln!(self.out, "]\n}}"),
                     (true, _) => writeln!(self.out, "\n  ]\n}}"),
-                    (false, 0) => writeln!(self.out, "no used extents"),
-                    (false, 1) => writeln!(self.out, "{used} of {all} in 1 run"),
-                    (false, runs) => writeln!(self.out, "{used} of {all} in {runs} runs"),
+                    (false, 0) => writeln!(self.out, "no {} extents", self.word),
+                    (false, 1) => writeln!(self.out, "{sum} of {all} in 1 run"),
+                    (false, runs) => writeln!(self.out, "{sum} of {all} in {runs} runs"),
                 }
             }
         }
@@ -163,10 +174,12 @@ impl<'de> Visitor<'de> for Reading<'_> {
     /// The extents come behind what is said of the volume.
     fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<(), M::Error> {
         let (mut volume, mut size, mut block_size, mut extent_size) = (None, None, None, None);
+        let mut since: Option<String> = None;
         let mut has_list = false;
         while let Some(field) = map.next_key::<String>()? {
             match field.as_str() {
                 "volume" => volume = Some(map.next_value()?),
+                "since" => since = map.next_value()?,
                 "size" => size = Some(map.next_value()?),
                 "block_size" => block_size = Some(map.next_value()?),
                 "extent_size" => extent_size = Some(map.next_value()?),
@@ -174,6 +187,7 @@ impl<'de> Visitor<'de> for Reading<'_> {
                     let missing = M::Error::missing_field;
                     self.pass(Part::Head(Extents {
                         volume: volume.take().ok_or_else(|| missing("volume"))?,
+                        since: since.take(),
                         size: size.ok_or_else(|| missing("size"))?,
                         block_size: block_size.ok_or_else(|| missing("block_size"))?,
                         extent_size: extent_size.ok_or_else(|| missing("extent_size"))?,
@@ -237,7 +251,8 @@ mod tests {
 
     /// What is printed of a list, and how the reading ends.
     fn printed(list: &str, json: bool) -> (String, Result<(), Ended>) {
-        let mut printer = Printer { out: Vec::new(), json, size: 0, width: 0, runs: 0, bytes: 0 };
+        let mut printer =
+            Printer { out: Vec::new(), json, word: "used", size: 0, width: 0, runs: 0, bytes: 0 };
         let ended = read(list.as_bytes(), &mut |part| printer.print(part));
         (String::from_utf8(printer.out).unwrap(), ended)
     }

@@ -16,7 +16,7 @@ use super::routes::{Conditions, Content, Operation, Routes};
 use super::types::ErrorDocument;
 use super::{api, applying, contents, extents, history, operations};
 use crate::catalog::labels::{Description, LabelKey, LabelValue, Labels};
-use crate::catalog::names::{Barcode, IscsiName, Name};
+use crate::catalog::names::{Barcode, ImageName, IscsiName, Name, ObjectName};
 use crate::catalog::{SecretDigest, Seed};
 use crate::operator::Verb;
 use crate::operator::desired::Bytes;
@@ -41,6 +41,8 @@ macro_rules! values {
 
 values! {
     Name: "Name", { "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" };
+    ImageName: "ImageName", { "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}@[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" };
+    ObjectName: "ObjectName", { "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$" };
     IscsiName: "IscsiName", { "type": "string", "maxLength": 223 };
     Barcode: "Barcode", { "type": "string", "pattern": "^[A-Z0-9]{1,32}$" };
     BlockSize: "BlockSize", { "type": "integer", "enum": [512, 4096] };

@@ -15,10 +15,11 @@ use super::stdout;
 use super::tree::{self, Tree};
 use crate::array::error::{ArrayError, Kind};
 use crate::array::show::{
-    Cartridge, Copy, Drive, DriveState, Group, Health, Lun, Mapping, Marked, Moved, Pair, Session, Status,
-    Target, Token, Volume,
+    Cartridge, Copy, Drive, DriveState, Group, Health, Lun, Mapping, Marked, Moved, Pair, Session, Snapshot,
+    Status, Target, Token, Volume,
 };
 use crate::catalog::labels::Labels;
+use crate::catalog::{MAX_SNAPSHOTS_OF_VOLUME, SnapshotPolicy};
 use crate::operator::operations::OperationKind;
 use crate::printable::{self, Printable, printable};
 use crate::units::{Size, time};
@@ -193,12 +194,35 @@ pub(super) fn volume(volume: &Volume) -> String {
         ("naa", volume.naa.clone()),
         ("by-id", format!("/dev/disk/by-id/wwn-0x{}", volume.naa)),
         ("serial", volume.serial.clone()),
+        ("snapshots", of_snapshots(volume)),
+        ("snapshot policy", words(volume.snapshot_policy)),
         ("pair", or_dash(volume.pair.as_ref())),
         ("luns", mappings(&volume.luns, &volume.kernel_devices)),
         ("health", health(volume.health, volume.error.as_ref())),
         ("labels", labels(&volume.labels)),
         ("description", or_dash(Some(&volume.description.to_string()))),
     ])
+}
+
+/// What is done when snapshots can keep no more, in words.
+fn words(policy: SnapshotPolicy) -> String {
+    match policy {
+        SnapshotPolicy::Suspend => "suspend",
+        SnapshotPolicy::DropOldest => "drop-oldest",
+        SnapshotPolicy::Hold => "hold",
+    }
+    .to_owned()
+}
+
+/// How many snapshots a volume has, and what they take up.
+fn of_snapshots(volume: &Volume) -> String {
+    let limit = volume.snapshot_limit.map(|limit| format!(" of at most {}", Size(limit))).unwrap_or_default();
+    match volume.snapshots {
+        0 => "-".to_owned(),
+        count => {
+            format!("{count} of at most {MAX_SNAPSHOTS_OF_VOLUME}, {}{limit}", Size(volume.snapshot_bytes))
+        }
+    }
 }
 
 pub(super) fn targets(targets: &[Target]) -> String {
@@ -273,6 +297,40 @@ pub(super) fn groups(groups: &[Group]) -> String {
     let rows =
         groups.iter().map(|group| [group.name.clone(), group.volumes.join(" "), group.pairs.join(" ")]);
     table(["GROUP", "VOLUMES", "PAIRS"], rows)
+}
+
+pub(super) fn snapshots(snapshots: &[Snapshot]) -> String {
+    if snapshots.is_empty() {
+        return "no snapshots".to_owned();
+    }
+    let rows = snapshots.iter().map(|snapshot| {
+        [
+            snapshot.name.clone(),
+            time(snapshot.created_at),
+            Size(snapshot.size).to_string(),
+            if snapshot.protected { "yes" } else { "-" }.to_owned(),
+            mappings(&snapshot.luns, &snapshot.kernel_devices),
+            or_dash(snapshot.error.as_ref()),
+        ]
+    });
+    table(["SNAPSHOT", "CREATED AT", "SIZE", "PROTECTED", "LUNS", "ERROR"], rows)
+}
+
+pub(super) fn snapshot(snapshot: &Snapshot) -> String {
+    details(&[
+        ("name", snapshot.name.clone()),
+        ("volume", snapshot.volume.clone()),
+        ("created at", time(snapshot.created_at)),
+        ("size", Size(snapshot.size).to_string()),
+        ("block size", format!("{} bytes", snapshot.block_size)),
+        ("protected", if snapshot.protected { "yes" } else { "no" }.to_owned()),
+        ("naa", snapshot.naa.clone()),
+        ("serial", snapshot.serial.clone()),
+        ("luns", mappings(&snapshot.luns, &snapshot.kernel_devices)),
+        ("error", or_dash(snapshot.error.as_ref())),
+        ("labels", labels(&snapshot.labels)),
+        ("description", or_dash(Some(&snapshot.description.to_string()))),
+    ])
 }
 
 pub(super) fn group(group: &Group) -> String {
@@ -575,6 +633,7 @@ pub(super) fn status(status: &Status) -> String {
         head = format!("{head}\nfailed: {error}; nothing is changed until that is mended");
     }
     let groups = (!status.groups.is_empty()).then(|| groups(&status.groups));
+    let snapshots = (!status.snapshots.is_empty()).then(|| snapshots(&status.snapshots));
     let parts = [
         Some(head),
         Some(volumes(&status.volumes)),
@@ -582,6 +641,7 @@ pub(super) fn status(status: &Status) -> String {
         Some(luns(&status.luns)),
         Some(pairs(&status.pairs)),
         groups,
+        snapshots,
         Some(drives(&status.drives)),
         Some(cartridges(&status.cartridges)),
         Some(sessions(&status.sessions)),

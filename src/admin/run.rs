@@ -1,5 +1,7 @@
 //! The control commands: they ask the daemon, print its answer, and end with the exit code of the contract.
 
+mod snapshot;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -247,10 +249,23 @@ impl Client {
         selection: &Selection,
         whole: impl FnOnce(&[T]) -> String,
     ) -> Result<(), ArrayError> {
+        self.select_of(path, None, selection, whole)
+    }
+
+    /// The same of a list of which `of`, a part of a query, keeps only some.
+    fn select_of<T: serde::Serialize + serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        of: Option<String>,
+        selection: &Selection,
+        whole: impl FnOnce(&[T]) -> String,
+    ) -> Result<(), ArrayError> {
         let Selection { listing, selector } = selection;
-        let query = selector.as_ref().map(|selector| format!("?label={}", in_query(&selector.to_string())));
-        let missing = query.as_ref().map(|_| "with these labels");
-        self.list(&format!("{path}{}", query.unwrap_or_default()), listing, filtered(missing, whole))
+        let labels = selector.as_ref().map(|selector| format!("label={}", in_query(&selector.to_string())));
+        let missing = labels.as_ref().map(|_| "with these labels");
+        let query: Vec<String> = of.into_iter().chain(labels).collect();
+        let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+        self.list(&format!("{path}{query}"), listing, filtered(missing, whole))
     }
 
     fn label(&self, kind: ObjectKind, name: &str, changes: Vec<LabelChange>) -> Result<(), ArrayError> {
@@ -297,7 +312,11 @@ impl Client {
                 self.print(&volume, |_| said)
             }
             VolumeVerb::Export { name, file, force } => self.export(Export { name, file, force }),
-            VolumeVerb::Extents { name, used: _ } => extents_text::list(&self.daemon, self.json, &name),
+            VolumeVerb::Extents { name, used: _, since } => {
+                extents_text::list(&self.daemon, self.json, &name, since.as_ref())
+            }
+            VolumeVerb::Snapshot(verb) => self.snapshot(verb),
+            VolumeVerb::Restore { name } => self.restore(&name),
             VolumeVerb::List(selection) => self.select("/v1/volumes", &selection, output::volumes),
             VolumeVerb::Show { name } => {
                 let volume: show::Volume = self.daemon.fetch(&format!("/v1/volumes/{name}"))?;

@@ -1,5 +1,6 @@
 //! The sentences of refused verbs: three parts and an exit code, made of a typed [`Cause`].
 
+mod snapshots;
 mod tapes;
 
 use std::io;
@@ -16,7 +17,7 @@ use crate::catalog::names::Name;
 use crate::operator::cause::{Misplaced, Relation, Repair, Shape, State, StoreFault};
 use crate::operator::plain::plain;
 use crate::operator::verbs::group::listed;
-use crate::operator::{Cause, Expected, Meta, Refusal, Role, Subject, Verb};
+use crate::operator::{Cause, Expected, Meta, ObjectKind, Refusal, Role, Subject, Verb};
 use crate::units::Size;
 
 impl From<Refusal> for ArrayError {
@@ -52,11 +53,16 @@ pub(super) fn document(asked: &str, cause: &Cause) -> ErrorDocument {
 fn asked(verb: &Verb) -> String {
     match verb {
         Verb::VolumeResize(resize) => format!("resize volume {} to {}", resize.name, Size(resize.size)),
+        Verb::VolumeLimit(limit) => format!("bound the snapshots of volume {}", limit.name),
         Verb::LunMap(map) => format!("map {} as LUN {} of {}", map.object, map.lun, map.target),
         Verb::LunUnmap(unmap) => format!("unmap LUN {} of {}", unmap.lun, unmap.target),
         Verb::PairPace(pair) => format!("set the pace of pair {}", pair.name),
         Verb::PairCreate(pair) => format!("create a pair of {} and {}", pair.primary, pair.secondary),
         Verb::GroupAdd(add) => format!("add {} to group {}", listed(&add.volumes), add.name),
+        Verb::SnapshotProtect(protect) if protect.off => {
+            format!("take the protection off snapshot {}", protect.name)
+        }
+        Verb::GroupSnapshot(new) => format!("create snapshots {} of group {}", new.snapshot, new.name),
         Verb::GroupRemove(remove) => format!("remove {} from group {}", listed(&remove.volumes), remove.name),
         Verb::CartridgeExport(export) => {
             format!("export cartridge {} to {}", export.barcode, export.file.display())
@@ -109,7 +115,8 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
     match cause {
         Cause::NotFound { kind, name } => {
             let noun = kind.noun();
-            (Kind::NotFound, format!("there is no {noun} {name}"), format!("see 'cleave {noun} list'"))
+            let list = if *kind == ObjectKind::Snapshot { "volume snapshot" } else { noun };
+            (Kind::NotFound, format!("there is no {noun} {name}"), format!("see 'cleave {list} list'"))
         }
         Cause::Exists { kind, name } => refused(
             format!("{} {name} exists already", kind.noun()),
@@ -139,6 +146,13 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
         | Cause::NotDecided { .. }
         | Cause::TimeOfSplit { .. }
         | Cause::SteadyAtTime => said_of_a_group(verb, cause),
+        Cause::NoVolumes { .. }
+        | Cause::HasSnapshots { .. }
+        | Cause::Protected { .. }
+        | Cause::TooManySnapshots { .. }
+        | Cause::SecondaryChanges { .. }
+        | Cause::SinceYounger { .. }
+        | Cause::NotTaken { .. } => snapshots::said(verb, cause),
         Cause::Unusable { why } => failed(why, "restore its files and restart the daemon"),
         Cause::Stopped { volume, why } => (
             Kind::Refused,

@@ -94,7 +94,10 @@ pub(crate) struct Role {
     pub(crate) group: Option<String>,
 }
 
-/// The volumes and drives by name.
+/// The kind of a snapshot.
+const SNAPSHOT: &str = "snapshot";
+
+/// The volumes, drives and snapshots by name.
 struct Objects(BTreeMap<String, Node>);
 
 impl Objects {
@@ -125,7 +128,13 @@ impl Objects {
             pair: None,
             cartridge: drive.cartridge.clone(),
         });
-        Self(volumes.chain(drives).map(|node| (node.object.clone(), node)).collect())
+        let snapshots = status.snapshots.iter().map(|snapshot| Node {
+            kind: SNAPSHOT.to_owned(),
+            object: snapshot.name.clone(),
+            pair: None,
+            cartridge: None,
+        });
+        Self(volumes.chain(drives).chain(snapshots).map(|node| (node.object.clone(), node)).collect())
     }
 
     fn leaf(&self, lun: &Lun) -> Option<Leaf> {
@@ -159,7 +168,8 @@ impl Tree {
 
         let volumes = status.volumes.iter().map(|volume| (&volume.name, &volume.kernel_devices));
         let drives = status.drives.iter().map(|drive| (&drive.name, &drive.kernel_devices));
-        let behind = volumes.chain(drives).flat_map(|(object, devices)| {
+        let snapshots = status.snapshots.iter().map(|snapshot| (&snapshot.name, &snapshot.kernel_devices));
+        let behind = volumes.chain(drives).chain(snapshots).flat_map(|(object, devices)| {
             devices.iter().filter_map(|device| {
                 Some(KernelDevice { device: device.clone(), node: objects.0.get(object)?.clone() })
             })
@@ -167,7 +177,9 @@ impl Tree {
         let kernel_devices: Vec<KernelDevice> = behind.collect();
         let mut reached: BTreeSet<&str> = status.luns.iter().map(|lun| lun.object.as_str()).collect();
         reached.extend(kernel_devices.iter().map(|device| device.node.object.as_str()));
-        let unmapped = objects.0.values().filter(|node| !reached.contains(node.object.as_str())).cloned();
+        // A volume has up to a thousand snapshots, and most are for nobody.
+        let is_unmapped = |node: &&Node| node.kind != SNAPSHOT && !reached.contains(node.object.as_str());
+        let unmapped = objects.0.values().filter(is_unmapped).cloned();
         let shelf = status.cartridges.iter().filter(|cartridge| cartridge.drive.is_none());
         Self {
             unmapped: unmapped.collect(),

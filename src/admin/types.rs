@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::array::error::{ArrayError, Kind};
 use crate::catalog::StoreKind;
 use crate::catalog::labels::{Description, Labels};
+use crate::catalog::names::Name;
 use crate::operator::{Cause, Refusal};
 use crate::units::BlockSize;
 
@@ -172,6 +173,27 @@ pub(crate) struct WaitQuery {
     pub(crate) state: String,
     /// How long at most.
     pub(crate) timeout_ms: u64,
+}
+
+/// Query of a list of extents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExtentsQuery {
+    /// Those that have changed since the snapshot of this name; without it, those that are used.
+    #[serde(default)]
+    pub(crate) since: Option<Name>,
+}
+
+/// Query of the list of snapshots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SnapshotQuery {
+    /// A filter by labels, as `env=test,tier!=gold,owner`.
+    #[serde(default)]
+    pub(crate) label: Option<String>,
+    /// Only those of this volume.
+    #[serde(default)]
+    pub(crate) volume: Option<Name>,
 }
 
 /// Query of the lists of objects with labels.

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::door::Visible;
 use super::front::CopyFront;
 use super::{Array, ArrayError, Kind, MAX_BACKSTORES, MAX_SESSIONS, Session, Sessions};
-use crate::catalog::names::Name;
+use crate::catalog::names::ObjectName;
 use crate::catalog::transaction::Key;
 use crate::memory::Account;
 use crate::sam::{Lun, Nexus, TargetPort};
@@ -36,12 +36,12 @@ pub struct Backstore {
 /// The rights of all initiators of a kernel device.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// The volume or drive that the device serves.
-    pub object: Name,
+    /// The volume, drive or image that the device serves.
+    pub object: ObjectName,
     /// The further objects that a copy sent to the object may reach, by the designators of VPD page 83h.
-    pub reach: Vec<Name>,
+    pub reach: Vec<ObjectName>,
     /// Objects that are not written through the device, not even by a copy: such commands end with WRITE PROTECTED.
-    pub read_only: BTreeSet<Name>,
+    pub read_only: BTreeSet<ObjectName>,
     /// The front's part in these copies.
     pub copy_front: Option<Arc<dyn CopyFront>>,
 }
@@ -49,13 +49,13 @@ pub struct Grant {
 impl Grant {
     /// The object alone, for reading and writing.
     #[must_use]
-    pub fn of(object: Name) -> Self {
+    pub fn of(object: ObjectName) -> Self {
         Self { object, reach: Vec::new(), read_only: BTreeSet::new(), copy_front: None }
     }
 }
 
 /// Names of kernel devices, by object.
-pub(crate) type KernelDevices = BTreeMap<Name, Vec<String>>;
+pub(crate) type KernelDevices = BTreeMap<ObjectName, Vec<String>>;
 
 impl Backstore {
     /// The LUN of the object in its session.
@@ -74,7 +74,7 @@ impl Array {
         let mut sessions = self.sessions.lock();
         let visible = see(&sessions, &asked, grant)?;
         let device_type = visible[0].unit.server().device_type();
-        let size = sessions.now.catalog.volumes.get(object).map(|volume| volume.size);
+        let size = sessions.now.size_of(object);
         if self.stopping.load(Ordering::Acquire) || sessions.living.len() >= MAX_SESSIONS + MAX_BACKSTORES {
             let why = "the array takes no new session now";
             return Err(ArrayError::refused(asked, why, "repeat when it has room"));
@@ -108,11 +108,19 @@ impl Array {
     }
 
     /// A kernel device that serves `object`, or may copy from it or to it.
-    pub(crate) fn kernel_device_of(&self, object: &Name) -> Option<String> {
+    pub(crate) fn kernel_device_of(&self, object: &ObjectName) -> Option<String> {
         let hidden = self.sessions().into_iter().filter(|session| session.nexus().initiator.is_none());
         let user =
             hidden.into_iter().find(|session| session.itl_nexuses().iter().any(|(name, _)| name == object));
         user.map(|session| session.nexus().port.name.clone())
+    }
+}
+
+/// The keys under which the catalog may have the object `name`.
+pub(crate) fn keys_of(name: &ObjectName) -> Vec<Key> {
+    match name {
+        ObjectName::Whole(name) => vec![Key::Volume(name.clone()), Key::Drive(name.clone())],
+        ObjectName::Image(name) => vec![Key::Snapshot(name.clone())],
     }
 }
 
@@ -121,11 +129,10 @@ fn see(sessions: &Sessions, asked: &str, grant: &Grant) -> Result<Vec<Visible>, 
     let others = grant.reach.iter().filter(|name| **name != grant.object);
     let all = std::iter::once(&grant.object).chain(others);
     let visible = all.zip(0..=Lun::MAX_NUMBER).map(|(name, lun)| {
-        let is_shut =
-            [Key::Volume, Key::Drive].into_iter().any(|key| sessions.shut.contains(&key(name.clone())));
+        let is_shut = keys_of(name).iter().any(|key| sessions.shut.contains(key));
         let unit = sessions.now.unit(name).filter(|_| !is_shut).ok_or_else(|| {
-            let why = format!("there is no volume or drive {name}");
-            let remedy = "see 'cleave volume list' and 'cleave drive list'";
+            let why = format!("there is no volume, drive or snapshot {name}");
+            let remedy = "see 'cleave volume list', 'cleave drive list' and 'cleave volume snapshot list'";
             ArrayError::new(Kind::NotFound, asked, why, remedy)
         })?;
         let read_only = grant.read_only.contains(name);

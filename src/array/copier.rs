@@ -1,5 +1,5 @@
 //! The threads behind the hosts. They copy extents that a secondary does not hold yet, each pair at its pace, and bring
-//! home what has landed in the logs of primaries.
+//! home what has landed in the logs of primaries, and free what deleted images needed.
 //!
 //! A few threads do all of this work in turn, one bounded step at a time. After a step of a copy the pair rests for a
 //! multiple of the time that the step took. So the pace is a share of time and follows the device: the slower the
@@ -22,6 +22,7 @@ use super::workers::make_nicer;
 use crate::catalog::Pace;
 use crate::catalog::names::Name;
 use crate::landing::{self, LandedVolume, Settled};
+use crate::origin::Origin;
 use crate::pair::{Progress, as_recorded};
 
 /// The number of threads for all pairs and logs.
@@ -42,6 +43,9 @@ const MAX_REST: Duration = Duration::from_secs(2);
 /// The rest after a step that found no room: short enough for an operator who has just made room, and long enough for
 /// a device that stays full.
 const NO_ROOM_REST: Duration = Duration::from_secs(2);
+
+/// The slots that one step of a sweep looks at.
+const SWEEP: u64 = 4096;
 
 /// Work behind the hosts.
 pub(super) trait Background: Send + Sync {
@@ -132,6 +136,19 @@ impl Copier {
             }
         };
         volume.wake_by(Box::new(wake));
+    }
+
+    /// Frees what only deleted images of `origin` needed, until nothing of that is left. `of` is the volume's name in the log of
+    /// the daemon.
+    pub(super) fn sweep(&self, origin: &Arc<Origin>, of: &Name) {
+        let sweeping =
+            Sweeping { origin: Arc::downgrade(origin), of: of.clone(), fails: AtomicBool::new(false) };
+        self.shared.add(Instant::now(), Arc::new(sweeping));
+    }
+
+    /// Does `work` soon.
+    pub(super) fn later(&self, work: Arc<dyn Background>) {
+        self.shared.add(Instant::now(), work);
     }
 
     /// Lets the threads end after their current step, and waits for that, at most until `deadline`.
@@ -263,6 +280,31 @@ impl Background for Settling {
             Ok(Settled::Home(_)) if volume.fill() > HALF => Some(Duration::ZERO),
             Ok(Settled::Home(_)) => Some(began.elapsed().min(GATHER)),
             Ok(Settled::Stays(_)) | Err(_) => Some(NO_ROOM_REST),
+        }
+    }
+}
+
+/// A pool in which room is made.
+struct Sweeping {
+    origin: Weak<Origin>,
+    of: Name,
+    /// Whether the last step failed.
+    fails: AtomicBool,
+}
+
+impl Background for Sweeping {
+    /// Frees a part. Rests as long as it has taken: nobody waits for it.
+    fn step(&self) -> Option<Duration> {
+        let origin = self.origin.upgrade()?;
+        let began = Instant::now();
+        match origin.sweep(SWEEP) {
+            Ok(swept) => (!swept.done).then(|| began.elapsed().min(MAX_REST)),
+            Err(error) => {
+                if !self.fails.swap(true, Ordering::AcqRel) {
+                    tracing::warn!(volume = %self.of, %error, "what deleted snapshots needed still takes up room");
+                }
+                Some(NO_ROOM_REST)
+            }
         }
     }
 }

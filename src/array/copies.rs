@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::snapshot::Secondary;
 use super::{Array, ArrayError, Session, show};
-use crate::catalog::names::Name;
+use crate::catalog::names::ObjectName;
 use crate::copy::{CopyView, Designator, Door, Endpoint, OperationId, UnitKey};
 use crate::lu::{Ending, ItlNexus, Outcome, Reply, ReplySink, Task};
 use crate::memory::Charge;
@@ -65,7 +65,7 @@ impl Door for CopyDoor {
 
 /// A logical unit, used for one initiator.
 struct Unit {
-    name: Name,
+    name: ObjectName,
     itl: ItlNexus,
     nexus: NexusId,
     next_tag: AtomicU32,
@@ -168,10 +168,11 @@ impl ReplySink for AnswerSlot {
 }
 
 impl Array {
-    fn endpoint(&self, name: Name, itl: &ItlNexus) -> Unit {
+    fn endpoint(&self, name: ObjectName, itl: &ItlNexus) -> Unit {
         let now = self.snapshot();
         let is_of_catalog = now.unit(&name).is_some_and(|unit| Arc::ptr_eq(unit, itl.unit()));
-        let secondary_of = if is_of_catalog { now.secondary(&name) } else { None };
+        let volume = name.whole().filter(|_| is_of_catalog);
+        let secondary_of = volume.and_then(|volume| now.secondary(volume));
         let nexus = self.new_nexus();
         Unit {
             name,
@@ -207,7 +208,7 @@ impl Array {
     }
 
     /// The running copies that read or write `object`.
-    pub(crate) fn copies_of(&self, object: &Name) -> Vec<OperationId> {
+    pub(crate) fn copies_of(&self, object: &ObjectName) -> Vec<OperationId> {
         self.snapshot().unit(object).map_or_else(Vec::new, |unit| self.copies.using(unit))
     }
 }

@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::front::CopyFront;
 use super::show;
-use crate::catalog::names::Name;
+use crate::catalog::names::ObjectName;
 use crate::copy::{CopyManager, OperationId, UnitKey};
 use crate::lu::{
     Announced, Done, ItlNexus, LogicalUnit, LunAccess, LunInventory, Outcome, Reply, ReplySink, Task,
@@ -30,7 +30,7 @@ use crate::scsi::sense::{Asc, Format, Sense};
 #[derive(Clone, Debug)]
 pub(super) struct Visible {
     pub(super) lun: u16,
-    pub(super) object: Name,
+    pub(super) object: ObjectName,
     pub(super) unit: Arc<LogicalUnit>,
     pub(super) read_only: bool,
 }
@@ -39,7 +39,7 @@ pub(super) struct Visible {
 #[derive(Clone, Debug)]
 struct Mapped {
     number: u16,
-    object: Name,
+    object: ObjectName,
     itl: ItlNexus,
 }
 
@@ -267,7 +267,7 @@ impl Session {
     }
 
     /// The name of the object at `lun`.
-    pub(super) fn object(&self, lun: Lun) -> Option<Name> {
+    pub(super) fn object(&self, lun: Lun) -> Option<ObjectName> {
         let number = lun.number()?;
         self.mapped.read().iter().find(|mapped| mapped.number == number).map(|mapped| mapped.object.clone())
     }
@@ -285,7 +285,7 @@ impl Session {
     }
 
     /// All I_T_L nexuses, with the names of their objects.
-    pub(super) fn itl_nexuses(&self) -> Vec<(Name, ItlNexus)> {
+    pub(super) fn itl_nexuses(&self) -> Vec<(ObjectName, ItlNexus)> {
         self.mapped.read().iter().map(|mapped| (mapped.object.clone(), mapped.itl.clone())).collect()
     }
 

@@ -47,7 +47,9 @@ impl Array {
         let (of_drives, others) = all.split_at(now.drives.len());
         let settled = flush_all(of_drives);
         let closed = close_pairs(&now);
-        settled & closed & flush_all(others)
+        let flushed = flush_all(others);
+        now.close_pools();
+        settled & closed & flushed
     }
 }
 
@@ -74,6 +76,19 @@ fn parts(now: &Arc<Snapshot>) -> Vec<Part> {
         let flush = move || {
             let flushed = volume.flush();
             flushed.inspect_err(|error| tracing::error!(volume = %name, %error, "it was not flushed")).is_ok()
+        };
+        parts.push(Part { object, flush: Box::new(flush) });
+    }
+    for name in now.volumes.keys() {
+        let Some(image) = now.flushing_image(name) else { continue };
+        let (name, object) = (name.clone(), format!("snapshots of {name}"));
+        let flush = move || {
+            let flushed = image.flush();
+            flushed
+                .inspect_err(
+                    |error| tracing::error!(volume = %name, %error, "its snapshots were not flushed"),
+                )
+                .is_ok()
         };
         parts.push(Part { object, flush: Box::new(flush) });
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::catalog::names::Name;
+use crate::catalog::names::ObjectName;
 use crate::scsi::opcode::DeviceType;
 use crate::scsi::sense::Sense;
 
@@ -11,11 +11,11 @@ use crate::scsi::sense::Sense;
 pub trait CopyFront: fmt::Debug + Send + Sync {
     /// Sense data with which each command of a copy to `object` ends as CHECK CONDITION, instead of the unit's
     /// answer. `None`: the command goes to the unit.
-    fn owed(&self, object: &Name, device_type: DeviceType) -> Option<Sense>;
+    fn owed(&self, object: &ObjectName, device_type: DeviceType) -> Option<Sense>;
 
     /// A copy that has got the sense data owed for `object` has asked all its units for their identity.
-    fn informed(&self, object: &Name);
+    fn informed(&self, object: &ObjectName);
 
     /// A copy that was sent to `object` named a unit that does not exist or is not one of the session's.
-    fn unreached(&self, object: &Name);
+    fn unreached(&self, object: &ObjectName);
 }

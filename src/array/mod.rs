@@ -29,11 +29,13 @@ mod flush;
 pub(crate) mod front;
 mod identity;
 pub(crate) mod image;
+pub(crate) mod images;
 mod landing;
 pub mod notice;
 pub mod own;
 mod paired;
 mod pairs;
+mod pool_owner;
 pub(crate) mod progress;
 mod reinstate;
 pub mod show;
@@ -83,7 +85,7 @@ use workers::Threads;
 pub(crate) use workers::{NotRun, nicely};
 
 use crate::catalog::displaced::Displaced;
-use crate::catalog::names::{IscsiName, Name};
+use crate::catalog::names::{IscsiName, ObjectName};
 use crate::catalog::store::{BlobStore, CommitError, OpenError, Store};
 use crate::catalog::transaction::{Key, Transaction};
 use crate::catalog::{Catalog, CatalogError, rules};
@@ -131,6 +133,7 @@ pub struct Array {
     stopping: AtomicBool,
     started_at: Timestamp,
     watchers: NoticeWatchers,
+    itself: Weak<Self>,
 }
 
 /// The sessions, and the snapshot that new sessions read. No thread holds the lock across I/O.
@@ -210,6 +213,7 @@ impl Array {
                 stopping: AtomicBool::new(false),
                 started_at: Timestamp::now(),
                 watchers,
+                itself: Weak::clone(array),
             }
         });
         let settled = decision::settle(array.dir.held());
@@ -290,10 +294,16 @@ impl Array {
         self.snapshot().catalog.demo
     }
 
-    /// Whether a volume or drive has this name.
+    /// Whether a volume, drive or image has this name.
     #[must_use]
-    pub fn has_object(&self, name: &Name) -> bool {
-        self.snapshot().catalog.has_object(name.as_str())
+    pub fn has_object(&self, name: &ObjectName) -> bool {
+        self.snapshot().catalog.has_object(name)
+    }
+
+    /// The capacity of a volume or image in bytes; `None` if there is none of that name.
+    #[must_use]
+    pub fn size_of(&self, name: &ObjectName) -> Option<u64> {
+        self.snapshot().size_of(name)
     }
 
     /// Opens a session of `initiator` with `target` through the portals of `portal_group`.

@@ -79,7 +79,7 @@ impl Array {
         }
         let OwnUnit { name, seed, server, read_only } = unit;
         let unit = logical_unit(Called::from(name.as_str()), seed, server, &self.threads);
-        let visible = Visible { lun, object: name, unit, read_only };
+        let visible = Visible { lun, object: name.into(), unit, read_only };
         let now = turn.publish(|next| drop(next.own.insert(place, visible)));
         self.refresh(&now, &[target.clone()].into());
         Ok(())

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::labels::{Description, Labels};
-use crate::catalog::{Pace, Role, StoreKind};
+use crate::catalog::{Pace, Role, SnapshotPolicy, StoreKind};
 use crate::units::{micros, optional_micros};
 
 /// Whether an object works.
@@ -76,6 +76,18 @@ pub struct Volume {
     pub health: Health,
     /// The reason why not.
     pub error: Option<String>,
+    /// The number of its snapshots, of which it can have 1024.
+    #[serde(default)]
+    pub snapshots: usize,
+    /// Bytes of storage that its snapshots use.
+    #[serde(default)]
+    pub snapshot_bytes: u64,
+    /// The most bytes that its snapshots may use; null: as many as there is room for.
+    #[serde(default)]
+    pub snapshot_limit: Option<u64>,
+    /// What is done when its snapshots can keep no more.
+    #[serde(default)]
+    pub snapshot_policy: SnapshotPolicy,
     /// The pair of which it is the primary or the secondary.
     pub pair: Option<String>,
     /// Where it is mapped.
@@ -143,7 +155,7 @@ macro_rules! labelled {
     )*};
 }
 
-labelled!(Volume, Target, Pair, Group, Cartridge, Drive);
+labelled!(Volume, Target, Pair, Group, Snapshot, Cartridge, Drive);
 
 /// A map entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,7 +168,7 @@ pub struct Lun {
     pub lun: u16,
     /// The object's name.
     pub object: String,
-    /// `volume` or `drive`.
+    /// `volume`, `drive` or `snapshot`.
     pub kind: String,
     /// The initiators that see it; empty: all without an entry of their own.
     pub initiators: Vec<String>,
@@ -258,6 +270,76 @@ pub struct Group {
     /// The description that an operator has given.
     #[serde(default)]
     pub description: Description,
+}
+
+/// A snapshot: an image of a volume at one instant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Name, as `db@noon`.
+    pub name: String,
+    /// The volume.
+    pub volume: String,
+    /// Capacity in bytes.
+    pub size: u64,
+    /// Logical block length in bytes.
+    pub block_size: u32,
+    /// Its number among the snapshots of the volume: a younger one has a higher number.
+    pub number: u64,
+    /// When it was made; the instant is at this time or up to some milliseconds behind.
+    #[serde(serialize_with = "micros")]
+    #[cfg_attr(feature = "admin", schemars(with = "Timestamp"))]
+    pub created_at: Timestamp,
+    /// Whether it is kept from deletion.
+    pub protected: bool,
+    /// NAA designator of VPD page 83h, in hexadecimal.
+    pub naa: String,
+    /// Serial of VPD page 80h.
+    pub serial: String,
+    /// Whether it works.
+    pub health: Health,
+    /// The reason why not.
+    pub error: Option<String>,
+    /// Where it is mapped.
+    pub luns: Vec<Mapping>,
+    /// The kernel devices (LIO backstores) that serve it.
+    #[serde(default)]
+    pub kernel_devices: Vec<String>,
+    /// The labels that an operator has given.
+    #[serde(default)]
+    pub labels: Labels,
+    /// The description that an operator has given.
+    #[serde(default)]
+    pub description: Description,
+}
+
+/// A snapshot that has just been made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct NewSnapshot {
+    /// The snapshot.
+    #[serde(flatten)]
+    pub snapshot: Snapshot,
+    /// From the request to the answer, in microseconds; of one at a time, from the beginning of its preparation.
+    pub elapsed_us: u64,
+    /// The longest hold of a host's write, in microseconds.
+    pub hold_us: u64,
+}
+
+/// Snapshots that have just been made at one instant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct NewSnapshots {
+    /// The snapshots.
+    pub snapshots: Vec<Snapshot>,
+    /// From the request to the answer, in microseconds; of those at a time, from the beginning of their preparation.
+    pub elapsed_us: u64,
+    /// The longest hold of a host's write, in microseconds: from the first volume whose writes were held to the last that went
+    /// on.
+    pub hold_us: u64,
 }
 
 /// The times of a split, of one pair.
@@ -495,20 +577,24 @@ pub struct Extent {
     pub length: u64,
 }
 
-/// The used extents of a volume, in which data may lie. What is in none of them reads as zeros.
+/// The used extents of a volume or snapshot, in which data may lie: what is in none of them reads as zeros. Or the changed
+/// extents: what is in none of them reads as in an older snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Extents {
-    /// Name of the volume.
+    /// Name of the volume or snapshot.
     pub volume: String,
+    /// The older snapshot, of changed extents; null of used ones.
+    #[serde(default)]
+    pub since: Option<String>,
     /// Capacity of the volume in bytes.
     pub size: u64,
     /// Logical block length of the volume in bytes.
     pub block_size: u32,
     /// Bytes of one extent.
     pub extent_size: u64,
-    /// In ascending order. Each is a run of used extents, and between two there is a hole.
+    /// In ascending order. Each is a run of such extents, and between two there are others.
     pub extents: Vec<Extent>,
 }
 
@@ -570,6 +656,9 @@ pub struct Status {
     /// Groups.
     #[serde(default)]
     pub groups: Vec<Group>,
+    /// Snapshots.
+    #[serde(default)]
+    pub snapshots: Vec<Snapshot>,
     /// Cartridges.
     pub cartridges: Vec<Cartridge>,
     /// Drives.
@@ -604,6 +693,10 @@ mod tests {
             serial: "0001".to_owned(),
             health: Health::Ready,
             error: None,
+            snapshots: 0,
+            snapshot_bytes: 0,
+            snapshot_limit: None,
+            snapshot_policy: SnapshotPolicy::Suspend,
             pair: None,
             luns: vec![Mapping { target: "t".to_owned(), lun: 3 }],
             kernel_devices: Vec::new(),

@@ -16,10 +16,11 @@ use std::sync::{Arc, OnceLock};
 
 use super::cartridge_slot::CartridgeSlot;
 use super::door::Visible;
+use super::images::ImageUnit;
 use super::paired::{PairUnit, Paired};
 use super::units::{DriveUnit, VolumeUnit};
 use super::{Array, show};
-use crate::catalog::names::{Barcode, IscsiName, Name};
+use crate::catalog::names::{Barcode, ImageName, IscsiName, Name, ObjectName};
 use crate::catalog::transaction::Key;
 use crate::catalog::{Catalog, PairEntry, TargetEntry, rules};
 use crate::landing::LandedVolume;
@@ -33,6 +34,7 @@ use crate::volume::Volume;
 pub(crate) struct Snapshot {
     pub(crate) catalog: Arc<Catalog>,
     pub(super) volumes: BTreeMap<Name, Arc<VolumeUnit>>,
+    pub(super) images: BTreeMap<ImageName, Arc<ImageUnit>>,
     pub(crate) drives: BTreeMap<Name, Arc<DriveUnit>>,
     pub(crate) cartridges: BTreeMap<Barcode, Arc<CartridgeSlot>>,
     pub(super) pairs: BTreeMap<Name, Paired>,
@@ -46,7 +48,7 @@ pub(crate) struct Snapshot {
 #[derive(Default)]
 struct Index {
     /// The targets and LUNs at which an object is mapped.
-    maps: HashMap<Name, Vec<(IscsiName, u16)>>,
+    maps: HashMap<ObjectName, Vec<(IscsiName, u16)>>,
     /// The pair of a volume.
     pairs: HashMap<Name, Name>,
     /// The drive of a cartridge.
@@ -87,6 +89,7 @@ impl Snapshot {
         Self {
             catalog: Arc::clone(catalog),
             volumes: self.volumes.clone(),
+            images: self.images.clone(),
             drives: self.drives.clone(),
             cartridges: self.cartridges.clone(),
             pairs: self.pairs.clone(),
@@ -100,7 +103,7 @@ impl Snapshot {
     }
 
     /// The targets and LUNs at which an object is mapped.
-    pub(crate) fn mappings(&self, object: &Name) -> Vec<show::Mapping> {
+    pub(crate) fn mappings(&self, object: &ObjectName) -> Vec<show::Mapping> {
         let maps = self.index().maps.get(object).into_iter().flatten();
         maps.map(|(iqn, lun)| show::Mapping { target: iqn.to_string(), lun: *lun }).collect()
     }
@@ -115,10 +118,30 @@ impl Snapshot {
         self.index().drives.get(cartridge)
     }
 
-    /// The logical unit of a volume or drive.
-    pub(super) fn unit(&self, object: &Name) -> Option<&Arc<LogicalUnit>> {
-        let volume = self.volumes.get(object).map(|volume| &volume.unit);
-        volume.or_else(|| self.drives.get(object).map(|drive| &drive.unit))
+    /// The logical unit of a volume, drive or image.
+    pub(super) fn unit(&self, object: &ObjectName) -> Option<&Arc<LogicalUnit>> {
+        match object {
+            ObjectName::Whole(name) => {
+                let volume = self.volumes.get(name).map(|volume| &volume.unit);
+                volume.or_else(|| self.drives.get(name).map(|drive| &drive.unit))
+            }
+            ObjectName::Image(name) => self.images.get(name).map(|image| &image.unit),
+        }
+    }
+
+    /// The capacity of a volume or image in bytes. An image has that of its volume, which does not change while there are
+    /// images of it.
+    pub(super) fn size_of(&self, object: &ObjectName) -> Option<u64> {
+        let volume = match object {
+            ObjectName::Whole(name) => name,
+            ObjectName::Image(name) => &self.catalog.snapshots.get_key_value(name)?.0.volume,
+        };
+        self.catalog.volumes.get(volume).map(|volume| volume.size)
+    }
+
+    /// An image at run time.
+    pub(crate) fn image_unit(&self, name: &ImageName) -> Option<&Arc<ImageUnit>> {
+        self.images.get(name)
     }
 
     /// A volume at run time.
@@ -283,12 +306,13 @@ mod tests {
         let catalog = catalog();
         catalog.check().unwrap();
         let now = Snapshot::default().with(&Arc::new(catalog.clone()));
-        for object in catalog.volumes.keys().chain(catalog.drives.keys()) {
-            let maps = catalog.maps_of(object.as_str());
+        for name in catalog.volumes.keys().chain(catalog.drives.keys()) {
+            let object = &ObjectName::from(name.clone());
+            let maps = catalog.maps_of(object);
             let mappings: Vec<_> =
                 maps.map(|(iqn, map)| show::Mapping { target: iqn.to_string(), lun: map.lun }).collect();
             assert_eq!(now.mappings(object), mappings, "{object}");
-            assert_eq!(now.pair_of(object), catalog.pair_of(object.as_str()).map(|(name, _)| name));
+            assert_eq!(now.pair_of(name), catalog.pair_of(name.as_str()).map(|(name, _)| name));
         }
         for barcode in catalog.cartridges.keys() {
             assert_eq!(now.drive_of(barcode), catalog.drive_of(barcode));

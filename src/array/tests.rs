@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use super::show::{DriveState, Health};
 use super::*;
-use crate::catalog::names::{Barcode, IscsiName, Name, node_name};
+use crate::catalog::names::{Barcode, IscsiName, Name, ObjectName, node_name};
 use crate::catalog::store::{Blob, Store};
 use crate::catalog::transaction::Transaction;
 use crate::catalog::{Catalog, Pace, Scrap, StoreKind};
@@ -63,6 +63,10 @@ fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
+fn object_name(text: &str) -> ObjectName {
+    text.parse().unwrap()
+}
+
 fn barcode() -> Barcode {
     "DEMO01L8".parse().unwrap()
 }
@@ -77,7 +81,9 @@ fn volume(array: &Array, text: &str, size: u64, store: StoreKind) -> Result<show
 
 fn map(array: &Array, object: &str, lun: u16, initiators: &[&str], read_only: bool) {
     let initiators = initiators.iter().map(|name| name.parse().unwrap()).collect();
-    array.map_lun(lun::Map { object: name(object), target: target(), lun, initiators, read_only }).unwrap();
+    array
+        .map_lun(lun::Map { object: object_name(object), target: target(), lun, initiators, read_only })
+        .unwrap();
 }
 
 fn unmap(lun: u16, initiator: Option<&str>) -> lun::Unmap {

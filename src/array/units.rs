@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::failed::FailedBlock;
+use super::images::{Pool, no_pool};
 use super::landing::with_log;
 use super::stopped;
 use super::workers::Threads;
@@ -42,6 +43,8 @@ pub(crate) struct VolumeUnit {
     pub(super) landed: Arc<LandedVolume>,
     /// The medium of the hosts: the volume with its log, or its side of a pair.
     pub(crate) switch: Arc<Switch>,
+    /// What its images show that it does not show any more.
+    pub(super) pool: Mutex<Pool>,
     /// The logical unit.
     pub(super) unit: Arc<LogicalUnit>,
     /// The external directory, locked as long as the volume's files are in use. A deletion of the volume takes the
@@ -79,7 +82,7 @@ impl VolumeUnit {
         let called = Called::from(name.as_str());
         let server = Disk::new(called.clone(), Arc::clone(&switch) as Arc<dyn Block>);
         let unit = logical_unit(called, entry.seed.0, Arc::new(server), threads);
-        Self { volume, landed, switch, unit, external: Mutex::new(external), elsewhere }
+        Self { volume, landed, switch, pool: no_pool(), unit, external: Mutex::new(external), elsewhere }
     }
 
     /// Does `work` while everything is at home and nothing lands: it changes the files in a way that the log does not know.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::labels::{Description, Labels};
-use super::names::{Barcode, IscsiName, Name};
+use super::names::{Barcode, IscsiName, Name, ObjectName};
 use crate::units::BlockSize;
 
 /// Files without an object. A crash can leave them between the making or removal of files and the next change of the
@@ -100,10 +100,62 @@ pub struct VolumeEntry {
     /// The name of its directory in the data directory's `volumes`, if its files are there. A rename of the volume
     /// does not change it.
     pub(crate) directory: Option<Name>,
+    /// The number of the last image that was made of it; 0: none yet. Numbers only grow, so no image gets that of a deleted
+    /// one.
+    pub(crate) last_image: u64,
+    /// The most bytes that its images may take; `None`: as many as there is room for.
+    pub(crate) snapshot_limit: Option<u64>,
+    /// What is done when its images can keep no more.
+    pub(crate) snapshot_policy: SnapshotPolicy,
     /// The labels that an operator has given.
     pub(crate) labels: Labels,
     /// The description that an operator has given.
     pub(crate) description: Description,
+}
+
+/// What is done when there is no room to keep what the images of a volume show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SnapshotPolicy {
+    /// The images break, and the hosts go on.
+    #[default]
+    Suspend,
+    /// The oldest snapshots that are not protected are deleted.
+    DropOldest,
+    /// The hosts' writes wait until there is room.
+    Hold,
+}
+
+/// One snapshot: an image of a volume. Whether the image can be relied on is in the volume's pool, not in the catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SnapshotEntry {
+    /// Source of its NAA, UUID and serial.
+    pub(crate) seed: Seed,
+    /// The number of its image: a younger image of the volume has a higher one.
+    pub(crate) number: u64,
+    /// When it was made.
+    pub(crate) created: Timestamp,
+    /// Whether it is kept from deletion.
+    pub(crate) protected: bool,
+    /// Why what it shows was found lost when the array opened. Since then nothing is kept for it, so it is lost even if the
+    /// pool comes back.
+    pub(crate) broken: Option<String>,
+    /// The labels that an operator has given.
+    pub(crate) labels: Labels,
+    /// The description that an operator has given.
+    pub(crate) description: Description,
+}
+
+impl SnapshotEntry {
+    /// The entry of the image `number`.
+    #[must_use]
+    pub(crate) fn new(seed: Seed, number: u64, created: Timestamp) -> Self {
+        let (protected, broken, labels, description) = Default::default();
+        Self { seed, number, created, protected, broken, labels, description }
+    }
 }
 
 /// Where the bytes of a volume lie.
@@ -126,8 +178,20 @@ impl VolumeEntry {
             VolumeLocation::Internal(directory) => (StoreKind::File, None, Some(directory.clone())),
             VolumeLocation::External(path) => (StoreKind::File, Some(path.to_owned()), None),
         };
-        let (labels, description) = Default::default();
-        Self { seed, size, block_size, store, path, directory, labels, description }
+        let (last_image, snapshot_limit, snapshot_policy, labels, description) = Default::default();
+        Self {
+            seed,
+            size,
+            block_size,
+            store,
+            path,
+            directory,
+            last_image,
+            snapshot_limit,
+            snapshot_policy,
+            labels,
+            description,
+        }
     }
 
     /// Where its bytes lie. `None` if the entry contradicts itself; [`Catalog::check`](super::Catalog::check) refuses
@@ -216,8 +280,8 @@ impl TargetEntry {
 pub struct MapEntry {
     /// LUN number.
     pub(crate) lun: u16,
-    /// The volume or drive at this LUN.
-    pub(crate) object: Name,
+    /// The volume, drive or image at this LUN.
+    pub(crate) object: ObjectName,
     /// The initiators that see it. None are named: every initiator that has no entry of its own for this LUN.
     pub(crate) initiators: BTreeSet<IscsiName>,
     /// Whether it is mapped read-only: writes are refused with DATA PROTECT.

@@ -150,6 +150,9 @@ impl Holdings {
                 let members = |group: &GroupEntry| group.volumes.iter().cloned().map(Taken::Member).collect();
                 catalog.groups.get(name).map(|group| members(group))
             }
+            Key::Snapshot(name) => {
+                catalog.snapshots.get(name).map(|snapshot| vec![Taken::Identity(snapshot.seed)])
+            }
             Key::DataDir | Key::Demo | Key::Token(_) | Key::Scrap(_) => None,
         };
         Self(all.unwrap_or_default())
@@ -166,7 +169,8 @@ impl Index {
             .chain(catalog.cartridges.keys().cloned().map(Key::Cartridge))
             .chain(catalog.targets.keys().cloned().map(Key::Target))
             .chain(catalog.pairs.keys().cloned().map(Key::Pair))
-            .chain(catalog.groups.keys().cloned().map(Key::Group));
+            .chain(catalog.groups.keys().cloned().map(Key::Group))
+            .chain(catalog.snapshots.keys().cloned().map(Key::Snapshot));
         for key in keys {
             this.change(&key, Holdings::default(), catalog);
         }

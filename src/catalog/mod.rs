@@ -41,13 +41,13 @@ use serde::{Deserialize, Serialize};
 pub use entries::ExternalScrap;
 pub use entries::Scrap;
 pub(crate) use entries::{
-    CartridgeEntry, DriveEntry, GroupEntry, MapEntry, PairEntry, TargetEntry, TokenEntry, VolumeEntry,
-    VolumeLocation,
+    CartridgeEntry, DriveEntry, GroupEntry, MapEntry, PairEntry, SnapshotEntry, TargetEntry, TokenEntry,
+    VolumeEntry, VolumeLocation,
 };
-pub use entries::{Pace, Role, SecretDigest, Seed, StoreKind};
+pub use entries::{Pace, Role, SecretDigest, Seed, SnapshotPolicy, StoreKind};
 pub(crate) use kept::Kept;
 pub use kept::Revision;
-use names::{Barcode, IscsiName, Name};
+use names::{Barcode, ImageName, IscsiName, Name, ObjectName};
 pub(crate) use versions::MAX_BYTES;
 pub use versions::{CatalogError, VERSION, decode, encode};
 
@@ -55,6 +55,12 @@ use crate::sam::Lun;
 
 /// Most objects of one kind.
 pub const MAX_OBJECTS: usize = 16384;
+
+/// Most snapshots of one volume.
+pub const MAX_SNAPSHOTS_OF_VOLUME: usize = 1024;
+
+/// Most snapshots of all volumes together. Each is an entry in the catalog, which is written as a whole.
+pub const MAX_SNAPSHOTS: usize = 65536;
 
 /// Most LUNs in one file that is applied: eight paths to each object.
 pub(crate) const MAX_LUNS: usize = 8 * MAX_OBJECTS;
@@ -84,6 +90,8 @@ pub struct Catalog {
     pub pairs: BTreeMap<Name, Kept<PairEntry>>,
     /// Groups of volumes.
     pub(crate) groups: BTreeMap<Name, Kept<GroupEntry>>,
+    /// Snapshots of volumes.
+    pub(crate) snapshots: BTreeMap<ImageName, Kept<SnapshotEntry>>,
     /// Tokens for the admin API.
     pub(crate) tokens: BTreeMap<Name, Kept<TokenEntry>>,
     /// Files that are removed when the array opens.
@@ -99,6 +107,7 @@ impl Catalog {
             .chain(self.targets.values().map(Kept::revision))
             .chain(self.pairs.values().map(Kept::revision))
             .chain(self.groups.values().map(Kept::revision))
+            .chain(self.snapshots.values().map(Kept::revision))
             .chain(self.tokens.values().map(Kept::revision))
     }
 
@@ -108,6 +117,7 @@ impl Catalog {
             .chain(self.drives.values().map(|drive| drive.seed))
             .chain(self.cartridges.values().map(|cartridge| cartridge.seed))
             .chain(self.pairs.values().map(|pair| pair.seed))
+            .chain(self.snapshots.values().map(|snapshot| snapshot.seed))
     }
 
     /// Whether an object has the identity `seed`.
@@ -153,19 +163,31 @@ impl Catalog {
         self.drives.iter().find(|(_, drive)| drive.loaded.as_ref() == Some(cartridge)).map(|(name, _)| name)
     }
 
+    /// The snapshots of `volume`, in the order of their names.
+    pub(crate) fn snapshots_of(
+        &self,
+        volume: &Name,
+    ) -> impl Iterator<Item = (&ImageName, &Kept<SnapshotEntry>)> {
+        let from = self.snapshots.range(ImageName::lowest_of(volume)..);
+        from.take_while(move |(name, _)| name.volume == *volume)
+    }
+
     /// The maps of the object `name`.
-    pub(crate) fn maps_of(&self, name: &str) -> impl Iterator<Item = (&IscsiName, &MapEntry)> {
+    pub(crate) fn maps_of(&self, name: &ObjectName) -> impl Iterator<Item = (&IscsiName, &MapEntry)> {
         self.targets
             .iter()
             .flat_map(|(iqn, target)| target.maps.iter().map(move |map| (iqn, map)))
-            .filter(move |(_, map)| map.object.as_str() == name)
+            .filter(move |(_, map)| map.object == *name)
     }
 
-    /// Whether a volume or drive is called `name`. Volumes and drives share one namespace, since `lun map` takes
+    /// Whether a volume, drive or image is called `name`. Volumes and drives share one namespace, since `lun map` takes
     /// either.
     #[must_use]
-    pub(crate) fn has_object(&self, name: &str) -> bool {
-        self.volumes.contains_key(name) || self.drives.contains_key(name)
+    pub(crate) fn has_object(&self, name: &ObjectName) -> bool {
+        match name {
+            ObjectName::Whole(name) => self.volumes.contains_key(name) || self.drives.contains_key(name),
+            ObjectName::Image(name) => self.snapshots.contains_key(name),
+        }
     }
 
     /// The lowest relative target port identifier that is free; identifiers start at 1 (SPC-4 7.7.3.6).
@@ -191,6 +213,7 @@ impl Catalog {
         self.check_drives()?;
         self.check_pairs()?;
         self.check_groups()?;
+        self.check_snapshots()?;
         self.check_targets()?;
         let directories = self.directories();
         match self.scrap.iter().find(|scrap| self.contradicts(&directories, scrap)) {
@@ -249,6 +272,9 @@ impl Catalog {
         ];
         match counts.iter().find(|(_, count)| *count > MAX_OBJECTS) {
             Some((kind, count)) => Err(format!("{count} {kind} are more than the limit of {MAX_OBJECTS}")),
+            None if self.snapshots.len() > MAX_SNAPSHOTS => {
+                Err(format!("{} snapshots are more than the limit of {MAX_SNAPSHOTS}", self.snapshots.len()))
+            }
             None => Ok(()),
         }
     }
@@ -323,6 +349,28 @@ impl Catalog {
         Ok(())
     }
 
+    /// Images of a volume are told apart by their numbers, none of which is above the last that was given.
+    fn check_snapshots(&self) -> Result<(), String> {
+        let mut numbers: BTreeMap<&Name, BTreeSet<u64>> = BTreeMap::new();
+        for (name, snapshot) in &self.snapshots {
+            let Some(volume) = self.volumes.get(&name.volume) else {
+                return Err(format!("snapshot {name} is of a volume that does not exist"));
+            };
+            let of_volume = numbers.entry(&name.volume).or_default();
+            let is_given = (1..=volume.last_image).contains(&snapshot.number);
+            if !is_given || !of_volume.insert(snapshot.number) {
+                return Err(format!("snapshot {name} has no number of its own"));
+            }
+            if of_volume.len() > MAX_SNAPSHOTS_OF_VOLUME {
+                return Err(format!(
+                    "volume {} has more than {MAX_SNAPSHOTS_OF_VOLUME} snapshots",
+                    name.volume
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn check_targets(&self) -> Result<(), String> {
         let mut ids = BTreeSet::new();
         for (iqn, target) in &self.targets {
@@ -333,7 +381,7 @@ impl Catalog {
                 if map.lun > Lun::MAX_NUMBER || map.initiators.len() > MAX_INITIATORS {
                     return Err(format!("target {iqn} has an entry out of bounds at LUN {}", map.lun));
                 }
-                if !self.has_object(map.object.as_str()) {
+                if !self.has_object(&map.object) {
                     return Err(format!(
                         "LUN {} of {iqn} names {}, which does not exist",
                         map.lun, map.object

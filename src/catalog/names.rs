@@ -2,7 +2,8 @@
 //! from then on.
 //!
 //! A [`Name`] becomes a directory below the data directory, so its alphabet has no separator, no leading dot and no
-//! control character. Targets and initiators have an [`IscsiName`].
+//! control character. Targets and initiators have an [`IscsiName`]. A snapshot has an [`ImageName`]: `@` is in no [`Name`],
+//! so the name of a snapshot is never taken for that of a volume or drive.
 
 use std::fmt;
 use std::str::FromStr;
@@ -85,6 +86,141 @@ impl FromStr for Name {
     }
 }
 
+/// What stands between the name of a volume and that of its image.
+const AT: char = '@';
+
+/// Name of an image of a volume: `VOLUME@NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageName {
+    /// The volume.
+    pub volume: Name,
+    /// The name that the image has among those of the volume.
+    pub image: Name,
+}
+
+impl ImageName {
+    /// The lowest name that an image of `volume` can have.
+    #[must_use]
+    pub(crate) fn lowest_of(volume: &Name) -> Self {
+        // A name begins with a letter or digit, and '0' is the lowest of these.
+        Self { volume: volume.clone(), image: Name("0".to_owned()) }
+    }
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{AT}{}", self.volume, self.image)
+    }
+}
+
+impl FromStr for ImageName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (volume, image) = text.split_once(AT).ok_or_else(|| {
+            format!("'{}' is not the name of a snapshot: write VOLUME{AT}NAME", text.escape_default())
+        })?;
+        Ok(Self { volume: volume.parse()?, image: image.parse()? })
+    }
+}
+
+impl TryFrom<String> for ImageName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<ImageName> for String {
+    fn from(name: ImageName) -> Self {
+        name.to_string()
+    }
+}
+
+/// Name of what a LUN or a kernel device shows: a volume, a drive, or an image of a volume (`VOLUME@NAME`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ObjectName {
+    /// A volume or drive. They share one namespace.
+    Whole(Name),
+    /// An image of a volume.
+    Image(ImageName),
+}
+
+impl ObjectName {
+    /// The name of a volume or drive, if it is one.
+    #[must_use]
+    pub fn whole(&self) -> Option<&Name> {
+        match self {
+            Self::Whole(name) => Some(name),
+            Self::Image(_) => None,
+        }
+    }
+
+    /// The name of an image, if it is one.
+    #[must_use]
+    pub fn image(&self) -> Option<&ImageName> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Image(name) => Some(name),
+        }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(name) => name.fmt(f),
+            Self::Image(name) => name.fmt(f),
+        }
+    }
+}
+
+impl FromStr for ObjectName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.contains(AT) {
+            true => text.parse().map(Self::Image),
+            false => text.parse().map(Self::Whole),
+        }
+    }
+}
+
+impl TryFrom<String> for ObjectName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<ObjectName> for String {
+    fn from(name: ObjectName) -> Self {
+        name.to_string()
+    }
+}
+
+impl From<Name> for ObjectName {
+    fn from(name: Name) -> Self {
+        Self::Whole(name)
+    }
+}
+
+impl From<ImageName> for ObjectName {
+    fn from(name: ImageName) -> Self {
+        Self::Image(name)
+    }
+}
+
+impl PartialEq<Name> for ObjectName {
+    fn eq(&self, other: &Name) -> bool {
+        self.whole() == Some(other)
+    }
+}
+
 /// The iSCSI name that an operator's `text` stands for: `text` itself if it begins as an iSCSI name does, else
 /// [`IQN_PREFIX`] followed by `text`.
 ///
@@ -107,6 +243,28 @@ mod tests {
         for bad in ["", ".", "..", "-x", "a/b", "a b", "ä", "a\0", long.as_str()] {
             assert!(bad.parse::<Name>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_a_lun_shows_is_a_volume_a_drive_or_an_image_and_is_told_apart_once() {
+        let object = |text: &str| text.parse::<ObjectName>();
+        assert_eq!(object("db").unwrap().whole().unwrap().as_str(), "db");
+        let image = object("db@noon").unwrap().image().unwrap().clone();
+        assert_eq!((image.volume.as_str(), image.image.as_str()), ("db", "noon"));
+        assert_eq!(
+            (image.to_string(), object("db@noon").unwrap().to_string()),
+            ("db@noon".into(), "db@noon".into())
+        );
+        assert_eq!(object("db").unwrap(), "db".parse::<Name>().unwrap());
+        for bad in ["", "@", "db@", "@noon", "db@noon@night", "db@-x", "d b@noon"] {
+            assert!(object(bad).is_err() && bad.parse::<ImageName>().is_err(), "{bad:?}");
+        }
+        assert!("db".parse::<ImageName>().is_err(), "a volume is no image");
+        let db: Name = "db".parse().unwrap();
+        for other in ["db@0", "db@A", "db@noon", "db@00"] {
+            assert!(ImageName::lowest_of(&db) <= other.parse().unwrap(), "{other}");
+        }
+        assert!("d@z".parse::<ImageName>().unwrap() < ImageName::lowest_of(&db));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Catalog;
 use super::entries::{MapEntry, TargetEntry};
-use super::names::{IscsiName, Name};
+use super::names::{IscsiName, ObjectName};
 use crate::sam::Lun;
 
 /// The rule of the map that forbids a change.
@@ -21,8 +21,8 @@ use crate::sam::Lun;
 pub enum Rule {
     /// The LUN is above [`Lun::MAX_NUMBER`].
     LunTooHigh(u16),
-    /// No volume or drive has this name.
-    NoObject(Name),
+    /// No volume, drive or image has this name.
+    NoObject(ObjectName),
     /// There is no target of this name.
     NoTarget(IscsiName),
     /// Another entry has this LUN for the same initiator.
@@ -81,7 +81,7 @@ pub(crate) fn visible<'a>(target: &'a TargetEntry, initiator: &IscsiName) -> Vec
 #[must_use]
 pub(crate) fn faults(catalog: &Catalog, iqn: &IscsiName, entry: &MapEntry) -> Vec<Rule> {
     let too_high = (entry.lun > Lun::MAX_NUMBER).then_some(Rule::LunTooHigh(entry.lun));
-    let has_object = catalog.has_object(entry.object.as_str());
+    let has_object = catalog.has_object(&entry.object);
     let no_object = (!has_object).then(|| Rule::NoObject(entry.object.clone()));
     let no_target = (!catalog.targets.contains_key(iqn)).then(|| Rule::NoTarget(iqn.clone()));
     [too_high, no_object, no_target].into_iter().flatten().collect()
@@ -202,8 +202,8 @@ fn by_place(a: &MapEntry, b: &MapEntry) -> std::cmp::Ordering {
 ///
 /// # Errors
 /// [`Rule::Mapped`].
-pub(crate) fn unmapped(catalog: &Catalog, object: &Name) -> Result<(), Rule> {
-    match catalog.maps_of(object.as_str()).next() {
+pub(crate) fn unmapped(catalog: &Catalog, object: &ObjectName) -> Result<(), Rule> {
+    match catalog.maps_of(object).next() {
         None => Ok(()),
         Some((iqn, map)) => Err(Rule::Mapped { target: iqn.clone(), entry: map.clone() }),
     }
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn a_mapped_object_names_where_it_is_mapped() {
         let mut catalog = catalog();
-        let name: Name = "v0".parse().unwrap();
+        let name: ObjectName = "v0".parse().unwrap();
         assert_eq!(unmapped(&catalog, &name), Ok(()));
         map(&mut catalog, &iqn("t"), entry(7, "v0", &[])).unwrap();
         let mapped = Rule::Mapped { target: iqn("t"), entry: entry(7, "v0", &[]) };

@@ -34,14 +34,15 @@ fn sample() -> Catalog {
     catalog.drives.insert(name("t1"), Kept::new(catalog.revision, DriveEntry::new(Seed([10; 16]))));
     let map = |lun, object: &str| MapEntry {
         lun,
-        object: name(object),
+        object: object.parse().unwrap(),
         initiators: BTreeSet::new(),
         read_only: false,
     };
     let initiators = ["eui.02004567a425678d", "iqn.1991-05.com.microsoft:host.example"];
     let initiators = initiators.iter().map(|name| name.parse().unwrap()).collect();
     let shown = MapEntry { initiators, read_only: true, ..map(3, "ext") };
-    let maps = vec![map(0, "primary"), map(1, "secondary"), map(2, "tape0"), shown];
+    let image = MapEntry { read_only: true, ..map(4, "primary@noon") };
+    let maps = vec![map(0, "primary"), map(1, "secondary"), map(2, "tape0"), shown, image];
     let iqn = names::node_name("demo").unwrap();
     catalog
         .targets
@@ -54,6 +55,18 @@ fn sample() -> Catalog {
     catalog.groups.insert(name("erp"), Kept::new(catalog.revision, group));
     catalog.groups.insert(name("none"), Kept::new(Revision::FIRST, GroupEntry::default()));
     let created = "2026-11-28T21:00:00Z".parse().unwrap();
+    let primary = catalog.volumes.get_mut("primary").unwrap();
+    primary.last_image = 9;
+    (primary.snapshot_limit, primary.snapshot_policy) = (Some(1 << 28), SnapshotPolicy::DropOldest);
+    let noon = SnapshotEntry { protected: true, ..SnapshotEntry::new(Seed([11; 16]), 7, created) };
+    catalog.snapshots.insert("primary@noon".parse().unwrap(), Kept::new(catalog.revision, noon));
+    let night = SnapshotEntry {
+        labels: labels::Labels::default().with([label("by", "schedule")], []).unwrap(),
+        description: "before the update".parse().unwrap(),
+        broken: Some("its pool was damaged".to_owned()),
+        ..SnapshotEntry::new(Seed([12; 16]), 9, created)
+    };
+    catalog.snapshots.insert("primary@night".parse().unwrap(), Kept::new(Revision::FIRST, night));
     let expires = Some("2027-11-28T21:00:00Z".parse().unwrap());
     for (text, role, expires) in
         [("ci", Role::Operator, expires), ("eye", Role::Viewer, None), ("root", Role::Admin, None)]
@@ -86,11 +99,15 @@ const VERSION_3: &[u8] = include_bytes!("versions/fixtures/version_3.json");
 /// [`sample`] as version 4 was written, which has no groups.
 const VERSION_4: &[u8] = include_bytes!("versions/fixtures/version_4.json");
 
-/// [`sample`] as version 5 is written.
+/// [`sample`] as version 5 was written, which has no snapshots.
 const VERSION_5: &[u8] = include_bytes!("versions/fixtures/version_5.json");
 
+/// [`sample`] as version 6 is written.
+const VERSION_6: &[u8] = include_bytes!("versions/fixtures/version_6.json");
+
 /// A file of each version, from the first on. A file that has been added is never changed.
-const FIXTURES: [&[u8]; VERSION as usize] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
+const FIXTURES: [&[u8]; VERSION as usize] =
+    [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6];
 
 #[test]
 fn a_catalog_of_every_version_opens_and_is_written_as_the_newest() {
@@ -128,9 +145,23 @@ fn fields_that_older_versions_lack_are_empty_and_of_the_first_revision() {
     );
     assert!(catalog.volumes.values().all(|volume| volume.labels.is_empty()));
     assert!(catalog.tokens.is_empty());
-    let without_groups = Catalog { groups: BTreeMap::new(), ..sample() };
+    let without_snapshots = without_snapshots();
+    assert_eq!(decode(VERSION_5), Ok(without_snapshots.clone()));
+    let without_groups = Catalog { groups: BTreeMap::new(), ..without_snapshots };
     assert_eq!(decode(VERSION_4), Ok(without_groups.clone()));
     assert_eq!(decode(VERSION_3), Ok(Catalog { data_dir: None, ..without_groups }));
+}
+
+/// [`sample`] as older versions could say it.
+fn without_snapshots() -> Catalog {
+    let mut catalog = Catalog { snapshots: BTreeMap::new(), ..sample() };
+    for volume in catalog.volumes.values_mut() {
+        (volume.last_image, volume.snapshot_limit, volume.snapshot_policy) = Default::default();
+    }
+    for target in catalog.targets.values_mut() {
+        target.maps.retain(|map| map.object.image().is_none());
+    }
+    catalog
 }
 
 #[test]
@@ -180,8 +211,8 @@ fn every_flipped_bit_and_every_cut_is_refused() {
 
 #[test]
 fn a_newer_version_is_refused_as_newer_whatever_else_it_holds() {
-    let newer = b"{\"cleave_catalog\":6,\"blake3\":\"00\"}\nanything";
-    assert_eq!(decode(newer), Err(CatalogError::Newer(6)));
+    let newer = b"{\"cleave_catalog\":7,\"blake3\":\"00\"}\nanything";
+    assert_eq!(decode(newer), Err(CatalogError::Newer(7)));
 }
 
 #[test]
@@ -231,6 +262,18 @@ fn references_that_lead_nowhere_are_refused() {
         member(&mut catalog, group, volume);
         assert!(matches!(decode(&encode(&catalog)), Err(CatalogError::Damaged(_))), "{volume} in {group}");
     }
+    let noon = sample().snapshots[&"primary@noon".parse().unwrap()].clone();
+    for (name, number) in
+        [("gone@noon", 1), ("primary@other", 7), ("primary@other", 10), ("primary@other", 0)]
+    {
+        let mut catalog = sample();
+        let seed = Seed([13; 16]);
+        let other = Kept::from(SnapshotEntry { number, seed, ..SnapshotEntry::clone(&noon) });
+        catalog.snapshots.insert(name.parse().unwrap(), other);
+        assert!(matches!(decode(&encode(&catalog)), Err(CatalogError::Damaged(_))), "{name} {number}");
+    }
+    let gone = |c: &mut Catalog| drop(c.snapshots.pop_last());
+    assert!(matches!(broken(gone), Err(CatalogError::Damaged(_))), "a LUN shows primary@noon");
     let homeless = |c: &mut Catalog| c.volumes.get_mut("primary").unwrap().directory = None;
     assert!(matches!(broken(homeless), Err(CatalogError::Damaged(_))));
     let shared = |c: &mut Catalog| {

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 
 use super::Catalog;
 use super::entries::{
-    CartridgeEntry, DriveEntry, GroupEntry, PairEntry, Scrap, Seed, TargetEntry, TokenEntry, VolumeEntry,
+    CartridgeEntry, DriveEntry, GroupEntry, PairEntry, Scrap, Seed, SnapshotEntry, TargetEntry, TokenEntry,
+    VolumeEntry,
 };
 use super::kept::{Kept, Revision};
-use super::names::{Barcode, IscsiName, Name};
+use super::names::{Barcode, ImageName, IscsiName, Name};
 
 /// Identifies a part of a catalog that a transaction can change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,8 @@ pub(crate) enum Key {
     Pair(Name),
     /// A group.
     Group(Name),
+    /// A snapshot.
+    Snapshot(ImageName),
     /// A token.
     Token(Name),
     /// Files to be removed.
@@ -56,6 +59,8 @@ pub(crate) enum Value {
     Pair(Name, Kept<PairEntry>),
     /// A group.
     Group(Name, Kept<GroupEntry>),
+    /// A snapshot.
+    Snapshot(ImageName, Kept<SnapshotEntry>),
     /// A token.
     Token(Name, Kept<TokenEntry>),
     /// Files to be removed.
@@ -90,6 +95,7 @@ impl Transaction {
         this.compare(&before.targets, &after.targets, Key::Target, Value::Target);
         this.compare(&before.pairs, &after.pairs, Key::Pair, Value::Pair);
         this.compare(&before.groups, &after.groups, Key::Group, Value::Group);
+        this.compare(&before.snapshots, &after.snapshots, Key::Snapshot, Value::Snapshot);
         this.compare(&before.tokens, &after.tokens, Key::Token, Value::Token);
         this.taken.extend(before.scrap.difference(&after.scrap).cloned().map(Key::Scrap));
         this.put.extend(after.scrap.difference(&before.scrap).cloned().map(Value::Scrap));
@@ -141,6 +147,7 @@ impl Catalog {
             Key::Target(iqn) => self.targets.get(iqn).map(Kept::revision),
             Key::Pair(name) => self.pairs.get(name).map(Kept::revision),
             Key::Group(name) => self.groups.get(name).map(Kept::revision),
+            Key::Snapshot(name) => self.snapshots.get(name).map(Kept::revision),
             Key::Token(name) => self.tokens.get(name).map(Kept::revision),
             Key::DataDir | Key::Demo | Key::Scrap(_) => None,
         }
@@ -148,7 +155,7 @@ impl Catalog {
 }
 
 impl Catalog {
-    /// The volume, drive, cartridge, target, pair, group or token under `key`.
+    /// The volume, drive, cartridge, target, pair, group, snapshot or token under `key`.
     #[must_use]
     pub(crate) fn value_of(&self, key: &Key) -> Option<Value> {
         Some(match key {
@@ -160,6 +167,7 @@ impl Catalog {
             Key::Target(iqn) => Value::Target(iqn.clone(), self.targets.get(iqn)?.clone()),
             Key::Pair(name) => Value::Pair(name.clone(), self.pairs.get(name)?.clone()),
             Key::Group(name) => Value::Group(name.clone(), self.groups.get(name)?.clone()),
+            Key::Snapshot(name) => Value::Snapshot(name.clone(), self.snapshots.get(name)?.clone()),
             Key::Token(name) => Value::Token(name.clone(), self.tokens.get(name)?.clone()),
             Key::DataDir | Key::Demo | Key::Scrap(_) => return None,
         })
@@ -185,6 +193,7 @@ fn take(catalog: &mut Catalog, key: &Key) {
         Key::Target(iqn) => drop(catalog.targets.remove(iqn)),
         Key::Pair(name) => drop(catalog.pairs.remove(name)),
         Key::Group(name) => drop(catalog.groups.remove(name)),
+        Key::Snapshot(name) => drop(catalog.snapshots.remove(name)),
         Key::Token(name) => drop(catalog.tokens.remove(name)),
         Key::Scrap(scrap) => {
             catalog.scrap.remove(scrap);
@@ -202,6 +211,7 @@ fn put(catalog: &mut Catalog, value: Value, revision: Revision) {
         Value::Target(iqn, entry) => drop(catalog.targets.insert(iqn, entry.at(revision))),
         Value::Pair(name, entry) => drop(catalog.pairs.insert(name, entry.at(revision))),
         Value::Group(name, entry) => drop(catalog.groups.insert(name, entry.at(revision))),
+        Value::Snapshot(name, entry) => drop(catalog.snapshots.insert(name, entry.at(revision))),
         Value::Token(name, entry) => drop(catalog.tokens.insert(name, entry.at(revision))),
         Value::Scrap(scrap) => {
             catalog.scrap.insert(scrap);
@@ -259,7 +269,7 @@ mod tests {
     fn target() -> impl Strategy<Value = Kept<TargetEntry>> {
         let map = (0..3_u16, name(), any::<bool>()).prop_map(|(lun, object, read_only)| MapEntry {
             lun,
-            object,
+            object: object.into(),
             initiators: BTreeSet::new(),
             read_only,
         });
@@ -299,18 +309,31 @@ mod tests {
         });
         let group = btree_set(name(), 0..3)
             .prop_map(|volumes| GroupEntry { volumes, ..GroupEntry::default() }.into());
+        let snapshot = (seed(), 1..3_u64)
+            .prop_map(|(seed, number)| SnapshotEntry::new(seed, number, Timestamp::UNIX_EPOCH).into());
+        let image = (name(), name()).prop_map(|(volume, image)| ImageName { volume, image });
+        let groups = (btree_map(name(), group, 0..4), btree_map(image, snapshot, 0..4));
         (
             (proptest::option::of(seed()), any::<bool>()),
             btree_map(name(), volume(), 0..4),
             btree_map(name(), drive, 0..4),
             btree_map(barcode(), cartridge, 0..4),
             btree_map(iqn(), target(), 0..4),
-            (btree_map(name(), pair, 0..4), btree_map(name(), group, 0..4)),
+            (btree_map(name(), pair, 0..4), groups),
             btree_map(name(), token(), 0..4),
             btree_set(scrap(), 0..4),
         )
             .prop_map(
-                |((data_dir, demo), volumes, drives, cartridges, targets, (pairs, groups), tokens, scrap)| {
+                |(
+                    (data_dir, demo),
+                    volumes,
+                    drives,
+                    cartridges,
+                    targets,
+                    (pairs, (groups, snapshots)),
+                    tokens,
+                    scrap,
+                )| {
                     Catalog {
                         revision: Revision::FIRST,
                         data_dir,
@@ -321,6 +344,7 @@ mod tests {
                         targets,
                         pairs,
                         groups,
+                        snapshots,
                         tokens,
                         scrap,
                     }

@@ -16,6 +16,8 @@ pub enum OperationKind {
     PairCopy,
     /// The split of a pair or of a group at a time that is to come.
     PairSplit,
+    /// Snapshots at a time that is to come.
+    Snapshot,
     /// A cartridge to a file.
     CartridgeExport,
     /// A file to a cartridge.
@@ -36,6 +38,7 @@ impl OperationKind {
             Self::Copy => "copy",
             Self::PairCopy => "pair_copy",
             Self::PairSplit => "pair_split",
+            Self::Snapshot => "snapshot",
             Self::CartridgeExport => "cartridge_export",
             Self::CartridgeImport => "cartridge_import",
             Self::VolumeExport => "volume_export",

@@ -376,7 +376,11 @@ impl Operator {
             .filter(|pair| simplex(pair))
             .filter_map(|pair| pair.name.parse().ok())
             .collect();
-        Desired::of(&catalog, &deferred).text()
+        let mut text = Desired::of(&catalog, &deferred).text();
+        if !catalog.snapshots.is_empty() {
+            text += "\n# Snapshots are left out: a file makes and deletes none. A LUN of one needs the snapshot to be there.\n";
+        }
+        text
     }
 
     /// Finds the places that the file's paths mean, symbolic links followed if `who` may make files there, as the catalog names

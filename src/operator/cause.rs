@@ -11,7 +11,7 @@ pub use crate::array::NotSuspended;
 use crate::array::{NotRun, Stopping};
 use crate::catalog::Seed;
 use crate::catalog::displaced::{Displaced, Displacement};
-use crate::catalog::names::{Barcode, IscsiName, Name};
+use crate::catalog::names::{Barcode, ImageName, IscsiName, Name, ObjectName};
 pub use crate::catalog::rules::Rule;
 use crate::catalog::store::CommitError;
 use crate::operator::expected::Expected;
@@ -39,6 +39,8 @@ pub enum ObjectKind {
     Pair,
     /// A group.
     Group,
+    /// A snapshot.
+    Snapshot,
     /// A session of an initiator.
     Session,
     /// A third-party copy.
@@ -60,6 +62,7 @@ impl ObjectKind {
             Self::Target => "target",
             Self::Pair => "pair",
             Self::Group => "group",
+            Self::Snapshot => "snapshot",
             Self::Session => "session",
             Self::Copy => "copy",
             Self::Operation => "operation",
@@ -294,6 +297,53 @@ pub enum Cause {
     NoPairs {
         /// The group.
         group: Name,
+    },
+    /// The group has no volumes, of which snapshots could be made.
+    NoVolumes {
+        /// The group.
+        group: Name,
+    },
+    /// There are snapshots of the volume, which rely on it.
+    HasSnapshots {
+        /// The volume.
+        volume: Name,
+        /// How many.
+        count: usize,
+    },
+    /// The snapshot is kept from deletion.
+    Protected {
+        /// The snapshot.
+        snapshot: ImageName,
+    },
+    /// There are as many snapshots as there can be.
+    TooManySnapshots {
+        /// The volume that has them; null if all volumes together have them.
+        volume: Option<Name>,
+        /// The most.
+        most: usize,
+    },
+    /// The volume is the secondary of a pair that replaces its contents, so it shows no instant.
+    SecondaryChanges {
+        /// The volume.
+        volume: Name,
+        /// The pair.
+        pair: Name,
+        /// Its state.
+        state: State,
+    },
+    /// The image is older than the one since which its changes are asked for.
+    SinceYounger {
+        /// The image.
+        image: String,
+        /// The other one.
+        since: ImageName,
+    },
+    /// A snapshot was not made; with it no other one of the same request.
+    NotTaken {
+        /// The volume.
+        volume: Name,
+        /// The error.
+        error: String,
     },
     /// Whether several pairs are split could not be made durable, so none is.
     NotDecided {
@@ -629,12 +679,12 @@ pub enum Cause {
         /// The initiator.
         initiator: IscsiName,
         /// What it sees there.
-        object: Name,
+        object: ObjectName,
     },
     /// A kernel device serves the object, or may copy from it or to it.
     KernelDevice {
         /// The object.
-        object: Name,
+        object: ObjectName,
         /// The device.
         device: String,
     },

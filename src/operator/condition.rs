@@ -5,6 +5,7 @@
 //! |---|---|
 //! | what changes the catalog | that of its [`Work`](super::work::Work) |
 //! | `drive unload` | the same: the drive has given the cartridge back before, and gets the cartridge again if the condition does not hold |
+//! | `snapshot create`, `group snapshot` | that of its [`Work`](super::work::Work), until the images are taken |
 //! | `pair split`, `group split` | the array's, for as long as the split takes ([`Precondition::hold`]). A split without a condition takes the pair's alone |
 //! | `cartridge export`, `cartridge import` | that in which the cartridge leaves the shelf |
 //! | import of a volume | that in which the name is kept for the volume |
@@ -17,7 +18,7 @@
 use super::cause::{Cause, ObjectKind};
 use super::expected::Expected;
 use crate::array::{Array, Turn};
-use crate::catalog::names::{Barcode, IscsiName, Name};
+use crate::catalog::names::{Barcode, ImageName, IscsiName, Name};
 use crate::catalog::transaction::Key;
 use crate::catalog::{Catalog, Revision};
 
@@ -157,6 +158,7 @@ pub(crate) fn key(kind: ObjectKind, name: &str) -> Option<Key> {
         ObjectKind::Target => name.parse::<IscsiName>().ok().map(Key::Target),
         ObjectKind::Pair => name.parse::<Name>().ok().map(Key::Pair),
         ObjectKind::Group => name.parse::<Name>().ok().map(Key::Group),
+        ObjectKind::Snapshot => name.parse::<ImageName>().ok().map(Key::Snapshot),
         ObjectKind::Token => name.parse::<Name>().ok().map(Key::Token),
         ObjectKind::Session | ObjectKind::Copy | ObjectKind::Operation => None,
     }

@@ -180,7 +180,7 @@ impl Contents {
     /// # Errors
     /// There is no such volume, or its files cannot be used.
     pub(crate) fn of(array: &Arc<Array>, name: &Name) -> Result<Self, Cause> {
-        Medium::of(array, name).map(Self)
+        Medium::of(array, &name.clone().into()).map(Self)
     }
 
     /// The number of bytes of the volume.

@@ -1,7 +1,12 @@
-//! The used extents of a volume: the ranges that may hold data, for who backs the volume up.
+//! The used extents of a volume or image: the ranges that may hold data, for who backs it up; and the changed ones: the ranges
+//! that may differ from an older image.
 //!
 //! Each question is that of GET LBA STATUS: where the medium's next data lies. So a hole takes one question, whatever its
 //! length, and nothing is read. An extent of which any byte may hold data is used as a whole, and neighbours are told as one.
+//!
+//! **Changed extents** are those that the origin of the volume's images knows to have been written since the older image was
+//! taken: it has kept, or will keep, their former bytes. What an image has been written itself counts for that image only, and
+//! is no difference of the volume: so such lists are about the instants.
 //!
 //! A walk goes in steps, whose time and whose extents have bounds. Between two steps it keeps nothing but its place: no lock,
 //! no thread, and no turn of a verb. So the list is of one instant only if nobody writes to the volume meanwhile; of a secondary
@@ -11,11 +16,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cause::Cause;
+use super::cause::{Cause, Fault, ObjectKind};
 use super::medium::Medium;
+use super::view;
+use crate::array::images::Origin;
 use crate::array::show;
 use crate::array::{Array, nicely};
-use crate::catalog::names::Name;
+use crate::catalog::names::{ImageName, Name, ObjectName};
 use crate::pair;
 
 /// The bytes of an extent. The last one of a volume may be shorter.
@@ -27,15 +34,60 @@ const MAX_EXTENTS: usize = 1024;
 /// A step asks no further question when it has lasted so long.
 const STEP: Duration = Duration::from_millis(100);
 
-/// A walk over the used extents of a volume.
-pub(crate) struct UsedExtents {
+/// A walk over the used or changed extents of a volume or image.
+pub(crate) struct ExtentsWalk {
     medium: Medium,
+    /// Of changed extents, since when.
+    since: Option<Since>,
     /// The length of the volume when the walk began.
     length: u64,
     /// What lies before this is walked.
     at: u64,
     /// The last run of used extents, which may go on at `at`; empty before the first.
     run: Range<u64>,
+}
+
+/// The images between which an extent has changed.
+struct Since {
+    /// The name of the older one.
+    name: ImageName,
+    origin: Arc<Origin>,
+    /// The number of the older one.
+    from: u64,
+    /// The number of the younger one; `None`: until now.
+    to: Option<u64>,
+}
+
+impl Since {
+    /// Since the image `since` of the volume of `object`.
+    fn of(array: &Array, object: &ObjectName, since: &Name) -> Result<Self, Cause> {
+        let now = array.snapshot();
+        let volume = match object {
+            ObjectName::Whole(volume) => volume,
+            ObjectName::Image(image) => &image.volume,
+        };
+        let name = ImageName { volume: volume.clone(), image: since.clone() };
+        let number = |name: &ImageName| {
+            if let Some(why) = view::snapshot::failure_of(&now, name) {
+                return Err(Cause::Unusable { why: format!("of {name} nothing is known any more: {why}") });
+            }
+            let entry = now.catalog.snapshots.get(name);
+            entry.map(|entry| entry.number).ok_or_else(|| Cause::not_found(ObjectKind::Snapshot, name))
+        };
+        let from = number(&name)?;
+        let to = object.image().map(number).transpose()?;
+        if to.is_some_and(|to| to < from) {
+            return Err(Cause::SinceYounger { image: object.to_string(), since: name });
+        }
+        let origin = now.volume_unit(volume).and_then(|unit| unit.origin());
+        let origin = origin.ok_or_else(|| Cause::not_found(ObjectKind::Snapshot, &name))?;
+        Ok(Self { name, origin, from, to })
+    }
+
+    fn next(&self, at: u64) -> Result<Option<Range<u64>>, Cause> {
+        let changed = self.origin.changed(self.from, self.to, at);
+        changed.map_err(|error| Cause::Medium { fault: Fault::Other, error: error.to_string() })
+    }
 }
 
 /// What a step has found.
@@ -47,20 +99,23 @@ pub(crate) struct Step {
     pub(crate) is_last: bool,
 }
 
-impl UsedExtents {
-    /// A walk over the volume `name`, as its hosts see it.
+impl ExtentsWalk {
+    /// A walk over the used extents of the volume or image `name`, as its hosts see it; with `since` over those that have changed
+    /// since the image of this name.
     ///
     /// # Errors
-    /// There is no such volume, or its files cannot be used.
-    pub(crate) fn of(array: &Arc<Array>, name: &Name) -> Result<Self, Cause> {
+    /// There is no such volume or image, or it cannot be used.
+    pub(crate) fn of(array: &Arc<Array>, name: &ObjectName, since: Option<&Name>) -> Result<Self, Cause> {
         let medium = Medium::of(array, name)?;
-        Ok(Self { length: medium.length(), medium, at: 0, run: 0..0 })
+        let since = since.map(|since| Since::of(array, name, since)).transpose()?;
+        Ok(Self { length: medium.length(), medium, since, at: 0, run: 0..0 })
     }
 
     /// The volume as the list tells of it, without extents.
     pub(crate) fn head(&self) -> show::Extents {
         show::Extents {
-            volume: self.medium.volume().to_string(),
+            volume: self.medium.object().to_string(),
+            since: self.since.as_ref().map(|since| since.name.to_string()),
             size: self.length,
             block_size: self.medium.block_size().bytes(),
             extent_size: EXTENT,
@@ -83,7 +138,11 @@ impl UsedExtents {
     fn walk(&mut self, most: usize, goes_on: impl Fn() -> bool) -> Result<Step, Cause> {
         let mut extents = Vec::new();
         loop {
-            let data = self.medium.next_data(self.at)?.filter(|data| data.start < self.length);
+            let data = match &self.since {
+                None => self.medium.next_data(self.at)?,
+                Some(since) => since.next(self.at)?,
+            };
+            let data = data.filter(|data| data.start < self.length);
             let Some(data) = data else {
                 self.at = self.length;
                 break;
@@ -143,7 +202,7 @@ mod tests {
 
     /// The whole list, in steps of `most` extents that ask one question each if `is_slow`.
     fn walked(array: &Arc<Array>, name: &Name, most: usize, is_slow: bool) -> Vec<(u64, u64)> {
-        let mut used = UsedExtents::of(array, name).unwrap();
+        let mut used = ExtentsWalk::of(array, &name.clone().into(), None).unwrap();
         let mut all = Vec::new();
         loop {
             let Step { extents, is_last } = used.walk(most, || !is_slow).unwrap();
@@ -172,7 +231,7 @@ mod tests {
         for (most, is_slow) in [(8, false), (1, false), (8, true)] {
             assert_eq!(walked(&array, &name, most, is_slow), expected);
         }
-        let head = UsedExtents::of(&array, &name).unwrap().head();
+        let head = ExtentsWalk::of(&array, &name.clone().into(), None).unwrap().head();
         let described = (head.volume.as_str(), head.size, head.block_size, head.extent_size);
         assert_eq!((described, head.extents), (("db", size, 512, 64 * K), vec![]));
     }
@@ -184,7 +243,7 @@ mod tests {
         create(&array, &name, size, StoreKind::File);
         let written = [0, (1 << 49) + 64 * K, size - 64 * K];
         written.iter().for_each(|at| write(&array, &name, *at, &[1; 4096]));
-        let mut used = UsedExtents::of(&array, &name).unwrap();
+        let mut used = ExtentsWalk::of(&array, &name.clone().into(), None).unwrap();
         let Step { extents, is_last } = used.walk(8, || true).unwrap();
         assert!(is_last, "it is one step");
         let offsets: Vec<u64> = extents.iter().map(|extent| extent.offset).collect();
@@ -196,7 +255,7 @@ mod tests {
         let (_temporary, array, name) = array();
         create(&array, &name, 1 << 20, StoreKind::Mem);
         (0..4).for_each(|extent| write(&array, &name, extent * 128 * K, &[1; 512]));
-        let mut used = UsedExtents::of(&array, &name).unwrap();
+        let mut used = ExtentsWalk::of(&array, &name.clone().into(), None).unwrap();
         assert!(!used.walk(1, || true).unwrap().is_last);
         assert!(array.shutdown(Duration::from_secs(60)));
         assert_eq!(used.step().unwrap_err(), Cause::Stopping);
@@ -205,8 +264,8 @@ mod tests {
     #[test]
     fn a_volume_that_is_not_there_has_no_extents() {
         let (_temporary, array, name) = array();
-        let missing = UsedExtents::of(&array, &name).err().unwrap();
-        assert_eq!(missing, Cause::not_found(crate::operator::ObjectKind::Volume, "db"));
+        let missing = ExtentsWalk::of(&array, &name.clone().into(), None).err().unwrap();
+        assert_eq!(missing, Cause::not_found(ObjectKind::Volume, "db"));
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use super::plan::{Plan, Step};
 use super::swap::swap;
 use super::verb::{Doer, Verb};
 use super::{Operator, Unapplied};
+use crate::array::backstore::keys_of;
 use crate::catalog::transaction::Key;
 use crate::catalog::{Catalog, MapEntry};
 
@@ -26,7 +27,7 @@ fn changes(verb: &Verb, catalog: &Catalog) -> Vec<Key> {
             let maps = catalog.targets.get(&unmap.target).map_or(&[][..], |target| &target.maps);
             let is_taken = |map: &&MapEntry| map.lun == unmap.lun && unmap.takes_of(map);
             let objects = maps.iter().filter(is_taken).map(|map| map.object.clone());
-            objects.flat_map(|name| [Key::Volume(name.clone()), Key::Drive(name)]).collect()
+            objects.flat_map(|name| keys_of(&name)).collect()
         }
         Verb::DriveUnload(unload) => {
             let cartridge = catalog.drives.get(&unload.name).and_then(|drive| drive.loaded.clone());

@@ -1,4 +1,4 @@
-//! The medium of a volume as its hosts see it, for who reads the whole volume.
+//! The medium of a volume or image as its hosts see it, for who reads the whole of it.
 //!
 //! It is the volume's switch: of a secondary that is split, it shows the instant of the split. What the hosts of a suspended
 //! secondary are refused, is refused here by the state of the pair.
@@ -8,37 +8,51 @@ use std::sync::Arc;
 
 use super::cause::{Cause, ObjectKind};
 use crate::array::Array;
-use crate::catalog::names::Name;
+use crate::catalog::names::ObjectName;
 use crate::pair::State;
 use crate::store::{Patience, StoreError};
 use crate::units::BlockSize;
 use crate::volume::{Block, VolumeError};
 
-/// The medium of a volume.
+/// The medium of a volume or image.
 pub(super) struct Medium {
     array: Arc<Array>,
-    volume: Name,
+    object: ObjectName,
     block: Arc<dyn Block>,
 }
 
 impl Medium {
-    /// The medium of the volume `name`.
+    /// The medium of the volume or image `name`.
     ///
     /// # Errors
-    /// There is no such volume, or its files cannot be used.
-    pub(super) fn of(array: &Arc<Array>, name: &Name) -> Result<Self, Cause> {
+    /// There is no such volume or image, or it cannot be used.
+    pub(super) fn of(array: &Arc<Array>, name: &ObjectName) -> Result<Self, Cause> {
         let now = array.snapshot();
-        let unit = now.volume_unit(name).ok_or_else(|| Cause::not_found(ObjectKind::Volume, name))?;
-        if let Err(why) = &unit.volume {
-            return Err(Cause::Unusable { why: why.clone() });
-        }
-        let block = Arc::clone(&unit.switch) as Arc<dyn Block>;
-        Ok(Self { array: Arc::clone(array), volume: name.clone(), block })
+        let switch = match name {
+            ObjectName::Whole(volume) => {
+                let unit = now.volume_unit(volume);
+                let unit = unit.ok_or_else(|| Cause::not_found(ObjectKind::Volume, volume))?;
+                if let Err(why) = &unit.volume {
+                    return Err(Cause::Unusable { why: why.clone() });
+                }
+                &unit.switch
+            }
+            ObjectName::Image(image) => {
+                let unit = now.image_unit(image);
+                let unit = unit.ok_or_else(|| Cause::not_found(ObjectKind::Snapshot, image))?;
+                if let Some(why) = super::view::snapshot::failure_of(&now, image) {
+                    return Err(Cause::Unusable { why });
+                }
+                &unit.switch
+            }
+        };
+        let block = Arc::clone(switch) as Arc<dyn Block>;
+        Ok(Self { array: Arc::clone(array), object: name.clone(), block })
     }
 
-    /// The name of the volume.
-    pub(super) fn volume(&self) -> &Name {
-        &self.volume
+    /// The name of the volume or image.
+    pub(super) fn object(&self) -> &ObjectName {
+        &self.object
     }
 
     /// The number of bytes of the volume.
@@ -81,8 +95,9 @@ impl Medium {
     /// That the volume is the secondary of a pair without an image, if it is.
     fn suspended(&self) -> Option<Cause> {
         let now = self.array.snapshot();
-        let pair = now.pair_of(&self.volume)?.clone();
-        if now.catalog.pairs.get(&pair)?.secondary != self.volume {
+        let volume = self.object.whole()?;
+        let pair = now.pair_of(volume)?.clone();
+        if now.catalog.pairs.get(&pair)?.secondary != *volume {
             return None;
         }
         if let Some(why) = now.waits_for(&pair) {
@@ -90,7 +105,7 @@ impl Medium {
         }
         let status = now.pair_status(&pair).filter(|status| status.state == State::Psue)?;
         let error = status.error.unwrap_or_default();
-        let why = format!("the image on {} is not whole ({error})", self.volume);
+        let why = format!("the image on {volume} is not whole ({error})");
         Some(Cause::PairState { pair, state: State::Psue, why })
     }
 }

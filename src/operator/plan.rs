@@ -28,7 +28,7 @@ use super::desired::{
 };
 use crate::catalog::index::{Holdings, Index, Lookup};
 use crate::catalog::labels::{Description, Labels};
-use crate::catalog::names::{Barcode, IscsiName, Name};
+use crate::catalog::names::{Barcode, IscsiName, Name, ObjectName};
 use crate::catalog::rules::{self, Rule};
 use crate::catalog::transaction::{Key, Value};
 use crate::catalog::{Catalog, MAX_INITIATORS, MapEntry, Seed};
@@ -629,8 +629,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether `name` is refused itself, so that a table that names it is not to blame.
-    fn is_refused(&self, name: &Name) -> bool {
-        [Key::Volume(name.clone()), Key::Drive(name.clone())].iter().any(|key| self.refused.contains(key))
+    fn is_refused(&self, name: &ObjectName) -> bool {
+        rests_on(name).iter().any(|key| self.refused.contains(key))
     }
 
     /// Refuses a table that needs an object which is to be deleted because no table names it.
@@ -660,7 +660,7 @@ impl<'a> Planner<'a> {
             return;
         }
         let entry = table.entry(name.clone());
-        let object = [Key::Volume(name.clone()), Key::Drive(name.clone())];
+        let object = rests_on(&name);
         let stay = [self.needs(*line, &about, &[target]), self.needs(*line, &about, &object)];
         let initiators = table.initiators.len();
         let too_many = (initiators > MAX_INITIATORS).then(|| Cause::Unreadable {
@@ -841,6 +841,14 @@ impl Lun {
     }
 }
 
+/// The keys of which one has to be there for the object `name`. A file names no snapshots, but their volumes.
+fn rests_on(name: &ObjectName) -> Vec<Key> {
+    match name {
+        ObjectName::Whole(name) => vec![Key::Volume(name.clone()), Key::Drive(name.clone())],
+        ObjectName::Image(name) => vec![Key::Volume(name.volume.clone())],
+    }
+}
+
 /// The kind and the name of the object `key`.
 pub(super) fn named(key: &Key) -> (ObjectKind, String) {
     match key {
@@ -850,6 +858,7 @@ pub(super) fn named(key: &Key) -> (ObjectKind, String) {
         Key::Target(iqn) => (ObjectKind::Target, iqn.to_string()),
         Key::Pair(name) => (ObjectKind::Pair, name.to_string()),
         Key::Group(name) => (ObjectKind::Group, name.to_string()),
+        Key::Snapshot(name) => (ObjectKind::Snapshot, name.to_string()),
         // No table is about these.
         Key::DataDir | Key::Demo | Key::Token(_) | Key::Scrap(_) => (ObjectKind::Volume, String::new()),
     }

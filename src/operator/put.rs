@@ -101,7 +101,11 @@ impl Put {
                 subject.parse::<IscsiName>().map_err(|error| Unread::Subject(error.to_string()))?;
                 desired.targets = table(name("iqn"), body)?;
             }
-            ObjectKind::Session | ObjectKind::Copy | ObjectKind::Operation | ObjectKind::Token => {
+            ObjectKind::Snapshot
+            | ObjectKind::Session
+            | ObjectKind::Copy
+            | ObjectKind::Operation
+            | ObjectKind::Token => {
                 return Err(Unread::Body(format!("a {} is not made this way", kind.noun())));
             }
         }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cause::Cause;
-use crate::catalog::names::{IscsiName, Name};
+use crate::catalog::names::{IscsiName, ObjectName};
 use crate::catalog::{Catalog, Seed, rules};
 
 /// The initiators that are logged in to each target; `None` where one is hidden.
@@ -19,7 +19,7 @@ pub(super) struct Swap {
     target: IscsiName,
     lun: u16,
     initiator: IscsiName,
-    object: Name,
+    object: ObjectName,
 }
 
 impl Swap {
@@ -40,9 +40,9 @@ pub(super) fn swap(before: &Catalog, after: &Catalog, initiators: &Initiators) -
     for (iqn, was, initiators) in used {
         let Some(is) = after.targets.get(iqn).filter(|is| is.maps != was.maps) else { continue };
         for initiator in initiators.iter().flatten().collect::<BTreeSet<_>>() {
-            let shown: BTreeMap<u16, &Name> =
+            let shown: BTreeMap<u16, &ObjectName> =
                 rules::visible(is, initiator).into_iter().map(|map| (map.lun, &map.object)).collect();
-            let is_other = |lun: u16, object: &Name| {
+            let is_other = |lun: u16, object: &ObjectName| {
                 // A new name of the same object is no other object.
                 shown.get(&lun).is_some_and(|shown| identity(after, shown) != identity(before, object))
             };
@@ -56,7 +56,12 @@ pub(super) fn swap(before: &Catalog, after: &Catalog, initiators: &Initiators) -
     None
 }
 
-fn identity(catalog: &Catalog, object: &Name) -> Option<Seed> {
-    let volume = catalog.volumes.get(object).map(|entry| entry.seed);
-    volume.or_else(|| catalog.drives.get(object).map(|entry| entry.seed))
+fn identity(catalog: &Catalog, object: &ObjectName) -> Option<Seed> {
+    match object {
+        ObjectName::Whole(name) => {
+            let volume = catalog.volumes.get(name).map(|entry| entry.seed);
+            volume.or_else(|| catalog.drives.get(name).map(|entry| entry.seed))
+        }
+        ObjectName::Image(name) => catalog.snapshots.get(name).map(|entry| entry.seed),
+    }
 }

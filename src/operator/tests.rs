@@ -46,8 +46,13 @@ impl World {
     /// One with an object of each kind: `a` and `b` are a pair, `a` is LUN 0, and the cartridge is in the drive `d`.
     fn full() -> Self {
         let mut world = Self::default();
-        let map =
-            lun::Map { object: name("a"), target: iqn(), lun: 0, initiators: [].into(), read_only: false };
+        let map = lun::Map {
+            object: name("a").into(),
+            target: iqn(),
+            lun: 0,
+            initiators: [].into(),
+            read_only: false,
+        };
         world.make(&volume("a", 4096));
         world.make(&volume("b", 4096));
         world.make(&pair());
@@ -102,7 +107,8 @@ fn what_is_there_is_not_made_again() {
 fn what_is_there_and_equal_is_as_good_as_made_and_what_differs_is_named() {
     let mut world = World::full();
     let before = world.catalog.clone();
-    let map = lun::Map { object: name("a"), target: iqn(), lun: 0, initiators: [].into(), read_only: false };
+    let map =
+        lun::Map { object: name("a").into(), target: iqn(), lun: 0, initiators: [].into(), read_only: false };
     let cartridge = cartridge::Create::new(barcode(), 8 << 30);
     world.make(&volume("a", 4096));
     world.make(&target::Create::new(iqn()));
@@ -133,7 +139,7 @@ fn what_is_there_and_equal_is_as_good_as_made_and_what_differs_is_named() {
     assert_eq!(world.refusal(&numbered), differs("relative_id", "1", "2"));
     let read_only = lun::Map { read_only: true, ..map.clone() };
     assert_eq!(world.refusal(&read_only), differs("read_only", "false", "true"));
-    let other = lun::Map { object: name("b"), ..map };
+    let other = lun::Map { object: name("b").into(), ..map };
     assert!(matches!(world.refusal(&other), Cause::Rule { rule: Rule::Taken { .. } }));
     let fast = pair::Create { pace: Pace::Fast, ..pair() };
     assert_eq!(world.refusal(&fast), differs("pace", "medium", "fast"));

@@ -9,7 +9,7 @@ use super::condition::{Precondition, key};
 use super::expected::Expected;
 use super::read::{Unread, read};
 use super::verbs::{
-    cartridge, copy, drive, group, lun, object, operation, pair, session, target, token, volume,
+    cartridge, copy, drive, group, lun, object, operation, pair, session, snapshot, target, token, volume,
 };
 use super::who::{Meta, Route};
 use crate::catalog::index::{Holdings, Index};
@@ -123,6 +123,7 @@ verbs! {
     VolumeCreate = "volume.create": volume::Create,
     VolumeResize = "volume.resize": volume::Resize,
     VolumeRename = "volume.rename": volume::Rename,
+    VolumeLimit = "volume.limit": volume::Limit,
     VolumeReinstate = "volume.reinstate": volume::Reinstate,
     VolumeDelete = "volume.delete": volume::Delete,
     TargetCreate = "target.create": target::Create,
@@ -139,7 +140,11 @@ verbs! {
     GroupRemove = "group.remove": group::Remove,
     GroupSplit = "group.split": group::Split,
     GroupResync = "group.resync": group::Resync,
+    GroupSnapshot = "group.snapshot": group::Snapshot,
     GroupDelete = "group.delete": group::Delete,
+    SnapshotCreate = "snapshot.create": snapshot::Create,
+    SnapshotProtect = "snapshot.protect": snapshot::Protect,
+    SnapshotDelete = "snapshot.delete": snapshot::Delete,
     CartridgeCreate = "cartridge.create": cartridge::Create,
     CartridgeExport = "cartridge.export": cartridge::Export,
     CartridgeImport = "cartridge.import": cartridge::Import,
@@ -195,6 +200,7 @@ impl Verb {
             Self::VolumeResize(act) => act,
             Self::VolumeDelete(act) => act,
             Self::VolumeRename(act) => act,
+            Self::VolumeLimit(act) => act,
             Self::TargetCreate(act) => act,
             Self::TargetDelete(act) => act,
             Self::LunMap(act) => act,
@@ -206,6 +212,8 @@ impl Verb {
             Self::GroupAdd(act) => act,
             Self::GroupRemove(act) => act,
             Self::GroupDelete(act) => act,
+            Self::SnapshotProtect(act) => act,
+            Self::SnapshotDelete(act) => act,
             Self::CartridgeCreate(act) => act,
             Self::CartridgeDelete(act) => act,
             Self::DriveCreate(act) => act,
@@ -220,6 +228,8 @@ impl Verb {
             | Self::PairResync(_)
             | Self::GroupSplit(_)
             | Self::GroupResync(_)
+            | Self::GroupSnapshot(_)
+            | Self::SnapshotCreate(_)
             | Self::CartridgeExport(_)
             | Self::CartridgeImport(_)
             | Self::CartridgeReinstate(_)
@@ -251,6 +261,7 @@ impl Verb {
             Self::VolumeCreate(act) => Key::Volume(act.name.clone()),
             Self::VolumeResize(act) => Key::Volume(act.name.clone()),
             Self::VolumeRename(act) => Key::Volume(act.name.clone()),
+            Self::VolumeLimit(act) => Key::Volume(act.name.clone()),
             Self::VolumeReinstate(act) => Key::Volume(act.name.clone()),
             Self::VolumeDelete(act) => Key::Volume(act.name.clone()),
             Self::TargetCreate(act) => Key::Target(act.iqn.clone()),
@@ -267,7 +278,11 @@ impl Verb {
             Self::GroupRemove(act) => Key::Group(act.name.clone()),
             Self::GroupSplit(act) => Key::Group(act.name.clone()),
             Self::GroupResync(act) => Key::Group(act.name.clone()),
+            Self::GroupSnapshot(act) => Key::Group(act.name.clone()),
             Self::GroupDelete(act) => Key::Group(act.name.clone()),
+            Self::SnapshotCreate(act) => Key::Snapshot(act.name.clone()),
+            Self::SnapshotProtect(act) => Key::Snapshot(act.name.clone()),
+            Self::SnapshotDelete(act) => Key::Snapshot(act.name.clone()),
             Self::CartridgeCreate(act) => Key::Cartridge(act.barcode.clone()),
             Self::CartridgeExport(act) => Key::Cartridge(act.barcode.clone()),
             Self::CartridgeImport(act) => Key::Cartridge(act.barcode.clone()),

@@ -17,6 +17,9 @@ pub(super) const LANDING: &str = "landing";
 /// The name of a landing log that is not whole yet.
 const LANDING_NEW: &str = "landing.new";
 
+/// The files of the pool of a volume's images: the table and the slots.
+pub(super) const POOL: [&str; 2] = ["snapshots.table", "snapshots.slots"];
+
 /// The beginning of a mark's name.
 const MARK: &str = "scrap.";
 
@@ -49,6 +52,7 @@ pub(super) fn remove_files(directory: &Path) -> Result<(), VolumeError> {
     let names = entries(directory)?;
     let volumes = |name: &str| {
         [header::FILE, header::NEW, LANDING, LANDING_NEW].contains(&name)
+            || POOL.contains(&name)
             || SegmentedStore::is_file_name(name)
     };
     let (names, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| volumes(name));

@@ -6,6 +6,7 @@
 //! NAME/data.00000    the first TiB, a sparse file; made when something is first written there
 //! NAME/data.00001    the second …
 //! NAME/landing       the volume's landing log, if it ever had an image (landing)
+//! NAME/snapshots.*   the pool of the volume's snapshots, if there are any (origin)
 //! ```
 //! Outside of the data directory there is also a lock file ([`ExternalDirectory`](super::ExternalDirectory)).
 //!
@@ -32,7 +33,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::files::{LANDING, belongs_to_external_directory, entries, remove_files, sync_parent};
+use super::files::{LANDING, POOL, belongs_to_external_directory, entries, remove_files, sync_parent};
 use super::header::{self, Header, HeaderFile};
 use super::{Block, Identity, VolumeError};
 use crate::store::{
@@ -192,6 +193,13 @@ impl Volume {
     pub(crate) fn mark_log(&self, is_there: bool) -> Result<(), StoreError> {
         let Some(header) = &self.header else { return Ok(()) };
         header.change(|header| header.log = is_there).map_err(of_header)
+    }
+
+    /// The paths of the files of the pool of the volume's images, the table and the slots; `None` when the volume is in memory.
+    #[must_use]
+    pub(crate) fn pool_paths(&self) -> Option<[PathBuf; 2]> {
+        let header = self.header.as_ref()?;
+        Some(POOL.map(|name| header.directory().join(name)))
     }
 
     /// Why the volume takes no more writes, if its store has stopped.

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use cleave::catalog::names::Name;
+use cleave::catalog::names::ObjectName;
 use cleave::internal::array::front::CopyFront;
 use cleave::scsi::opcode::DeviceType;
 use cleave::scsi::sense::{Asc, Sense};
@@ -27,7 +27,7 @@ pub(crate) struct DeviceCopies {
     /// Until when the kernel may repeat a copy that was cut off. `None`: none was.
     repeats_until: Option<Instant>,
     /// Drives that a copy knows to have been reset.
-    informed: Mutex<BTreeSet<Name>>,
+    informed: Mutex<BTreeSet<ObjectName>>,
 }
 
 impl DeviceCopies {
@@ -38,7 +38,7 @@ impl DeviceCopies {
     }
 
     /// Whether a copy to `object` is to meet a unit attention at `now`.
-    fn owes(&self, object: &Name, device_type: DeviceType, now: impl FnOnce() -> Instant) -> bool {
+    fn owes(&self, object: &ObjectName, device_type: DeviceType, now: impl FnOnce() -> Instant) -> bool {
         device_type != DeviceType::Disk
             && self.repeats_until.is_some_and(|until| now() < until)
             && !self.informed.lock().contains(object)
@@ -46,16 +46,16 @@ impl DeviceCopies {
 }
 
 impl CopyFront for DeviceCopies {
-    fn owed(&self, object: &Name, device_type: DeviceType) -> Option<Sense> {
+    fn owed(&self, object: &ObjectName, device_type: DeviceType) -> Option<Sense> {
         let reset = || Sense::unit_attention(Asc::POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED);
         self.owes(object, device_type, Instant::now).then(reset)
     }
 
-    fn informed(&self, object: &Name) {
+    fn informed(&self, object: &ObjectName) {
         self.informed.lock().insert(object.clone());
     }
 
-    fn unreached(&self, object: &Name) {
+    fn unreached(&self, object: &ObjectName) {
         let device = &self.device;
         tracing::warn!(%object, %device, "an EXTENDED COPY that came over the kernel's device named a unit that it may not reach from {object}; if it is to, list that unit's object for {object} under [tcmu.copy_reach] in the configuration and restart the daemon");
     }
@@ -65,7 +65,7 @@ impl CopyFront for DeviceCopies {
 mod tests {
     use super::*;
 
-    fn name(text: &str) -> Name {
+    fn name(text: &str) -> ObjectName {
         text.parse().unwrap()
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cleave::array::Array;
-use cleave::catalog::names::Name;
+use cleave::catalog::names::ObjectName;
 use cleave::internal::printable::{Printable, printable};
 use futures_util::StreamExt;
 use tokio::task::JoinHandle;
@@ -202,11 +202,13 @@ fn failure(why: &str) -> zbus::Error {
 fn check(array: &Array, config: &str) -> Result<(), String> {
     let object =
         sysfs::configured(config).ok_or_else(|| format!("'{config}' is not a configuration of cleave's"))?;
-    let name: Name = object.parse().map_err(|why| format!("'{object}' names no object: {why}"))?;
+    let name: ObjectName = object.parse().map_err(|why| format!("'{object}' names no object: {why}"))?;
     if array.has_object(&name) {
         return Ok(());
     }
-    Err(format!("there is no volume or drive {name}: see 'cleave volume list' and 'cleave drive list'"))
+    Err(format!(
+        "there is no volume, drive or snapshot {name}: see 'cleave volume list', 'cleave drive list' and 'cleave volume snapshot list'"
+    ))
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ use cleave::array::error::{ArrayError, Kind};
 use cleave::internal::admin::config::TcmuConfig;
 use cleave::internal::array::Lock;
 use cleave::internal::array::backstore::{Backstore, Grant};
-use cleave::operator::view;
 use cleave::scsi::opcode::DeviceType;
 use cleave::units::Size;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -71,7 +70,7 @@ pub(crate) fn start(
         .map_err(|why| refused(why, "a kernel has one: stop that process first, or serve its array"))?;
     for name in config.read_only.iter().chain(config.copy_reach.values().flatten()) {
         if !array.has_object(name) {
-            tracing::warn!(object = %name, "the configuration's [tcmu] names it, and there is no such volume or drive");
+            tracing::warn!(object = %name, "the configuration's [tcmu] names it, and there is no such volume, drive or snapshot");
         }
     }
     let note = sysfs::take_drained();
@@ -424,7 +423,7 @@ impl Front {
     fn open(&self, kernel_device: &KernelDevice, interrupted: bool) -> Result<Backstore, String> {
         let object = kernel_device.object()?;
         let grant = Grant {
-            reach: self.config.copy_reach.get(object.as_str()).cloned().unwrap_or_default(),
+            reach: self.config.copy_reach.get(&object).cloned().unwrap_or_default(),
             read_only: self.config.read_only.iter().cloned().collect(),
             copy_front: Some(Arc::new(DeviceCopies::new(kernel_device.to_string(), interrupted))),
             object,
@@ -442,7 +441,7 @@ impl Front {
             tracing::warn!(device = %kernel_device, %error, "aborts will not reach its commands");
         }
         let copies = backstore.device_type != DeviceType::Disk
-            || self.config.copy_reach.contains_key(kernel_device.config.as_str());
+            || kernel_device.object().is_ok_and(|object| self.config.copy_reach.contains_key(&object));
         if let Err(error) = kernel_device.extend_patience(if copies { COPY_PATIENCE } else { PATIENCE }) {
             tracing::info!(device = %kernel_device, %error, "its cmd_time_out stays at 30 s, because a LUN uses it");
         }
@@ -528,9 +527,8 @@ impl Front {
         match change {
             Change::Size(size) => {
                 let object = kernel_device.object().and_then(|object| {
-                    let volume = view::volume::named(&self.array, &object);
-                    let none = |_| format!("there is no volume {object}: see 'cleave volume list'");
-                    volume.map(|volume| volume.size).map_err(none)
+                    let none = || format!("there is no volume {object}: see 'cleave volume list'");
+                    self.array.size_of(&object).ok_or_else(none)
                 });
                 match object {
                     Ok(there) if there == *size => Ok(()),

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cleave::catalog::names::Name;
+use cleave::catalog::names::ObjectName;
 use cleave::internal::array::Lock;
 
 use crate::ring::Drained;
@@ -109,7 +109,7 @@ impl KernelDevice {
     }
 
     /// The object that it is to serve.
-    pub(crate) fn object(&self) -> Result<Name, String> {
+    pub(crate) fn object(&self) -> Result<ObjectName, String> {
         self.config
             .parse()
             .map_err(|why| format!("its configuration '{}' names no object: {why}", self.config))
@@ -305,7 +305,7 @@ mod tests {
             (2, "db", "primary")
         );
         assert_eq!(kernel_device.to_string(), "user_2/db");
-        assert_eq!(kernel_device.object().unwrap().as_str(), "primary");
+        assert_eq!(kernel_device.object().unwrap().to_string(), "primary");
         for foreign in [
             "tcm-user/2/db/qcow/primary",
             "tcm-user/2/db/cleaver/primary",

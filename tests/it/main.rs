@@ -38,6 +38,7 @@ mod screens;
 mod sentences;
 mod service;
 mod shares;
+mod snapshots;
 mod stopped;
 mod stranger;
 mod task_management;

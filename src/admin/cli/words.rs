@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::ValueEnum;
 
 use crate::catalog::labels::{LabelKey, LabelValue};
-use crate::catalog::{Pace, Role, StoreKind};
+use crate::catalog::{Pace, Role, SnapshotPolicy, StoreKind};
 use crate::operator::ObjectKind;
 use crate::operator::operations::OperationState;
 use crate::units::BlockSize;
@@ -30,6 +30,8 @@ pub(crate) enum KindArg {
     Pair,
     /// A group.
     Group,
+    /// A snapshot.
+    Snapshot,
 }
 
 impl From<KindArg> for ObjectKind {
@@ -41,6 +43,7 @@ impl From<KindArg> for ObjectKind {
             KindArg::Target => Self::Target,
             KindArg::Pair => Self::Pair,
             KindArg::Group => Self::Group,
+            KindArg::Snapshot => Self::Snapshot,
         }
     }
 }
@@ -50,7 +53,7 @@ impl From<KindArg> for ObjectKind {
 pub(crate) enum RoleArg {
     /// Everything, tokens too.
     Admin,
-    /// Changes of existing objects. Makes and deletes none.
+    /// Changes of existing objects, and snapshots. Makes and deletes no others.
     Operator,
     /// Lists and documents.
     Viewer,
@@ -101,6 +104,27 @@ impl From<PaceArg> for Pace {
             PaceArg::Slow => Self::Slow,
             PaceArg::Medium => Self::Medium,
             PaceArg::Fast => Self::Fast,
+        }
+    }
+}
+
+/// `--policy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SnapshotPolicyArg {
+    /// The snapshots break, and hosts go on. This is so unless another policy is chosen.
+    Suspend,
+    /// The oldest snapshots that are neither protected nor mapped are deleted.
+    DropOldest,
+    /// Hosts' writes wait until there is room.
+    Hold,
+}
+
+impl From<SnapshotPolicyArg> for SnapshotPolicy {
+    fn from(policy: SnapshotPolicyArg) -> Self {
+        match policy {
+            SnapshotPolicyArg::Suspend => Self::Suspend,
+            SnapshotPolicyArg::DropOldest => Self::DropOldest,
+            SnapshotPolicyArg::Hold => Self::Hold,
         }
     }
 }

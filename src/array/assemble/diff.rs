@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::catalog::names::{Barcode, IscsiName, Name};
+use crate::catalog::names::{Barcode, ImageName, IscsiName, Name};
 use crate::catalog::{Catalog, Kept, PairEntry, Seed, VolumeEntry};
 
 /// One step. Steps that make objects come before steps that take objects down, except for pairs.
@@ -25,6 +25,8 @@ pub(super) enum Step {
     Unload(Load),
     /// Puts up the volume.
     AddVolume(Name),
+    /// Puts up the image, whose volume is there.
+    AddImage(ImageName),
     /// Puts the cartridge on the shelf.
     AddCartridge(Barcode),
     /// Puts up the drive.
@@ -37,6 +39,8 @@ pub(super) enum Step {
     Pace(Name),
     /// Takes the cartridge off the shelf.
     DropCartridge(Barcode),
+    /// Takes the image down, before its volume.
+    DropImage(ImageName),
     /// Takes the volume down.
     DropVolume(Name),
     /// Takes the drive down.
@@ -68,6 +72,8 @@ pub(super) fn diff(before: &Catalog, after: &Catalog) -> Vec<Step> {
     steps.extend(changed(before, after, &before.pairs, pair).into_iter().map(Step::DropPair));
     steps.extend(loads(before, after).into_iter().map(Step::Unload));
     steps.extend(added.into_iter().map(Step::AddVolume));
+    let (made, ended) = images(before, after, &steps);
+    steps.extend(made.into_iter().map(Step::AddImage));
     let new = changed(before, after, &after.cartridges, cartridge);
     steps.extend(new.into_iter().map(Step::AddCartridge));
     steps.extend(changed(before, after, &after.drives, drive).into_iter().map(Step::AddDrive));
@@ -81,6 +87,7 @@ pub(super) fn diff(before: &Catalog, after: &Catalog) -> Vec<Step> {
         steps.push(Step::Targets(targets));
     }
     steps.extend(changed(before, after, &before.drives, drive).into_iter().map(Step::DropDrive));
+    steps.extend(ended.into_iter().map(Step::DropImage));
     steps.extend(gone.into_iter().map(Step::DropVolume));
     let old = changed(before, after, &before.cartridges, cartridge);
     steps.extend(old.into_iter().map(Step::DropCartridge));
@@ -113,6 +120,36 @@ fn renamed(before: &Catalog, after: &Catalog) -> Vec<(Name, Name)> {
     let new: BTreeMap<Seed, &Name> = new.map(|(name, entry)| (entry.seed, name)).collect();
     let gone = before.volumes.iter().filter(|volume| other(volume, after));
     gone.filter_map(|(from, entry)| Some((from.clone(), (*new.get(&entry.seed)?).clone()))).collect()
+}
+
+/// The images that `after` has and `before` has not, and those that `after` has no more; an image has another name if its
+/// volume has one. `steps` has the new names of volumes.
+fn images(before: &Catalog, after: &Catalog, steps: &[Step]) -> (Vec<ImageName>, Vec<ImageName>) {
+    if before.snapshots.is_empty() && after.snapshots.is_empty() {
+        return Default::default();
+    }
+    let new_name: BTreeMap<&Name, &Name> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::RenameVolume { from, to } => Some((from, to)),
+            _ => None,
+        })
+        .collect();
+    let seed = |catalog: &Catalog, name: &ImageName| {
+        let volume = catalog.volumes.get(&name.volume)?;
+        Some((volume.seed, catalog.snapshots.get(name)?.seed))
+    };
+    let now = |name: &ImageName| {
+        let volume = new_name.get(&name.volume).map_or_else(|| name.volume.clone(), |to| (*to).clone());
+        ImageName { volume, image: name.image.clone() }
+    };
+    let stays: BTreeMap<ImageName, &ImageName> =
+        before.snapshots.keys().map(|name| (now(name), name)).collect();
+    let is_new =
+        |name: &&ImageName| stays.get(*name).is_none_or(|former| seed(before, former) != seed(after, name));
+    let is_gone = |name: &&ImageName| seed(after, &now(name)) != seed(before, name);
+    let made = after.snapshots.keys().filter(is_new).cloned().collect();
+    (made, before.snapshots.keys().filter(is_gone).cloned().collect())
 }
 
 /// The identity of a pair: its own, and those of its two volumes. The names of the volumes do not count.
@@ -164,7 +201,7 @@ mod tests {
         for (target, port, luns) in targets {
             let maps = (0..*luns).map(|lun| MapEntry {
                 lun,
-                object: name("d"),
+                object: name("d").into(),
                 initiators: BTreeSet::new(),
                 read_only: false,
             });

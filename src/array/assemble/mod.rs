@@ -24,7 +24,7 @@ use super::paired::Held;
 use super::snapshot::Snapshot;
 use super::units::{DriveUnit, OpenVolume, Unserved, VolumeUnit};
 use super::{Array, Session, Turn};
-use crate::catalog::names::{Barcode, IscsiName, Name};
+use crate::catalog::names::{Barcode, ImageName, IscsiName, Name};
 use crate::catalog::{Catalog, Scrap, VolumeEntry};
 use crate::copy::OperationId;
 use crate::pair::Pair;
@@ -55,6 +55,8 @@ pub(crate) struct Findings {
     pub(crate) blanked: Vec<Barcode>,
     /// Pairs whose records cannot be relied on, each with the reason.
     pub(crate) broken: Vec<(Name, String)>,
+    /// Snapshots whose pool cannot be relied on, each with the reason.
+    pub(crate) broken_images: Vec<(ImageName, String)>,
 }
 
 impl Findings {
@@ -65,6 +67,9 @@ impl Findings {
         }
         for (pair, why) in self.broken {
             catalog.pairs.get_mut(&pair).into_iter().for_each(|entry| entry.broken = Some(why.clone()));
+        }
+        for (image, why) in self.broken_images {
+            catalog.snapshots.get_mut(&image).into_iter().for_each(|entry| entry.broken = Some(why.clone()));
         }
         for barcode in self.blanked {
             catalog.scrap.remove(&Scrap::Import(barcode));
@@ -110,6 +115,7 @@ impl Turn<'_> {
                         }
                         volume.unit.rename(to.as_str());
                         next.volumes.insert(to.clone(), Arc::clone(volume));
+                        former.rename_images(next, from, to);
                     }
                     Step::DropPair(name) => {
                         former.take_down_pair(name, parts.held_pairs.remove(name));
@@ -132,12 +138,14 @@ impl Turn<'_> {
         for step in &steps {
             match step {
                 Step::Targets(changed) => ended.extend(array.refresh(&now, changed)),
+                Step::DropImage(name) => array.take_down_image(&former, &now.catalog, name),
                 Step::DropVolume(name) => {
                     tear_down(&former.volumes[name], &former.catalog.volumes[name]);
                 }
                 // The snapshot has the effect of these steps already.
                 Step::RenameVolume { .. }
                 | Step::AddVolume(_)
+                | Step::AddImage(_)
                 | Step::AddCartridge(_)
                 | Step::AddDrive(_)
                 | Step::AddPair(_)
@@ -165,10 +173,15 @@ impl Array {
                 let length = unit.volume.as_ref().ok().map(|volume| volume.length());
                 let found = length.filter(|length| *length != entry.size);
                 findings.sizes.extend(found.map(|size| (name.clone(), size)));
+                findings.broken_images.extend(self.open_pool(&next.catalog, name, &unit));
                 next.volumes.insert(name.clone(), Arc::new(unit));
             }
             Step::DropVolume(name) if !next.catalog.volumes.contains_key(name) => {
                 next.volumes.remove(name);
+            }
+            Step::AddImage(name) => self.put_up_image(next, name),
+            Step::DropImage(name) if !next.catalog.snapshots.contains_key(name) => {
+                next.images.remove(name);
             }
             Step::AddDrive(name) => {
                 let unit = DriveUnit::new(name, &next.catalog.drives[name], &self.threads);
@@ -194,7 +207,7 @@ impl Array {
                 let pace = next.catalog.pairs[name].pace;
                 next.running(name).into_iter().for_each(|unit| unit.set_pace(pace));
             }
-            Step::DropVolume(_) | Step::DropDrive(_) | Step::DropCartridge(_) => {}
+            Step::DropVolume(_) | Step::DropImage(_) | Step::DropDrive(_) | Step::DropCartridge(_) => {}
             Step::RenameVolume { .. } | Step::DropPair(_) | Step::Targets(_) => {}
         }
     }

@@ -22,7 +22,7 @@ fn a_kernel_device_reaches_its_object_and_what_is_listed_for_its_copies() {
     assert_eq!(Designator::parse_list(&page[4..]).len(), 3, "the port is LIO's: only the unit is named");
     let door = CopyDoor(Arc::downgrade(&array));
     let resolves = |object: &str| {
-        let own = array.open_backstore("other", &Grant::of(name(object))).unwrap();
+        let own = array.open_backstore("other", &Grant::of(object_name(object))).unwrap();
         let host = Host(Arc::clone(&own.session));
         let page = host.command(0, &[0x12, 1, 0x83, 2, 0, 0], Vec::new()).data_in;
         let naa = Designator::parse_list(&page[4..]).remove(0);
@@ -35,42 +35,42 @@ fn a_kernel_device_reaches_its_object_and_what_is_listed_for_its_copies() {
     assert_eq!((devices("a"), devices("c")), (vec!["user_0/a".to_owned()], Vec::new()));
     let sessions = array.session_list();
     assert!(sessions[0].kernel && sessions[0].initiator.is_empty());
-    assert!(array.has_object(&name("a")) && !array.has_object(&name("z")));
+    assert!(array.has_object(&object_name("a")) && !array.has_object(&object_name("z")));
     let refused = array.delete_volume(&name("a")).unwrap_err();
     assert!(refused.to_string().contains("user_0/a"), "{refused}");
     drop((host, device));
     array.delete_volume(&name("a")).unwrap();
-    let gone = array.open_backstore("user_0/a", &Grant::of(name("a")));
+    let gone = array.open_backstore("user_0/a", &Grant::of(object_name("a")));
     assert_eq!(gone.unwrap_err().kind, Kind::NotFound);
 }
 
 /// A front that owes sense data to the copies to one object, until a copy has got it.
 #[derive(Debug, Default)]
 struct Front {
-    owed_for: Mutex<Option<Name>>,
-    unreached: Mutex<Vec<Name>>,
+    owed_for: Mutex<Option<ObjectName>>,
+    unreached: Mutex<Vec<ObjectName>>,
 }
 
 impl CopyFront for Front {
-    fn owed(&self, object: &Name, device_type: DeviceType) -> Option<Sense> {
-        assert_eq!(device_type == DeviceType::Tape, object.as_str() == "tape0");
+    fn owed(&self, object: &ObjectName, device_type: DeviceType) -> Option<Sense> {
+        assert_eq!(device_type == DeviceType::Tape, object.to_string() == "tape0");
         let is_owed = self.owed_for.lock().as_ref() == Some(object);
         is_owed.then(|| Sense::unit_attention(Asc::POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED))
     }
 
-    fn informed(&self, object: &Name) {
+    fn informed(&self, object: &ObjectName) {
         assert_eq!(self.owed_for.lock().take().as_ref(), Some(object));
     }
 
-    fn unreached(&self, object: &Name) {
+    fn unreached(&self, object: &ObjectName) {
         self.unreached.lock().push(object.clone());
     }
 }
 
 fn reaching(object: &str, reach: &[&str], front: &Arc<Front>) -> Grant {
     let copy_front = Some(Arc::clone(front) as Arc<dyn CopyFront>);
-    let reach = reach.iter().map(|object| name(object)).collect();
-    Grant { reach, copy_front, ..Grant::of(name(object)) }
+    let reach = reach.iter().map(|object| object_name(object)).collect();
+    Grant { reach, copy_front, ..Grant::of(object_name(object)) }
 }
 
 #[test]
@@ -79,8 +79,8 @@ fn a_kernel_device_can_be_granted_for_reading_alone() {
     let array = open(temporary.path());
     volume(&array, "a", 1 << 20, StoreKind::Mem).unwrap();
     volume(&array, "b", 1 << 20, StoreKind::Mem).unwrap();
-    let read_only = [name("a"), name("b")].into();
-    let grant = Grant { read_only, reach: vec![name("b")], ..Grant::of(name("a")) };
+    let read_only = ["a", "b"].map(object_name).into();
+    let grant = Grant { read_only, reach: vec![object_name("b")], ..Grant::of(object_name("a")) };
     let device = array.open_backstore("user_0/a", &grant).unwrap();
     let host = Host(Arc::clone(&device.session));
     host.ready(0);
@@ -101,13 +101,13 @@ fn a_copy_meets_what_its_front_owes_it_once_by_all_names_of_the_unit() {
     let array = open(temporary.path());
     volume(&array, "a", 1 << 20, StoreKind::Mem).unwrap();
     array.create_drive(&name("tape0")).unwrap();
-    let drive = array.open_backstore("other", &Grant::of(name("tape0"))).unwrap();
+    let drive = array.open_backstore("other", &Grant::of(object_name("tape0"))).unwrap();
     let page = Host(drive.session).command(0, &[0x12, 1, 0x83, 2, 0, 0], Vec::new()).data_in;
     let naa = Designator::parse_list(&page[4..]).remove(0);
     let door = CopyDoor(Arc::downgrade(&array));
     for owed in [false, true] {
         let front = Arc::new(Front::default());
-        *front.owed_for.lock() = owed.then(|| name("tape0"));
+        *front.owed_for.lock() = owed.then(|| object_name("tape0"));
         let device = array.open_backstore("user_0/a", &reaching("a", &["tape0"], &front)).unwrap();
         let nexus = device.session.nexus().id;
         let find = || door.resolve(nexus, Backstore::LUN, &naa).unwrap();
@@ -132,7 +132,7 @@ fn a_tape_stands_after_a_restart_where_it_stood_so_that_a_last_filemark_harms_no
     const FILEMARK: [u8; 6] = [0x10, 0, 0, 0, 1, 0];
     let temporary = tempfile::tempdir().unwrap();
     let stands = |array: &Arc<Array>| {
-        let device = array.open_backstore("user_0/t", &Grant::of(name("tape0"))).unwrap();
+        let device = array.open_backstore("user_0/t", &Grant::of(object_name("tape0"))).unwrap();
         let host = Host(Arc::clone(&device.session));
         host.ready(0);
         let long = host.command(0, &[0x34, 6, 0, 0, 0, 0, 0, 0, 0, 0], Vec::new()).data_in;

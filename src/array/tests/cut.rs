@@ -121,7 +121,7 @@ fn verbs() -> [fn(&Array) -> Result<(), ArrayError>; 5] {
         |array| array.create_target(&target()).map(drop),
         |array| volume(array, "a", 1 << 20, StoreKind::File).map(drop),
         |array| {
-            let (object, target) = (name("a"), target());
+            let (object, target) = (object_name("a"), target());
             array
                 .map_lun(lun::Map { object, target, lun: 0, initiators: Default::default(), read_only: true })
                 .map(drop)

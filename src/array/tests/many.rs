@@ -26,7 +26,7 @@ fn array_of(count: usize) -> (tempfile::TempDir, Arc<Array>) {
         catalog.drives.insert(drive.clone(), entry.into());
         let maps = [volume, drive].into_iter().zip(0..).map(|(object, lun)| MapEntry {
             lun,
-            object,
+            object: object.into(),
             initiators: Default::default(),
             read_only: false,
         });

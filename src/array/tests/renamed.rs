@@ -26,7 +26,7 @@ fn a_renamed_volume_goes_on_under_its_sessions_its_maps_and_its_pair() {
     assert_eq!((renamed.pair.as_deref(), renamed.luns.len()), (Some("p"), 1));
     assert_eq!(host.read(0, 3), 0x5A, "its host is told nothing, and loses nothing");
     let lun = Lun::from_number(0).unwrap();
-    assert_eq!(host.0.object(lun), Some(name("db")));
+    assert_eq!(host.0.object(lun), Some(object_name("db")));
     assert_eq!(&*host.0.itl_nexus(lun).unwrap().unit().object(), "db", "log lines say the new name");
     assert_eq!(array.luns()[0].object, "db");
     assert_eq!(array.pair(&name("p")).primary, "db");
@@ -65,7 +65,7 @@ fn a_name_that_is_taken_or_a_volume_that_is_used_by_its_name_is_refused() {
     let host = Host::login(&array, HOST);
     let copy = stand_in(&array, &host);
     assert_eq!(why("a", "db"), format!("copy {copy} uses it"));
-    let grant = crate::array::backstore::Grant::of(name("a"));
+    let grant = crate::array::backstore::Grant::of(object_name("a"));
     let device = array.open_backstore("dev", &grant).unwrap();
     assert_eq!(why("a", "db"), "the kernel's device dev uses a");
     drop(device);
@@ -81,10 +81,10 @@ fn a_copy_that_says_the_old_name_is_found_by_the_new_one() {
     rename(&array, "a", "db").unwrap();
     let copy = stand_in(&array, &host);
     assert_eq!(array.copy(copy.0).unwrap().sources, ["a"]);
-    assert_eq!(array.copies_of(&name("db")), [copy]);
+    assert_eq!(array.copies_of(&object_name("db")), [copy]);
     assert_eq!(rename(&array, "db", "a").unwrap_err().why, format!("copy {copy} uses it"));
     let other = volume(&array, "a", 1 << 20, StoreKind::Mem).unwrap();
-    assert_eq!(array.copies_of(&name(&other.name)), [], "another volume of that name is another one");
+    assert_eq!(array.copies_of(&object_name(&other.name)), [], "another volume of that name is another one");
     assert!(array.unmap_lun(&unmap(2, None)).unwrap().copies.is_empty());
     assert_eq!(array.unmap_lun(&unmap(0, None)).unwrap().copies, [copy.0]);
 }

@@ -48,11 +48,11 @@ fn ask_everything(array: &Arc<Array>) {
     let door = CopyDoor(Arc::downgrade(array));
     let nexus = host.0.nexus().id;
     assert!(door.addressed(nexus, Lun::from_number(0).unwrap()).is_some());
-    let device = array.open_backstore("user_0/c", &Grant::of(name("c"))).unwrap();
+    let device = array.open_backstore("user_0/c", &Grant::of(object_name("c"))).unwrap();
     assert_eq!(array.volume(&name("c")).unwrap().kernel_devices, ["user_0/c"]);
     drop(device);
 
-    assert!(array.has_object(&name("a")) && !array.is_demo());
+    assert!(array.has_object(&object_name("a")) && !array.is_demo());
     let status = view::status(array, Vec::new());
     assert_eq!((status.volumes.len(), status.targets.len(), status.luns.len()), (4, 1, 2));
     assert_eq!((status.pairs.len(), status.cartridges.len(), status.drives.len()), (1, 1, 1));
@@ -101,8 +101,8 @@ fn no_kernel_device_opens_a_volume_that_is_being_deleted() {
         volume(&array, text, 1 << 20, StoreKind::Mem).unwrap();
     }
     let opens = |object: &str| {
-        let reach = if object == "a" { Vec::new() } else { vec![name("a")] };
-        let grant = Grant { reach, ..Grant::of(name(object)) };
+        let reach = if object == "a" { Vec::new() } else { vec![object_name("a")] };
+        let grant = Grant { reach, ..Grant::of(object_name(object)) };
         array.open_backstore("user_0/x", &grant).map(drop).map_err(|error| error.kind)
     };
     let (begun, tells) = slow(&array);

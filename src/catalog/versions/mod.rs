@@ -8,13 +8,14 @@ mod version_1;
 mod version_2;
 mod version_3;
 mod version_4;
+mod version_5;
 
 use serde::{Deserialize, Serialize};
 
 use super::Catalog;
 
 /// The version that this program writes, and the newest that it reads.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The largest catalog that is read, in bytes: it bounds the memory that a damaged file can make the daemon allocate.
 pub(crate) const MAX_BYTES: u64 = 256 << 20;
@@ -112,22 +113,23 @@ pub fn decode(bytes: &[u8]) -> Result<Catalog, CatalogError> {
 
 /// The catalog in a body of `version`.
 fn read(version: u32, body: &[u8]) -> serde_json::Result<Catalog> {
-    let version_4 = match version {
+    let version_5 = match version {
         1 => of_version_2(serde_json::from_slice::<version_1::Catalog>(body)?.into()),
         2 => of_version_2(serde_json::from_slice(body)?),
-        3 => serde_json::from_slice::<version_3::Catalog>(body)?.into(),
-        4 => serde_json::from_slice(body)?,
+        3 => version_4::Catalog::from(serde_json::from_slice::<version_3::Catalog>(body)?).into(),
+        4 => serde_json::from_slice::<version_4::Catalog>(body)?.into(),
+        5 => serde_json::from_slice(body)?,
         _ => return serde_json::from_slice(body),
     };
-    let mut catalog = Catalog::from(version_4);
+    let mut catalog = Catalog::from(version_5);
     if version == 1 {
         catalog.keep_what_is_owned();
     }
     Ok(catalog)
 }
 
-fn of_version_2(old: version_2::Catalog) -> version_4::Catalog {
-    version_3::Catalog::from(old).into()
+fn of_version_2(old: version_2::Catalog) -> version_5::Catalog {
+    version_4::Catalog::from(version_3::Catalog::from(old)).into()
 }
 
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {

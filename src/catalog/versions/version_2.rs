@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::version_3;
-use crate::catalog::entries::{
-    self, CartridgeEntry, DriveEntry, MapEntry, PairEntry, Seed, TargetEntry, VolumeEntry, VolumeLocation,
-};
+use super::version_5::VolumeEntry;
+use crate::catalog::entries::{self, CartridgeEntry, DriveEntry, MapEntry, PairEntry, Seed, TargetEntry};
 use crate::catalog::names::{Barcode, IscsiName, Name};
 use crate::catalog::{Kept, Revision};
 use crate::units::BlockSize;
@@ -137,12 +136,13 @@ impl Volume {
     /// Version 2 named the directory of a volume as the volume.
     fn named(self, name: &Name) -> VolumeEntry {
         let Self { seed, size, block_size, store, path } = self;
-        let location = match (store, &path) {
-            (StoreKind::Mem, _) => VolumeLocation::Memory,
-            (StoreKind::File, Some(path)) => VolumeLocation::External(path),
-            (StoreKind::File, None) => VolumeLocation::Internal(name),
+        let (store, path, directory) = match (store, path) {
+            (StoreKind::Mem, _) => (entries::StoreKind::Mem, None, None),
+            (StoreKind::File, Some(path)) => (entries::StoreKind::File, Some(path), None),
+            (StoreKind::File, None) => (entries::StoreKind::File, None, Some(name.clone())),
         };
-        VolumeEntry::new(seed, size, block_size, location)
+        let (labels, description) = Default::default();
+        VolumeEntry { seed, size, block_size, store, path, directory, labels, description }
     }
 }
 
@@ -169,7 +169,7 @@ impl From<Target> for TargetEntry {
 impl From<Map> for MapEntry {
     fn from(old: Map) -> Self {
         let Map { lun, object, initiators, read_only } = old;
-        Self { lun, object, initiators, read_only }
+        Self { lun, object: object.into(), initiators, read_only }
     }
 }
 

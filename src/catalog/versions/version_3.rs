@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use crate::catalog::entries::{
-    CartridgeEntry, DriveEntry, PairEntry, Scrap, TargetEntry, TokenEntry, VolumeEntry,
-};
+use super::version_5::VolumeEntry;
+use crate::catalog::entries::{CartridgeEntry, DriveEntry, PairEntry, Scrap, TargetEntry, TokenEntry};
 use crate::catalog::names::{Barcode, IscsiName, Name};
 use crate::catalog::{Kept, Revision};
 

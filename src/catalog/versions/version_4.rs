@@ -1,13 +1,11 @@
-//! Version 4 of the catalog, which has no groups. Its entries have the types of version 5, which are today's: who changes
-//! these gives version 5 types of its own, and versions 3 and 4 have those then.
+//! Version 4 of the catalog, which has no groups. Its entries have the types of version 5.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use crate::catalog::entries::{
-    CartridgeEntry, DriveEntry, PairEntry, Scrap, Seed, TargetEntry, TokenEntry, VolumeEntry,
-};
+use super::version_5::{self, VolumeEntry};
+use crate::catalog::entries::{CartridgeEntry, DriveEntry, PairEntry, Scrap, Seed, TargetEntry, TokenEntry};
 use crate::catalog::names::{Barcode, IscsiName, Name};
 use crate::catalog::{Kept, Revision};
 
@@ -26,7 +24,7 @@ pub(super) struct Catalog {
     pub(super) scrap: BTreeSet<Scrap>,
 }
 
-impl From<Catalog> for crate::catalog::Catalog {
+impl From<Catalog> for version_5::Catalog {
     fn from(old: Catalog) -> Self {
         let Catalog { revision, data_dir, demo, volumes, drives, cartridges, targets, pairs, tokens, scrap } =
             old;

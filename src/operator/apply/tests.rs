@@ -563,7 +563,7 @@ fn no_other_object_is_shown_at_a_lun_that_a_session_sees() {
             .apply(&Who::Daemon, &Apply { file, dry_run: false, prune: false })
             .map(|applied| applied.items.len())
     };
-    let in_use = Cause::LunInUse { initiator: a.clone(), object: name("shown") };
+    let in_use = Cause::LunInUse { initiator: a.clone(), object: name("shown").into() };
     let refused = |refused: Result<usize, Unapplied>| match refused {
         Err(Unapplied::Lines(lines)) => assert_eq!(lines[0].cause, in_use),
         other => panic!("{other:?}"),
@@ -589,7 +589,7 @@ fn no_other_object_is_shown_at_a_lun_that_a_session_sees() {
     let second = InitiatorPort { name: b.clone(), isid: [0x80, 0, 0, 0, 0, 2] };
     let other = operator.array.login(second, &iqn("t"), 1).unwrap();
     let by_verb = operator.perform(&Who::Daemon, unmap(&b).into(), None).unwrap_err();
-    assert_eq!(*by_verb.cause, Cause::LunInUse { initiator: b.clone(), object: name("lone") });
+    assert_eq!(*by_verb.cause, Cause::LunInUse { initiator: b.clone(), object: name("lone").into() });
     let prune = Apply { file: export_without(&operator, b.as_str()), dry_run: false, prune: true };
     assert!(matches!(operator.apply(&Who::Daemon, &prune), Err(Unapplied::Lines(_))));
     // A new name is no other object.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::Cause;
 use crate::catalog::labels::{Description, Labels};
-use crate::catalog::names::{Barcode, IscsiName, Name, node_name};
+use crate::catalog::names::{Barcode, IscsiName, Name, ObjectName, node_name};
 use crate::catalog::transaction::Key;
 use crate::catalog::{Catalog, Kept, MapEntry, Pace, Seed, StoreKind};
 use crate::units::{BlockSize, Size};
@@ -168,8 +168,9 @@ pub(crate) struct Lun {
     /// LUN number.
     #[serde(deserialize_with = "lun_number")]
     pub(crate) lun: u16,
-    /// The volume or drive. A new LUN needs it.
-    pub(crate) object: Option<Name>,
+    /// The volume, drive or snapshot (`VOLUME@NAME`), which has to be there or in the file, a snapshot there. A new LUN needs
+    /// it.
+    pub(crate) object: Option<ObjectName>,
     /// The initiators that see it; none: all that have no entry of their own.
     #[serde(default)]
     pub(crate) initiators: BTreeSet<IscsiName>,
@@ -188,7 +189,7 @@ fn lun_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, 
 
 impl Lun {
     /// The entry that shows `object`, which is that of the table or of the LUN that is there.
-    pub(super) fn entry(&self, object: Name) -> MapEntry {
+    pub(super) fn entry(&self, object: ObjectName) -> MapEntry {
         let Self { lun, initiators, read_only, .. } = self.clone();
         MapEntry { lun, object, initiators, read_only }
     }

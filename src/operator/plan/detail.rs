@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::catalog::labels::{Description, Labels};
-use crate::catalog::names::IscsiName;
+use crate::catalog::names::{IscsiName, ObjectName};
 use crate::catalog::rules::Rule;
 use crate::catalog::{Catalog, MapEntry};
 use crate::operator::cause::Cause;
@@ -30,8 +30,9 @@ pub(super) fn description(has: &Description, wants: &Description) -> String {
 /// The entry `wants` in the place of the entries `replaced`: the object and the access, with what they were if that differs.
 pub(super) fn lun(replaced: &[&MapEntry], wants: &MapEntry) -> String {
     let access = |read_only| if read_only { "read-only" } else { "read-write" };
-    let others: BTreeSet<&str> = replaced.iter().map(|entry| entry.object.as_str()).collect();
-    let others: Vec<&str> = others.into_iter().filter(|object| *object != wants.object.as_str()).collect();
+    let others: BTreeSet<&ObjectName> = replaced.iter().map(|entry| &entry.object).collect();
+    let others = others.into_iter().filter(|object| **object != wants.object);
+    let others: Vec<String> = others.map(ObjectName::to_string).collect();
     let mut detail = match others.is_empty() {
         true => wants.object.to_string(),
         false => format!("{} -> {}", others.join(", "), wants.object),

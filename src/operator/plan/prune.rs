@@ -1,6 +1,7 @@
 //! Deletes objects that no table names.
 
 use super::{Change, Item, Planner, Step, Wanted, about, unmaps, verb};
+use crate::array::backstore::keys_of;
 use crate::catalog::names::IscsiName;
 use crate::catalog::transaction::Key;
 use crate::operator::verbs::{cartridge, drive, group, pair, target, volume};
@@ -49,7 +50,8 @@ impl Planner<'_> {
             Key::Target(iqn) => verb(target::Delete { iqn }),
             Key::Pair(name) => verb(pair::Delete { name }),
             Key::Group(name) => verb(group::Delete { name }),
-            Key::DataDir | Key::Demo | Key::Token(_) | Key::Scrap(_) => return,
+            // A snapshot is no desired state: it may be the last copy of what it shows.
+            Key::DataDir | Key::Demo | Key::Snapshot(_) | Key::Token(_) | Key::Scrap(_) => return,
         };
         self.go(Change::Remove, object, String::new(), vec![step]);
     }
@@ -60,10 +62,14 @@ impl Planner<'_> {
             for map in &entry.maps {
                 let initiators = map.initiators.iter().map(IscsiName::as_str);
                 let is_wanted = self.wanted.luns.contains(&Wanted::place(iqn.as_str(), map.lun, initiators));
-                let object = [Key::Volume(map.object.clone()), Key::Drive(map.object.clone())];
                 let stays =
                     |key: &Key| self.wanted.keys.contains(key) && self.catalog.revision_of(key).is_some();
-                if !(is_wanted && object.iter().any(stays)) {
+                let stays = match map.object.image() {
+                    // A file names no snapshots: the LUN of one stays with its target.
+                    Some(_) => self.wanted.keys.contains(&Key::Target(iqn.clone())),
+                    None => is_wanted && keys_of(&map.object).iter().any(stays),
+                };
+                if !stays {
                     unmapped.push((iqn.clone(), map.clone()));
                 }
             }

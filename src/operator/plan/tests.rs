@@ -173,7 +173,8 @@ fn a_lun_is_replaced_in_one_step_and_for_no_other_initiator() {
     let plan = plan(&catalog, &desired, false).unwrap();
     assert_eq!(shown(&plan), ["~ 9 LUN 0 of iqn.2026-11.internal.cleave:t a -> b"]);
     let target = &done(&plan, &catalog).targets[&node_name("t").unwrap()];
-    let seen: Vec<_> = target.maps.iter().map(|map| (map.object.as_str(), map.initiators.len())).collect();
+    let seen: Vec<_> =
+        target.maps.iter().map(|map| (map.object.whole().unwrap().as_str(), map.initiators.len())).collect();
     assert_eq!(seen, [("b", 1), ("a", 1)], "the second initiator goes on seeing the volume that it saw");
     let twice = luns(&format!("{}{}", lun("a", one), lun("b", one)));
     assert_eq!(refused("", &twice, false), [(Some(14), Cause::Twice)]);
@@ -262,7 +263,7 @@ relative_id = 7
         (Some(7), Cause::InPair { volume: name("b"), pair: name("a-b") }),
         (Some(11), Cause::Missing { field: "size".to_owned() }),
         (Some(14), Cause::VolumeSize { size: 1000, block_size: 512, most: crate::volume::MAX_LENGTH }),
-        (Some(23), Cause::from(Rule::NoObject(name("nowhere")))),
+        (Some(23), Cause::from(Rule::NoObject(name("nowhere").into()))),
         (Some(28), differs("size", "1GiB", "2GiB")),
         (Some(36), differs("primary", "a", "b")),
         (Some(36), differs("secondary", "b", "a")),
@@ -557,7 +558,7 @@ fn verb() -> impl Strategy<Value = Verb> {
     let load = (pick("cdef"), barcode()).prop_map(|(name, barcode)| drive::Load { name, barcode });
     let map = (pick("abcdef"), node(), 0..3_u16, initiators(), any::<bool>()).prop_map(
         |(object, target, lun, initiators, read_only)| lun::Map {
-            object,
+            object: object.into(),
             target,
             lun,
             initiators,

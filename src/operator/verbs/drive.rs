@@ -116,7 +116,7 @@ pub struct Delete {
 impl Effect for Delete {
     fn effect(&self, catalog: &mut Catalog, _: Seed) -> Result<(), Cause> {
         refuse_full(&self.name, entry(catalog, &self.name)?)?;
-        rules::unmapped(catalog, &self.name)?;
+        rules::unmapped(catalog, &self.name.clone().into())?;
         catalog.drives.remove(&self.name);
         Ok(())
     }
@@ -128,11 +128,11 @@ impl Change for Delete {
 
     fn allow<'a>(&self, turn: &Turn<'a>) -> Result<Option<ShutOut<'a>>, Cause> {
         let shut_out = turn.shut_out(Key::Drive(self.name.clone()));
-        super::volume::refuse_kernel_device(turn.array(), &self.name).map(|()| Some(shut_out))
+        super::volume::refuse_kernel_device(turn.array(), &self.name.clone().into()).map(|()| Some(shut_out))
     }
 
     fn foresee(&self, outlook: &Outlook<'_>) -> Result<(), Cause> {
-        super::volume::refuse_kernel_device(outlook.array(), &self.name)
+        super::volume::refuse_kernel_device(outlook.array(), &self.name.clone().into())
     }
 
     fn answer(&self, _: &Changed<'_>) -> Result<Done, Cause> {
@@ -338,7 +338,7 @@ fn not_unloaded(error: &UnloadError) -> Cause {
 impl Unload {
     /// Refuses a drive that a copy uses.
     fn refuse_copied(&self, array: &Array) -> Result<(), Cause> {
-        let copies = array.copies_of(&self.name);
+        let copies = array.copies_of(&self.name.clone().into());
         copies.first().map_or(Ok(()), |copy| Err(Cause::CopyUses { copy: copy.0 }))
     }
 

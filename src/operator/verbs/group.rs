@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::resync;
 use super::same::{same, same_notes};
 use super::split::{self, Which};
+use super::take;
 use crate::array::OPERATOR;
 use crate::array::show::{self, Done};
 use crate::catalog::index::{Index, Lookup};
@@ -236,6 +237,47 @@ impl Change for Delete {
     fn answer(&self, _: &Changed<'_>) -> Result<Done, Cause> {
         tracing::info!(target: OPERATOR, group = %self.name, "group deleted");
         Ok(Done::new(format!("group {} deleted", self.name)))
+    }
+}
+
+/// `group snapshot`: makes a snapshot of each volume of a group at one instant, all of the same name, or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// Name.
+    pub name: Name,
+    /// The name that the snapshot of each volume gets: `noon` makes `db@noon` and `log@noon`.
+    pub snapshot: Name,
+    /// Whether they are kept from deletion.
+    #[serde(default)]
+    pub protect: bool,
+    /// The instant, at most 25 hours ahead. Now if absent. With it the snapshots are an operation.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
+    /// The labels of each; none if absent.
+    #[serde(default)]
+    pub labels: Option<Labels>,
+    /// The description of each; none if absent.
+    #[serde(default)]
+    pub description: Option<Description>,
+}
+
+impl Act for Snapshot {
+    type Answer = show::NewSnapshots;
+    const META: Meta = Meta { word: "snapshot", ..META };
+    const LASTS: bool = true;
+
+    fn lasting(&self) -> Option<About> {
+        self.at.map(|_| take::about(self.name.to_string()))
+    }
+
+    fn act_for(&self, asked: &Asked<'_>) -> Result<Outcome<show::NewSnapshots>, Cause> {
+        let which = take::Which::Group(&self.name, &self.snapshot);
+        let notes = Notes::of(self.labels.as_ref(), self.description.as_ref());
+        let taken =
+            take::together(asked, &take::Wanted { which, protect: self.protect, notes, at: self.at })?;
+        Ok(Outcome { is_new: false, ..taken })
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::array::{OPERATOR, show};
 use crate::catalog::index::{Index, Lookup};
-use crate::catalog::names::{IscsiName, Name};
+use crate::catalog::names::{IscsiName, ObjectName};
 use crate::catalog::rules::Whose;
 use crate::catalog::{Catalog, MapEntry, Seed, rules};
 use crate::operator::act::{Change, Changed, Effect};
@@ -19,8 +19,8 @@ use crate::operator::who::{Meta, Role, Route, Subject};
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Map {
-    /// Volume or drive.
-    pub object: Name,
+    /// Volume, drive or snapshot (`VOLUME@NAME`).
+    pub object: ObjectName,
     /// Target.
     pub target: IscsiName,
     /// LUN number.
@@ -36,7 +36,8 @@ pub struct Map {
 impl Map {
     /// Shows `object` at `lun` of `target` to every initiator, which may write.
     #[must_use]
-    pub fn new(object: Name, target: IscsiName, lun: u16) -> Self {
+    pub fn new(object: impl Into<ObjectName>, target: IscsiName, lun: u16) -> Self {
+        let object = object.into();
         Self { object, target, lun, initiators: BTreeSet::new(), read_only: false }
     }
 

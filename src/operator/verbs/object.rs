@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::array::OPERATOR;
 use crate::array::show::Marked;
 use crate::catalog::labels::{Description, LabelKey, LabelValue, Labels};
-use crate::catalog::names::{Barcode, IscsiName, Name};
+use crate::catalog::names::{Barcode, ImageName, IscsiName, Name};
 use crate::catalog::{Catalog, Seed};
 use crate::operator::act::{Change, Changed, Effect};
 use crate::operator::cause::{Cause, ObjectKind};
@@ -62,6 +62,7 @@ impl Annotate {
             ObjectKind::Target => of!(targets, IscsiName),
             ObjectKind::Pair => of!(pairs, Name),
             ObjectKind::Group => of!(groups, Name),
+            ObjectKind::Snapshot => of!(snapshots, ImageName),
             ObjectKind::Session | ObjectKind::Copy | ObjectKind::Operation | ObjectKind::Token => None,
         }
     }

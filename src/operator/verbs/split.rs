@@ -26,10 +26,10 @@ use crate::pair::{GroupError, PairError, Prepared, Verb as Request, as_recorded}
 const AHEAD: SignedDuration = SignedDuration::from_hours(25);
 
 /// How long before its time a split is prepared.
-const LEAD: SignedDuration = SignedDuration::from_secs(1);
+pub(super) const LEAD: SignedDuration = SignedDuration::from_secs(1);
 
 /// How long before its time a split is decided, and can no longer be cancelled.
-const DECISION: SignedDuration = SignedDuration::from_millis(100);
+pub(super) const DECISION: SignedDuration = SignedDuration::from_millis(100);
 
 /// How often a split that waits looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
@@ -52,7 +52,7 @@ pub(super) fn refusal(pair: &Name, error: &PairError) -> Cause {
 }
 
 /// Refuses a pair with a volume that may have lost data.
-pub(super) fn refuse_stopped(now: &Snapshot, volumes: [&Name; 2]) -> Result<(), Cause> {
+pub(super) fn refuse_stopped<const N: usize>(now: &Snapshot, volumes: [&Name; N]) -> Result<(), Cause> {
     now.stopped_of(volumes)
         .map_or(Ok(()), |(volume, stopped)| Err(Cause::Stopped { volume: volume.clone(), why: stopped.why }))
 }
@@ -115,7 +115,7 @@ impl Which<'_> {
 }
 
 /// Waits until `time`. With `ends` a request to end the operation ends the wait.
-fn sleep_until(asked: &Asked<'_>, time: Timestamp, ends: bool) -> Result<(), Cause> {
+pub(super) fn sleep_until(asked: &Asked<'_>, time: Timestamp, ends: bool) -> Result<(), Cause> {
     loop {
         if ends && asked.progress.is_cancelled() {
             return Err(Cause::Cancelled);
@@ -132,7 +132,7 @@ fn sleep_until(asked: &Asked<'_>, time: Timestamp, ends: bool) -> Result<(), Cau
 }
 
 /// Refuses a time that has passed, or is too far ahead.
-fn refuse_time(at: Timestamp) -> Result<(), Cause> {
+pub(super) fn refuse_time(at: Timestamp) -> Result<(), Cause> {
     let ahead = at.duration_since(Timestamp::now());
     if ahead.is_negative() || ahead > AHEAD {
         let most_s = AHEAD.unsigned_abs().as_secs();

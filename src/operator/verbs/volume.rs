@@ -21,10 +21,11 @@ use crate::array::show::{self, Done};
 use crate::array::{Array, OPERATOR, ShutOut, Snapshot, Turn, VolumeUnit};
 use crate::catalog::index::{Index, Lookup, free_directory};
 use crate::catalog::labels::{Description, Labels, Notes};
-use crate::catalog::names::Name;
+use crate::catalog::names::{ImageName, Name, ObjectName};
 use crate::catalog::transaction::Key;
 use crate::catalog::{
-    Catalog, ExternalScrap, Scrap, Seed, StoreKind, TargetEntry, VolumeEntry, VolumeLocation, rules,
+    Catalog, ExternalScrap, Scrap, Seed, SnapshotPolicy, StoreKind, TargetEntry, VolumeEntry, VolumeLocation,
+    rules,
 };
 use crate::lu::LogicalUnit;
 use crate::operator::act::{Act, Asked, Change, Changed, Effect};
@@ -68,13 +69,21 @@ pub(super) fn refuse_paired(by: &dyn Lookup, volume: &Name) -> Result<(), Cause>
         .map_or(Ok(()), |pair| Err(Cause::InPair { volume: volume.clone(), pair: pair.clone() }))
 }
 
+/// Refuses a volume of which there are snapshots.
+pub(super) fn refuse_snapshots(catalog: &Catalog, volume: &Name) -> Result<(), Cause> {
+    match catalog.snapshots_of(volume).count() {
+        0 => Ok(()),
+        count => Err(Cause::HasSnapshots { volume: volume.clone(), count }),
+    }
+}
+
 /// Refuses a name that is reserved for an import.
 pub(super) fn refuse_filling(turn: &Turn<'_>, name: &Name) -> Result<(), Cause> {
     if turn.is_filling(name) { Err(Cause::Importing) } else { Ok(()) }
 }
 
 /// Refuses an object that a kernel device serves, or may copy from or to.
-pub(super) fn refuse_kernel_device(array: &Array, object: &Name) -> Result<(), Cause> {
+pub(super) fn refuse_kernel_device(array: &Array, object: &ObjectName) -> Result<(), Cause> {
     array
         .kernel_device_of(object)
         .map_or(Ok(()), |device| Err(Cause::KernelDevice { object: object.clone(), device }))
@@ -296,6 +305,7 @@ impl Effect for Resize {
             return Err(Cause::not_found(ObjectKind::Volume, &self.name));
         }
         refuse_paired(&*catalog, &self.name)?;
+        refuse_snapshots(catalog, &self.name)?;
         let Some(entry) = catalog.volumes.get_mut(&self.name) else { return Ok(()) };
         check_length(entry.block_size, self.size)?;
         if self.size < entry.size && !self.shrink {
@@ -327,6 +337,8 @@ impl Change for Resize {
         if *size == volume.length() {
             return Ok(());
         }
+        // A pool is made for one size. One without images may be left of a snapshot that was not made.
+        served.end_empty_pool(name);
         let resized = match served.volume_unit(name) {
             Some(unit) => unit.at_home(|| volume.resize(*size)).map_err(VolumeError::from).flatten(),
             None => volume.resize(*size),
@@ -373,9 +385,10 @@ impl Effect for Delete {
         if !catalog.volumes.contains_key(&self.name) {
             return Err(Cause::not_found(ObjectKind::Volume, &self.name));
         }
-        rules::unmapped(catalog, &self.name)?;
+        rules::unmapped(catalog, &self.name.clone().into())?;
         refuse_paired(&*catalog, &self.name)?;
         super::group::refuse_member(&*catalog, &self.name, None)?;
+        refuse_snapshots(catalog, &self.name)?;
         catalog.volumes.remove(&self.name);
         Ok(())
     }
@@ -387,11 +400,11 @@ impl Change for Delete {
 
     fn allow<'a>(&self, turn: &Turn<'a>) -> Result<Option<ShutOut<'a>>, Cause> {
         let shut_out = turn.shut_out(Key::Volume(self.name.clone()));
-        refuse_kernel_device(turn.array(), &self.name).map(|()| Some(shut_out))
+        refuse_kernel_device(turn.array(), &self.name.clone().into()).map(|()| Some(shut_out))
     }
 
     fn foresee(&self, outlook: &Outlook<'_>) -> Result<(), Cause> {
-        refuse_kernel_device(outlook.array(), &self.name)
+        refuse_kernel_device(outlook.array(), &self.name.clone().into())
     }
 
     /// An external directory gets its mark before the catalog gives the volume up.
@@ -452,10 +465,25 @@ impl Effect for Rename {
         refuse_name(catalog, to)?;
         let entry = catalog.volumes.remove(name);
         catalog.volumes.extend(entry.map(|entry| (to.clone(), entry)));
-        let shows = |target: &TargetEntry| target.maps.iter().any(|map| map.object == *name);
+        let images: Vec<ImageName> = catalog.snapshots_of(name).map(|(image, _)| image.clone()).collect();
+        for image in images {
+            let entry = catalog.snapshots.remove(&image);
+            catalog.snapshots.extend(entry.map(|entry| (ImageName { volume: to.clone(), ..image }, entry)));
+        }
+        let renamed = |object: &ObjectName| match object {
+            ObjectName::Whole(there) => (there == name).then(|| to.clone().into()),
+            ObjectName::Image(there) if there.volume == *name => {
+                Some(ImageName { volume: to.clone(), image: there.image.clone() }.into())
+            }
+            ObjectName::Image(_) => None,
+        };
+        let shows = |target: &TargetEntry| target.maps.iter().any(|map| renamed(&map.object).is_some());
         for target in catalog.targets.values_mut().filter(|target| shows(target)) {
-            let maps = target.maps.iter_mut().filter(|map| map.object == *name);
-            maps.for_each(|map| map.object = to.clone());
+            for map in &mut target.maps {
+                if let Some(object) = renamed(&map.object) {
+                    map.object = object;
+                }
+            }
         }
         for pair in catalog.pairs.values_mut() {
             if pair.primary == *name {
@@ -481,16 +509,64 @@ impl Change for Rename {
         let (array, name) = (turn.array(), &self.name);
         refuse_filling(turn, &self.to)?;
         let shut_out = turn.shut_out(Key::Volume(name.clone()));
-        refuse_kernel_device(array, name)?;
-        match array.copies_of(name).first() {
-            Some(copy) => Err(Cause::CopyUses { copy: copy.0 }),
-            None => Ok(Some(shut_out)),
+        let images = turn.head().snapshots_of(name).map(|(image, _)| ObjectName::from(image.clone()));
+        for object in std::iter::once(name.clone().into()).chain(images) {
+            refuse_kernel_device(array, &object)?;
+            if let Some(copy) = array.copies_of(&object).first() {
+                return Err(Cause::CopyUses { copy: copy.0 });
+            }
         }
+        Ok(Some(shut_out))
     }
 
     fn answer(&self, changed: &Changed<'_>) -> Result<show::Volume, Cause> {
         tracing::info!(target: OPERATOR, volume = %self.to, from = %self.name, "volume renamed");
         Ok(view::volume::of(changed.array, &changed.assembled.now, &self.to))
+    }
+}
+
+/// `volume limit`: how much the snapshots of a volume may take up, and what is done when they can keep no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// Name.
+    pub name: Name,
+    /// The most bytes; 0: as many as there is room for. It stays as it is if absent. What is there already stays.
+    #[serde(default)]
+    pub snapshot_limit: Option<u64>,
+    /// What is done; it stays as it is if absent.
+    #[serde(default)]
+    pub snapshot_policy: Option<SnapshotPolicy>,
+}
+
+impl Effect for Limit {
+    fn effect(&self, catalog: &mut Catalog, _: Seed) -> Result<(), Cause> {
+        let volume = catalog.volumes.get_mut(&self.name);
+        let volume = volume.ok_or_else(|| Cause::not_found(ObjectKind::Volume, &self.name))?;
+        let limit =
+            self.snapshot_limit.map_or(volume.snapshot_limit, |limit| Some(limit).filter(|limit| *limit > 0));
+        let policy = self.snapshot_policy.unwrap_or(volume.snapshot_policy);
+        if (volume.snapshot_limit, volume.snapshot_policy) != (limit, policy) {
+            (volume.snapshot_limit, volume.snapshot_policy) = (limit, policy);
+        }
+        Ok(())
+    }
+}
+
+impl Change for Limit {
+    type Answer = show::Volume;
+    const META: Meta = Meta { word: "limit", ..META };
+
+    fn answer(&self, changed: &Changed<'_>) -> Result<show::Volume, Cause> {
+        let now = &changed.assembled.now;
+        let entry = &now.catalog.volumes[&self.name];
+        let (limit, policy) = (entry.snapshot_limit, entry.snapshot_policy);
+        if let Some(unit) = now.volume_unit(&self.name) {
+            unit.bound_pool(limit, policy);
+        }
+        tracing::info!(target: OPERATOR, volume = %self.name, limit, ?policy, "the snapshots of the volume are bounded");
+        Ok(view::volume::of(changed.array, now, &self.name))
     }
 }
 

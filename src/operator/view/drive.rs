@@ -41,6 +41,7 @@ fn document(
     name: &Name,
     entry: &DriveEntry,
 ) -> show::Drive {
+    let object = name.clone().into();
     let identity = Identity::from_seed(entry.seed.0);
     let (state, error) = match &entry.loaded {
         None => (DriveState::Empty, None),
@@ -54,8 +55,8 @@ fn document(
         serial: identity.serial(),
         health: if error.is_none() { Health::Ready } else { Health::Failed },
         error,
-        luns: now.mappings(name),
-        kernel_devices: devices.get(name).cloned().unwrap_or_default(),
+        luns: now.mappings(&object),
+        kernel_devices: devices.get(&object).cloned().unwrap_or_default(),
         labels: entry.labels.clone(),
         description: entry.description.clone(),
     }

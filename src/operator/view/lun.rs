@@ -1,7 +1,7 @@
 //! LUNs, as they are seen.
 
 use crate::array::{Array, show};
-use crate::catalog::names::IscsiName;
+use crate::catalog::names::{IscsiName, ObjectName};
 use crate::catalog::{Catalog, MapEntry};
 
 /// The map entries of all targets.
@@ -23,7 +23,11 @@ pub fn named(array: &Array, iqn: &IscsiName, entry: &MapEntry) -> Option<show::L
 
 /// The entry `map` of target `iqn`.
 pub(crate) fn of(catalog: &Catalog, iqn: &IscsiName, map: &MapEntry) -> show::Lun {
-    let kind = if catalog.volumes.contains_key(&map.object) { "volume" } else { "drive" };
+    let kind = match &map.object {
+        ObjectName::Whole(name) if catalog.volumes.contains_key(name) => "volume",
+        ObjectName::Whole(_) => "drive",
+        ObjectName::Image(_) => "snapshot",
+    };
     show::Lun {
         target: iqn.to_string(),
         lun: map.lun,

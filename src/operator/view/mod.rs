@@ -8,6 +8,7 @@ pub mod group;
 pub mod lun;
 pub mod pair;
 pub mod session;
+pub mod snapshot;
 pub mod target;
 pub mod token;
 pub mod volume;
@@ -28,6 +29,7 @@ pub fn status(array: &Array, portals: Vec<String>) -> show::Status {
         luns: lun::all(array),
         pairs: pair::all(array),
         groups: group::all(array),
+        snapshots: snapshot::all(array),
         cartridges: cartridge::all(array),
         drives: drive::all(array),
         sessions: array.session_list(),

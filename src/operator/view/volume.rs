@@ -40,6 +40,7 @@ fn view(
     entry: &VolumeEntry,
 ) -> show::Volume {
     let unit = now.volume_unit(name);
+    let object = name.clone().into();
     let identity = Identity::from_seed(entry.seed.0);
     let error = unit.and_then(|unit| unit.error(name));
     show::Volume {
@@ -53,9 +54,13 @@ fn view(
         serial: identity.serial(),
         health: if error.is_none() { Health::Ready } else { Health::Failed },
         error,
+        snapshots: now.catalog.snapshots_of(name).count(),
+        snapshot_bytes: unit.and_then(|unit| unit.origin()).map_or(0, |origin| origin.status().bytes),
+        snapshot_limit: entry.snapshot_limit,
+        snapshot_policy: entry.snapshot_policy,
         pair: now.pair_of(name).map(Name::to_string),
-        luns: now.mappings(name),
-        kernel_devices: devices.get(name).cloned().unwrap_or_default(),
+        luns: now.mappings(&object),
+        kernel_devices: devices.get(&object).cloned().unwrap_or_default(),
         labels: entry.labels.clone(),
         description: entry.description.clone(),
     }

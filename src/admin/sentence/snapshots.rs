@@ -1,0 +1,56 @@
+//! What an operator reads who is refused something about snapshots.
+
+use crate::array::error::Kind;
+use crate::operator::{Cause, Verb};
+
+/// Why not, and what to do.
+pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String) {
+    let refused = |why: String, remedy: String| (Kind::Refused, why, remedy);
+    match cause {
+        Cause::NoVolumes { group } => {
+            refused("it has no volumes".to_owned(), format!("first 'cleave group add {group} VOLUME'"))
+        }
+        Cause::HasSnapshots { volume, count } => {
+            let of = match verb {
+                Some(Verb::VolumeDelete(_) | Verb::VolumeResize(_)) => "it".to_owned(),
+                _ => format!("volume {volume}"),
+            };
+            let why = match count {
+                1 => format!("{of} has a snapshot, which relies on the volume as it is"),
+                count => format!("{of} has {count} snapshots, which rely on the volume as it is"),
+            };
+            refused(why, format!("first delete them: 'cleave volume snapshot list {volume}' names them"))
+        }
+        Cause::Protected { snapshot } => refused(
+            "it is protected".to_owned(),
+            format!("first 'cleave volume snapshot protect {snapshot} --off'"),
+        ),
+        Cause::TooManySnapshots { volume: Some(volume), most } => refused(
+            format!("volume {volume} has {most} snapshots, and can have no more"),
+            format!("delete some: 'cleave volume snapshot list {volume}' names them"),
+        ),
+        Cause::TooManySnapshots { volume: None, most } => refused(
+            format!("there are {most} snapshots, and there can be no more"),
+            "delete some: 'cleave volume snapshot list' names them".to_owned(),
+        ),
+        Cause::SecondaryChanges { volume, pair, state } => refused(
+            format!(
+                "{volume} is the secondary of pair {pair}, which is in {state}: what the volume holds is being replaced"
+            ),
+            format!(
+                "take a snapshot of the primary, or wait until the pair is split and whole: 'cleave pair wait {pair} --state psus'"
+            ),
+        ),
+        Cause::SinceYounger { image, since } => (
+            Kind::Usage,
+            format!("{since} is younger than {image}"),
+            "name the younger one first, and the older one with --since".to_owned(),
+        ),
+        Cause::NotTaken { volume, error } => (
+            Kind::Failed,
+            format!("no snapshot was made, because that of {volume} failed: {error}"),
+            "look at the file system of the volume, then repeat".to_owned(),
+        ),
+        other => super::said_of_a_file(other),
+    }
+}

@@ -1,0 +1,326 @@
+//! Images of volumes at run time: where their pools rest, and how images come and go.
+//!
+//! A volume gets its [`Origin`] with its first image, and loses it with the last: then its writes go straight home again, and
+//! the pool's files are removed at once. The catalog says which images there are; the pool says what they show.
+//!
+//! **A pool that cannot be used** when the array opens: the volume is served, and from then on nothing keeps what its images
+//! show. So they are broken for good, which is one of the [`Findings`](super::assemble) and in the catalog before the first
+//! host is served; the pool may come back as it likes. They are shown as failed until they are deleted. A new image of the
+//! volume begins a new pool. If the volume itself cannot be used, its images are shown as failed and are not broken: nothing
+//! writes to it.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::Array;
+use super::failed::FailedBlock;
+use super::pool_owner::PoolOwner;
+use super::snapshot::Snapshot;
+use super::units::{VolumeUnit, logical_unit};
+use super::workers::Threads;
+use crate::catalog::names::{ImageName, Name};
+use crate::catalog::{Catalog, SnapshotEntry, SnapshotPolicy, VolumeEntry};
+use crate::landing::{Gate, Keeper, Outcome, close_all};
+use crate::lu::disk::Disk;
+use crate::lu::{Called, LogicalUnit};
+pub(crate) use crate::origin::Origin;
+use crate::origin::{OriginError, Policy, PoolStores, take_all};
+use crate::store::{FileStore, MemStore, Store, StoreError};
+use crate::volume::{Block, Switch};
+
+/// An image at run time.
+pub(crate) struct ImageUnit {
+    /// What it shows, or that it has failed.
+    pub(crate) switch: Arc<Switch>,
+    /// The logical unit.
+    pub(super) unit: Arc<LogicalUnit>,
+}
+
+impl ImageUnit {
+    fn new(name: &ImageName, entry: &SnapshotEntry, block: Arc<dyn Block>, threads: &Arc<Threads>) -> Self {
+        let switch = Arc::new(Switch::new(block));
+        let called = Called::from(name.to_string().as_str());
+        let server = Disk::new(called.clone(), Arc::clone(&switch) as Arc<dyn Block>);
+        Self { switch, unit: logical_unit(called, entry.seed.0, Arc::new(server), threads) }
+    }
+}
+
+/// How often images are tried to be taken, if hosts fill a log with intervals meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// An image that is to be taken.
+pub(crate) struct NewImage {
+    pub(crate) volume: Arc<VolumeUnit>,
+    pub(crate) origin: Arc<Origin>,
+    /// Its number, which the catalog has.
+    pub(crate) number: u64,
+}
+
+/// The pool of a volume.
+#[derive(Default)]
+pub(super) enum Pool {
+    /// It has none.
+    #[default]
+    None,
+    /// It runs.
+    Runs(Arc<Origin>),
+}
+
+impl VolumeUnit {
+    /// The origin of the volume's images, if there are any.
+    pub(crate) fn origin(&self) -> Option<Arc<Origin>> {
+        match &*self.pool.lock() {
+            Pool::Runs(origin) => Some(Arc::clone(origin)),
+            Pool::None => None,
+        }
+    }
+
+    /// Bounds the pool from now on, if there is one. What it has already stays.
+    pub(crate) fn bound_pool(&self, limit: Option<u64>, by: SnapshotPolicy) {
+        if let Some(origin) = self.origin() {
+            origin.set_limit(limit.unwrap_or(u64::MAX));
+            origin.set_policy(policy(by));
+        }
+    }
+
+    /// The files of the pool; `None` in memory.
+    fn pool_paths(&self) -> Option<[PathBuf; 2]> {
+        self.volume.as_ref().ok()?.pool_paths()
+    }
+
+    /// Empty stores for a new pool.
+    fn new_stores(&self) -> Result<PoolStores, StoreError> {
+        let Some(paths) = self.pool_paths() else {
+            let store = || Arc::new(MemStore::new(0)) as Arc<dyn Store>;
+            return Ok(PoolStores { table: store(), slots: store() });
+        };
+        remove_files(&paths)?;
+        let [table, slots] =
+            paths.map(|path| FileStore::create(&path, 0).map(|store| Arc::new(store) as Arc<dyn Store>));
+        Ok(PoolStores { table: table?, slots: slots? })
+    }
+
+    /// The stores of the pool that is there.
+    fn stores(&self) -> Result<PoolStores, StoreError> {
+        let Some(paths) = self.pool_paths() else {
+            return Err(StoreError::Corrupt("what lay in memory is lost".to_owned()));
+        };
+        let [table, slots] =
+            paths.map(|path| FileStore::open(&path).map(|store| Arc::new(store) as Arc<dyn Store>));
+        Ok(PoolStores { table: table?, slots: slots? })
+    }
+
+    /// Ends the pool: what its images needed is needed no more.
+    fn end_pool(&self, name: &Name) {
+        let Pool::Runs(origin) = std::mem::take(&mut *self.pool.lock()) else { return };
+        let keeper: Weak<dyn Keeper> = Arc::downgrade(&(origin as Arc<dyn Keeper>));
+        self.landed.release_from(&keeper);
+        if let Err(error) = self.pool_paths().map_or(Ok(()), |paths| remove_files(&paths)) {
+            tracing::warn!(volume = %name, %error, "the files of its snapshots could not be removed: left for the next start");
+        }
+    }
+}
+
+/// Removes what is there of a pool.
+fn remove_files(paths: &[PathBuf; 2]) -> Result<(), StoreError> {
+    for path in paths {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+impl Array {
+    /// The origin of the volume `name`, which is made if there is none.
+    ///
+    /// # Errors
+    /// The device of the volume fails, or has no room.
+    pub(crate) fn origin_of(
+        &self,
+        now: &Snapshot,
+        name: &Name,
+        volume: &VolumeUnit,
+    ) -> Result<Arc<Origin>, OriginError> {
+        if let Some(origin) = volume.origin() {
+            return Ok(origin);
+        }
+        let entry = &now.catalog.volumes[name];
+        let stores = volume.new_stores()?;
+        let limit = entry.snapshot_limit.unwrap_or(u64::MAX);
+        let origin = Origin::create(Arc::clone(&volume.landed), stores, entry.seed.0, limit)?;
+        self.run_pool(volume, entry, &origin);
+        Ok(origin)
+    }
+
+    /// From now on `origin` is that of `volume`.
+    fn run_pool(&self, volume: &VolumeUnit, entry: &VolumeEntry, origin: &Arc<Origin>) {
+        origin.set_policy(policy(entry.snapshot_policy));
+        origin.own(Box::new(PoolOwner { array: Weak::clone(&self.itself), volume: entry.seed }));
+        *volume.pool.lock() = Pool::Runs(Arc::clone(origin));
+    }
+
+    /// Takes all of `images`, which are of different volumes, at one instant: no host's change of any of the volumes is under
+    /// way then. Returns how long hosts' writes were held.
+    ///
+    /// # Errors
+    /// None of the images is to be used then.
+    pub(crate) fn take_images(images: &[NewImage]) -> Result<Duration, OriginError> {
+        let began = Instant::now();
+        let clock = || began.elapsed();
+        let gates: Vec<&Gate> = images.iter().map(|image| image.volume.landed.gate()).collect();
+        let all: Vec<(&Origin, u64)> = images.iter().map(|image| (&*image.origin, image.number)).collect();
+        for _ in 0..ATTEMPTS {
+            let closed = close_all(&gates, &clock);
+            let taken = take_all(&all);
+            let (_, hold) = closed.open(&clock);
+            match taken? {
+                Outcome::Landed => return Ok(hold),
+                // Hosts have written in an interval that was empty when its log was prepared. Nothing has been taken.
+                Outcome::Full => images.iter().try_for_each(|image| image.origin.prepare())?,
+            }
+        }
+        Err(StoreError::NoSpace.into())
+    }
+
+    /// Opens the pool of a volume of `catalog` that has images, and removes what is left of one otherwise. Returns the images
+    /// that cannot be relied on any more, with the reason.
+    pub(super) fn open_pool(
+        &self,
+        catalog: &Catalog,
+        name: &Name,
+        volume: &VolumeUnit,
+    ) -> Vec<(ImageName, String)> {
+        if volume.volume.is_err() {
+            return Vec::new();
+        }
+        let mut living: Vec<(u64, &ImageName)> = catalog
+            .snapshots_of(name)
+            .filter(|(_, entry)| entry.broken.is_none())
+            .map(|(image, entry)| (entry.number, image))
+            .collect();
+        living.sort_unstable();
+        if living.is_empty() {
+            if let Err(error) = volume.pool_paths().map_or(Ok(()), |paths| remove_files(&paths)) {
+                tracing::warn!(volume = %name, %error, "the files of former snapshots could not be removed: left for the next start");
+            }
+            return Vec::new();
+        }
+        let entry = &catalog.volumes[name];
+        let numbers: Vec<u64> = living.iter().map(|(number, _)| *number).collect();
+        let opened = volume.stores().map_err(OriginError::from).and_then(|stores| {
+            let landed = Arc::clone(&volume.landed);
+            Origin::open(landed, stores, entry.seed.0, &numbers, entry.snapshot_limit.unwrap_or(u64::MAX))
+        });
+        match opened {
+            Ok(origin) => {
+                self.run_pool(volume, entry, &origin);
+                self.copier.sweep(&origin, name);
+                Vec::new()
+            }
+            Err(error) => {
+                let why = format!("what it shows is lost: {error}");
+                tracing::error!(volume = %name, %error, snapshots = numbers.len(), "its snapshots are broken");
+                living.into_iter().map(|(_, image)| (image.clone(), why.clone())).collect()
+            }
+        }
+    }
+
+    /// Puts up the image `name` of the catalog of `next`.
+    pub(super) fn put_up_image(&self, next: &mut Snapshot, name: &ImageName) {
+        let (entry, of) = (&next.catalog.snapshots[name], &next.catalog.volumes[&name.volume]);
+        let volume = &next.volumes[&name.volume];
+        let block = match (&entry.broken, volume.origin()) {
+            (Some(why), _) => failed(of, why),
+            (None, Some(origin)) => {
+                origin.image(entry.number).unwrap_or_else(|error| failed(of, &error.to_string()))
+            }
+            (None, None) => match &volume.volume {
+                Err(why) => failed(of, &format!("its volume cannot be used: {why}")),
+                Ok(_) => failed(of, "what it shows is lost"),
+            },
+        };
+        let unit = ImageUnit::new(name, entry, block, &self.threads);
+        next.images.insert(name.clone(), Arc::new(unit));
+    }
+
+    /// Takes down the image `name` of `former`, which no session reaches any more. `left`: the catalog without it.
+    pub(super) fn take_down_image(&self, former: &Snapshot, left: &Catalog, name: &ImageName) {
+        let (entry, of) = (&former.catalog.snapshots[name], &former.catalog.volumes[&name.volume]);
+        if let Some(unit) = former.images.get(name) {
+            unit.switch.replace(|_| failed(of, "the snapshot has been deleted"));
+        }
+        let Some(volume) = former.volumes.get(&name.volume) else { return };
+        let Some(origin) = volume.origin() else { return };
+        // The origin may have asked for this itself, and have forgotten the image already.
+        if origin.status().images.iter().any(|image| image.number == entry.number) {
+            origin.forget(entry.number);
+        }
+        let now = left.volumes.iter().find(|(_, volume)| volume.seed == of.seed).map(|(name, _)| name);
+        match now.filter(|now| left.snapshots_of(now).next().is_some()) {
+            Some(now) => self.copier.sweep(&origin, now),
+            None => volume.end_pool(&name.volume),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Ends the pool of `volume` if there are no images of it.
+    pub(crate) fn end_empty_pool(&self, volume: &Name) {
+        if self.catalog.snapshots_of(volume).next().is_none()
+            && let Some(unit) = self.volumes.get(volume)
+        {
+            unit.end_pool(volume);
+        }
+    }
+
+    /// An image whose flush makes stable whatever was written to the images of `volume`.
+    pub(super) fn flushing_image(&self, volume: &Name) -> Option<Arc<Switch>> {
+        let broken = self.volumes.get(volume)?.origin()?.broken().map_or(0, |(number, _)| number);
+        let lives = |entry: &SnapshotEntry| entry.broken.is_none() && entry.number > broken;
+        let (name, _) = self.catalog.snapshots_of(volume).find(|(_, entry)| lives(entry))?;
+        Some(Arc::clone(&self.images.get(name)?.switch))
+    }
+
+    /// Ends the pools in order: nothing is kept, and no image is served, from now on.
+    pub(super) fn close_pools(&self) {
+        self.volumes.values().filter_map(|unit| unit.origin()).for_each(|origin| origin.close());
+    }
+
+    /// In `next` the images of the volume `from` of this snapshot have names of the volume `to`, which is the same one.
+    pub(super) fn rename_images(&self, next: &mut Snapshot, from: &Name, to: &Name) {
+        for (name, _) in self.catalog.snapshots_of(from) {
+            let Some(image) = self.images.get(name) else { continue };
+            if next.images.get(name).is_some_and(|there| Arc::ptr_eq(there, image)) {
+                next.images.remove(name);
+            }
+            let renamed = ImageName { volume: to.clone(), image: name.image.clone() };
+            image.unit.rename(&renamed.to_string());
+            next.images.insert(renamed, Arc::clone(image));
+        }
+    }
+}
+
+fn failed(of: &VolumeEntry, why: &str) -> Arc<dyn Block> {
+    Arc::new(FailedBlock::new(of.block_size, of.size, why))
+}
+
+/// What an origin does when it can keep no more.
+fn policy(policy: SnapshotPolicy) -> Policy {
+    match policy {
+        SnapshotPolicy::Suspend => Policy::Suspend,
+        SnapshotPolicy::DropOldest => Policy::DropOldest,
+        SnapshotPolicy::Hold => Policy::Hold,
+    }
+}
+
+/// The pool of a volume that has none.
+pub(super) fn no_pool() -> Mutex<Pool> {
+    Mutex::new(Pool::None)
+}

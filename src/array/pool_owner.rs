@@ -1,0 +1,98 @@
+//! What an origin asks of the array when it can keep no more: which image goes, and that images are broken.
+//!
+//! An origin asks on a thread that keeps old bytes, and a verb may wait for that thread. So nothing waits here: if a verb has
+//! the turn, the answer is "not now". An image that goes leaves the catalog here, and is taken down by an assembly of its
+//! own, on a thread that may wait.
+
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use super::copier::Background;
+use super::{Array, OPERATOR, Turn};
+use crate::catalog::names::{ImageName, Name, ObjectName};
+use crate::catalog::transaction::Transaction;
+use crate::catalog::{Catalog, Seed};
+use crate::origin::Owner;
+
+/// How long an assembly waits for its turn, and how long it rests when a verb has that.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The array, for the origin of one volume.
+pub(super) struct PoolOwner {
+    pub(super) array: Weak<Array>,
+    /// The identity of the volume, whose name may change.
+    pub(super) volume: Seed,
+}
+
+impl PoolOwner {
+    /// Changes the catalog in a turn, if there is one now. `change` returns `None` if there is nothing to change.
+    fn change<T>(&self, change: impl FnOnce(&Turn<'_>, &Name, &mut Catalog) -> Option<T>) -> Option<T> {
+        let array = self.array.upgrade()?;
+        let mut turn = array.turn_until(Instant::now())?;
+        let mut after = Catalog::clone(turn.head());
+        let volume = after.volumes.iter().find(|(_, volume)| volume.seed == self.volume)?.0.clone();
+        let changed = change(&turn, &volume, &mut after)?;
+        let transaction = Transaction::between(turn.head(), &after);
+        if let Err(error) = turn.commit(&transaction) {
+            tracing::error!(%volume, %error, "its snapshots could not be changed in the catalog");
+            return None;
+        }
+        drop(turn);
+        array.copier.later(std::sync::Arc::new(Assembling(Weak::clone(&self.array))));
+        Some(changed)
+    }
+}
+
+/// Whether nobody uses the image.
+fn is_free(array: &Array, catalog: &Catalog, name: &ImageName) -> bool {
+    let object = ObjectName::from(name.clone());
+    catalog.maps_of(&object).next().is_none()
+        && array.kernel_device_of(&object).is_none()
+        && array.copies_of(&object).is_empty()
+}
+
+impl Owner for PoolOwner {
+    fn drop_oldest(&self) -> Option<u64> {
+        self.change(|turn, volume, after| {
+            let free = after.snapshots_of(volume).filter(|(name, entry)| {
+                !entry.protected && entry.broken.is_none() && is_free(turn.array(), after, name)
+            });
+            let oldest = free.min_by_key(|(_, entry)| entry.number);
+            let (name, number) = oldest.map(|(name, entry)| (name.clone(), entry.number))?;
+            after.snapshots.remove(&name);
+            tracing::warn!(target: OPERATOR, snapshot = %name, "it is deleted, because there is no room to keep what it shows");
+            Some(number)
+        })
+    }
+
+    fn note_broken(&self, number: u64, reason: &str) -> bool {
+        let noted = self.change(|_, volume, after| {
+            let names: Vec<ImageName> = after
+                .snapshots_of(volume)
+                .filter(|(_, entry)| entry.number <= number && entry.broken.is_none())
+                .map(|(name, _)| name.clone())
+                .collect();
+            for name in names {
+                after.snapshots.get_mut(&name)?.broken = Some(reason.to_owned());
+            }
+            Some(())
+        });
+        noted.is_some()
+    }
+}
+
+/// An assembly that is due.
+struct Assembling(Weak<Array>);
+
+impl Background for Assembling {
+    fn step(&self) -> Option<Duration> {
+        let array = self.0.upgrade()?;
+        match array.turn_until(Instant::now() + PATIENCE) {
+            Some(mut turn) => {
+                turn.assemble();
+                None
+            }
+            None => Some(PATIENCE),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The verbs of `snapshot`: images of a volume, each of one instant.
+//!
+//! `create` is in [`take`](super::take), because a group's snapshots are made by the same steps. The other verbs change the
+//! catalog, and the served images follow. **A deleted image** is out of the catalog first, durably; then it is forgotten,
+//! and what only it needed is swept behind. A crash in between leaves nothing but the sweep, which the next opening goes on
+//! with.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::take::{self, Which};
+use super::volume::refuse_kernel_device;
+use crate::array::show::{self, Done};
+use crate::array::{OPERATOR, ShutOut, Turn};
+use crate::catalog::labels::{Description, Labels, Notes};
+use crate::catalog::names::{ImageName, ObjectName};
+use crate::catalog::transaction::Key;
+use crate::catalog::{Catalog, Seed, rules};
+use crate::operator::about::About;
+use crate::operator::act::{Act, Asked, Change, Changed, Effect};
+use crate::operator::cause::{Cause, ObjectKind};
+use crate::operator::outcome::Outcome;
+use crate::operator::outlook::Outlook;
+use crate::operator::view;
+use crate::operator::who::{Meta, Role, Route, Subject};
+
+const META: Meta = Meta {
+    noun: "snapshot",
+    word: "",
+    subject: Subject::Text("name"),
+    route: Route::ItemAction,
+    role: Role::Operator,
+};
+
+/// `snapshot create`: makes an image of a volume as it is now. The name must be free: who asks for an image wants one of
+/// this instant, and not an older one of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    /// Name, as `db@noon`.
+    pub name: ImageName,
+    /// Whether it is kept from deletion.
+    #[serde(default)]
+    pub protect: bool,
+    /// The instant, at most 25 hours ahead. Now if absent. With it the snapshot is an operation.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
+    /// Its labels; none if absent.
+    #[serde(default)]
+    pub labels: Option<Labels>,
+    /// Its description; none if absent.
+    #[serde(default)]
+    pub description: Option<Description>,
+}
+
+impl Create {
+    /// An image that is made now.
+    #[must_use]
+    pub fn new(name: ImageName) -> Self {
+        Self { name, protect: false, at: None, labels: None, description: None }
+    }
+}
+
+impl Act for Create {
+    type Answer = show::NewSnapshot;
+    const META: Meta = Meta { word: "create", route: Route::Collection, ..META };
+    const LASTS: bool = true;
+
+    fn lasting(&self) -> Option<About> {
+        self.at.map(|_| take::about(self.name.to_string()))
+    }
+
+    fn act_for(&self, asked: &Asked<'_>) -> Result<Outcome<show::NewSnapshot>, Cause> {
+        let notes = Notes::of(self.labels.as_ref(), self.description.as_ref());
+        let wanted =
+            take::Wanted { which: Which::Volume(&self.name), protect: self.protect, notes, at: self.at };
+        let taken = take::together(asked, &wanted)?;
+        Ok(taken.with(|mut taken| {
+            let (elapsed_us, hold_us) = (taken.elapsed_us, taken.hold_us);
+            show::NewSnapshot { snapshot: taken.snapshots.remove(0), elapsed_us, hold_us }
+        }))
+    }
+}
+
+/// `snapshot delete`: in any order, at any time. The image must not be protected, mapped or read by a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Delete {
+    /// Name, as `db@noon`.
+    pub name: ImageName,
+}
+
+impl Delete {
+    fn object(&self) -> ObjectName {
+        self.name.clone().into()
+    }
+}
+
+impl Effect for Delete {
+    fn effect(&self, catalog: &mut Catalog, _: Seed) -> Result<(), Cause> {
+        let there = catalog.snapshots.get(&self.name);
+        let there = there.ok_or_else(|| Cause::not_found(ObjectKind::Snapshot, &self.name))?;
+        if there.protected {
+            return Err(Cause::Protected { snapshot: self.name.clone() });
+        }
+        rules::unmapped(catalog, &self.object())?;
+        catalog.snapshots.remove(&self.name);
+        Ok(())
+    }
+}
+
+impl Change for Delete {
+    type Answer = Done;
+    const META: Meta = Meta { word: "delete", route: Route::Item, ..META };
+
+    fn allow<'a>(&self, turn: &Turn<'a>) -> Result<Option<ShutOut<'a>>, Cause> {
+        let shut_out = turn.shut_out(Key::Snapshot(self.name.clone()));
+        refuse_kernel_device(turn.array(), &self.object())?;
+        match turn.array().copies_of(&self.object()).first() {
+            Some(copy) => Err(Cause::CopyUses { copy: copy.0 }),
+            None => Ok(Some(shut_out)),
+        }
+    }
+
+    fn foresee(&self, outlook: &Outlook<'_>) -> Result<(), Cause> {
+        refuse_kernel_device(outlook.array(), &self.object())
+    }
+
+    fn answer(&self, _: &Changed<'_>) -> Result<Done, Cause> {
+        tracing::info!(target: OPERATOR, snapshot = %self.name, "snapshot deleted");
+        Ok(Done::new(format!("snapshot {} deleted", self.name)))
+    }
+}
+
+/// `snapshot protect`: keeps a snapshot from deletion, or lets go of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Protect {
+    /// Name, as `db@noon`.
+    pub name: ImageName,
+    /// Lets go of it.
+    #[serde(default)]
+    pub off: bool,
+}
+
+impl Effect for Protect {
+    fn effect(&self, catalog: &mut Catalog, _: Seed) -> Result<(), Cause> {
+        let there = catalog.snapshots.get_mut(&self.name);
+        let there = there.ok_or_else(|| Cause::not_found(ObjectKind::Snapshot, &self.name))?;
+        if there.protected == self.off {
+            there.protected = !self.off;
+        }
+        Ok(())
+    }
+}
+
+impl Change for Protect {
+    type Answer = show::Snapshot;
+    const META: Meta = Meta { word: "protect", ..META };
+
+    fn answer(&self, changed: &Changed<'_>) -> Result<show::Snapshot, Cause> {
+        tracing::info!(target: OPERATOR, snapshot = %self.name, protected = !self.off, "snapshot protected, or let go of");
+        view::snapshot::of(changed.array, &changed.assembled.now, &self.name)
+    }
+}

@@ -1,0 +1,215 @@
+//! Makes snapshots: one of a volume, or one of each volume of a group at one instant, all of them or none.
+//!
+//! The order:
+//!
+//! 1. All that may fail: the name is free, the volume works, its origin is there and has room ([`Array::origin_of`],
+//!    [`Origin::prepare`](crate::array::images::Origin::prepare)).
+//! 2. One transaction has all new images, with their numbers.
+//! 3. The gates of all volumes are closed, each volume begins the interval of its new image, and the gates are opened: no
+//!    input or output is done meanwhile. A write that is answered is in all images or in none of those after it.
+//! 4. The images are served.
+//!
+//! **A crash** between 2 and 3 leaves images of the instant of the crash, of which nobody has been told, all of them at
+//! one instant: nothing has been written since. **An error** in 3 takes all of them out of the catalog again.
+//!
+//! A snapshot at a time is prepared, and in the catalog, before the time; see [`split`](super::split), which waits the
+//! same way.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::split::{DECISION, LEAD, micros, refuse_time, sleep_until};
+use crate::array::images::NewImage;
+use crate::array::{Array, OPERATOR, Snapshot, show};
+use crate::catalog::labels::Notes;
+use crate::catalog::names::{ImageName, Name};
+use crate::catalog::{Catalog, MAX_SNAPSHOTS, MAX_SNAPSHOTS_OF_VOLUME, Seed, SnapshotEntry};
+use crate::operator::about::{About, OperationKind};
+use crate::operator::act::{Asked, identity};
+use crate::operator::cause::{Cause, ObjectKind};
+use crate::operator::outcome::Outcome;
+use crate::operator::view;
+use crate::operator::work::Work;
+use crate::pair::{State, as_recorded};
+
+/// The operation of a snapshot at a time.
+pub(super) fn about(name: String) -> About {
+    About { kind: OperationKind::Snapshot, objects: vec![name], file: None }
+}
+
+/// Of what the images are made.
+pub(super) enum Which<'a> {
+    /// One of a volume.
+    Volume(&'a ImageName),
+    /// One of each volume of this group, all of the same name.
+    Group(&'a Name, &'a Name),
+}
+
+/// The images that are wanted.
+pub(super) struct Wanted<'a> {
+    pub(super) which: Which<'a>,
+    pub(super) protect: bool,
+    pub(super) notes: Notes,
+    pub(super) at: Option<Timestamp>,
+}
+
+impl Which<'_> {
+    /// The names of the images, in their order.
+    fn names(&self, catalog: &Catalog) -> Result<Vec<ImageName>, Cause> {
+        match self {
+            Self::Volume(name) => Ok(vec![(*name).clone()]),
+            Self::Group(group, image) => {
+                let there = catalog.groups.get(*group);
+                let there = there.ok_or_else(|| Cause::not_found(ObjectKind::Group, group))?;
+                if there.volumes.is_empty() {
+                    return Err(Cause::NoVolumes { group: (*group).clone() });
+                }
+                let name = |volume: &Name| ImageName { volume: volume.clone(), image: (*image).clone() };
+                Ok(there.volumes.iter().map(name).collect())
+            }
+        }
+    }
+}
+
+impl Wanted<'_> {
+    /// Enters the images into `catalog`, each with the next number of its volume. Returns the numbers.
+    fn enter(
+        &self,
+        catalog: &mut Catalog,
+        names: &[ImageName],
+        created: Timestamp,
+    ) -> Result<Vec<u64>, Cause> {
+        let mut numbers = Vec::new();
+        for name in names {
+            refuse_name(catalog, name)?;
+            let seed = free_identity(catalog)?;
+            let Some(volume) = catalog.volumes.get_mut(&name.volume) else { continue };
+            volume.last_image += 1;
+            let Notes { labels, description } = self.notes.clone();
+            let entry = SnapshotEntry::new(seed, volume.last_image, created);
+            numbers.push(entry.number);
+            let entry = SnapshotEntry { protected: self.protect, labels, description, ..entry };
+            catalog.snapshots.insert(name.clone(), entry.into());
+        }
+        Ok(numbers)
+    }
+}
+
+/// An identity that no object has.
+fn free_identity(catalog: &Catalog) -> Result<Seed, Cause> {
+    let seed = identity()?;
+    if catalog.has_identity(seed) { Err(Cause::IdentityTaken { identity: seed }) } else { Ok(seed) }
+}
+
+/// Refuses a name that another image has, and one image more than a volume can have.
+fn refuse_name(catalog: &Catalog, name: &ImageName) -> Result<(), Cause> {
+    if !catalog.volumes.contains_key(&name.volume) {
+        return Err(Cause::not_found(ObjectKind::Volume, &name.volume));
+    }
+    if catalog.snapshots.contains_key(name) {
+        return Err(Cause::exists(ObjectKind::Snapshot, name));
+    }
+    let (of_volume, all) = (catalog.snapshots_of(&name.volume).count(), catalog.snapshots.len());
+    if of_volume >= MAX_SNAPSHOTS_OF_VOLUME || all >= MAX_SNAPSHOTS {
+        let most = if of_volume >= MAX_SNAPSHOTS_OF_VOLUME { MAX_SNAPSHOTS_OF_VOLUME } else { MAX_SNAPSHOTS };
+        let volume = (of_volume >= MAX_SNAPSHOTS_OF_VOLUME).then(|| name.volume.clone());
+        return Err(Cause::TooManySnapshots { volume, most });
+    }
+    Ok(())
+}
+
+/// Refuses a volume that cannot be relied on, and a secondary whose bytes a pair replaces: neither shows an instant.
+fn refuse_volume(now: &Snapshot, volume: &Name) -> Result<(), Cause> {
+    if let Some(why) = now.failure_of(volume) {
+        return Err(Cause::VolumeFailed { volume: volume.clone(), why: why.to_owned() });
+    }
+    super::split::refuse_stopped(now, [volume])?;
+    let Some(pair) = now.pair_of(volume).filter(|pair| now.catalog.pairs[*pair].secondary == *volume) else {
+        return Ok(());
+    };
+    match now.pair_status(pair).map(|status| status.state) {
+        Some(State::Psus) => Ok(()),
+        state => Err(Cause::SecondaryChanges {
+            volume: volume.clone(),
+            pair: pair.clone(),
+            state: state.unwrap_or(State::Psue),
+        }),
+    }
+}
+
+/// Refuses what can be seen to be refused already. The verb itself looks again.
+fn look(asked: &Asked<'_>, wanted: &Wanted<'_>) -> Result<(), Cause> {
+    let now = asked.array.snapshot();
+    for name in wanted.which.names(&now.catalog)? {
+        refuse_name(&now.catalog, &name)?;
+        refuse_volume(&now, &name.volume)?;
+    }
+    Ok(())
+}
+
+/// Makes the images.
+pub(super) fn together(asked: &Asked<'_>, wanted: &Wanted<'_>) -> Result<Outcome<show::NewSnapshots>, Cause> {
+    if let Some(at) = wanted.at {
+        refuse_time(at)?;
+        look(asked, wanted)?;
+        sleep_until(asked, at - LEAD, true)?;
+    }
+    let began = Instant::now();
+    let array = asked.array;
+    let mut work = Work::begin(array)?;
+    asked.on.check(work.turn())?;
+    let names = wanted.which.names(work.before())?;
+    let created = wanted.at.unwrap_or_else(|| as_recorded(Timestamp::now()));
+    let numbers = wanted.enter(&mut work.after, &names, created)?;
+    let served = Arc::clone(work.served());
+    let mut images = Vec::new();
+    for (name, number) in names.iter().zip(numbers) {
+        refuse_volume(&served, &name.volume)?;
+        let volume = served.volume_unit(&name.volume);
+        let volume = volume.ok_or_else(|| Cause::not_found(ObjectKind::Volume, &name.volume))?;
+        let origin = array.origin_of(&served, &name.volume, volume);
+        let origin = origin.map_err(|error| not_taken(name, &error))?;
+        origin.prepare().map_err(|error| not_taken(name, &error))?;
+        images.push(NewImage { volume: Arc::clone(volume), origin, number });
+    }
+    if let Some(at) = wanted.at {
+        sleep_until(asked, at - DECISION, true)?;
+    }
+    work.commit()?;
+    if let Some(at) = wanted.at {
+        sleep_until(asked, at, false)?;
+    }
+    let taken = Array::take_images(&images);
+    let hold = match taken {
+        Ok(hold) => hold,
+        Err(error) => {
+            let withdrawn =
+                work.withdraw(|catalog| names.iter().for_each(|name| drop(catalog.snapshots.remove(name))));
+            if let Err(error) = withdrawn {
+                tracing::error!(%error, "a snapshot that was not made may be in the catalog until it is deleted");
+            }
+            let left = work.assemble().now;
+            for name in &names {
+                left.end_empty_pool(&name.volume);
+            }
+            return Err(not_taken(&names[0], &error));
+        }
+    };
+    let assembled = work.assemble();
+    let elapsed = began.elapsed();
+    let shown = names.iter().map(|name| view::snapshot::of(array, &assembled.now, name));
+    let shown = shown.collect::<Result<Vec<_>, _>>()?;
+    let revision = asked.on.revision(work.turn());
+    drop(work);
+    let all = names.iter().map(ImageName::to_string).collect::<Vec<_>>().join(" ");
+    tracing::info!(target: OPERATOR, snapshots = all, ?elapsed, ?hold, "snapshots made");
+    let answer = show::NewSnapshots { snapshots: shown, elapsed_us: micros(elapsed), hold_us: micros(hold) };
+    Ok(Outcome { answer, is_new: true, revision })
+}
+
+/// An image was not made.
+fn not_taken(name: &ImageName, error: &impl ToString) -> Cause {
+    Cause::NotTaken { volume: name.volume.clone(), error: error.to_string() }
+}

@@ -1,0 +1,116 @@
+//! The documents about snapshots.
+
+use std::collections::HashMap;
+
+use crate::array::show::{self, Health};
+use crate::array::{Array, KernelDevices, Snapshot};
+use crate::catalog::names::{ImageName, Name};
+use crate::catalog::{Kept, SnapshotEntry};
+use crate::operator::cause::{Cause, ObjectKind};
+use crate::volume::Identity;
+
+/// Why images of a volume are not shown any more: those up to a number.
+type Broken = Option<(u64, String)>;
+
+/// All snapshots.
+#[must_use]
+pub fn all(array: &Array) -> Vec<show::Snapshot> {
+    let now = array.snapshot();
+    each(array, &now, now.catalog.snapshots.iter())
+}
+
+/// The snapshots of `volume`; none if there is no such volume.
+#[must_use]
+pub fn of_volume(array: &Array, volume: &Name) -> Vec<show::Snapshot> {
+    let now = array.snapshot();
+    each(array, &now, now.catalog.snapshots_of(volume))
+}
+
+fn each<'a>(
+    array: &Array,
+    now: &'a Snapshot,
+    snapshots: impl Iterator<Item = (&'a ImageName, &'a Kept<SnapshotEntry>)>,
+) -> Vec<show::Snapshot> {
+    let devices = array.kernel_devices();
+    let mut broken: HashMap<&Name, Broken> = HashMap::new();
+    snapshots
+        .map(|(name, entry)| {
+            let broken = broken.entry(&name.volume).or_insert_with(|| broken_of(now, &name.volume));
+            view(now, &devices, broken, name, entry)
+        })
+        .collect()
+}
+
+/// The snapshots that show nothing any more, each with the reason.
+pub(crate) fn failed(array: &Array) -> Vec<(String, String)> {
+    let now = array.snapshot();
+    if now.catalog.snapshots.is_empty() {
+        return Vec::new();
+    }
+    let mut broken: HashMap<&Name, Broken> = HashMap::new();
+    let failed = now.catalog.snapshots.iter().filter_map(|(name, entry)| {
+        let broken = broken.entry(&name.volume).or_insert_with(|| broken_of(&now, &name.volume));
+        Some((name.to_string(), error_of(&now, broken, name, entry)?))
+    });
+    failed.collect()
+}
+
+/// The snapshot `name`.
+///
+/// # Errors
+/// There is none.
+pub fn named(array: &Array, name: &ImageName) -> Result<show::Snapshot, Cause> {
+    of(array, &array.snapshot(), name)
+}
+
+/// The snapshot `name` in `now`.
+pub(crate) fn of(array: &Array, now: &Snapshot, name: &ImageName) -> Result<show::Snapshot, Cause> {
+    let entry = now.catalog.snapshots.get(name);
+    let entry = entry.ok_or_else(|| Cause::not_found(ObjectKind::Snapshot, name))?;
+    Ok(view(now, &array.kernel_devices(), &broken_of(now, &name.volume), name, entry))
+}
+
+/// Why `name` shows nothing any more.
+pub(crate) fn failure_of(now: &Snapshot, name: &ImageName) -> Option<String> {
+    error_of(now, &broken_of(now, &name.volume), name, now.catalog.snapshots.get(name)?)
+}
+
+fn broken_of(now: &Snapshot, volume: &Name) -> Broken {
+    now.volume_unit(volume)?.origin()?.broken()
+}
+
+fn error_of(now: &Snapshot, broken: &Broken, name: &ImageName, entry: &SnapshotEntry) -> Option<String> {
+    let of_pool = || broken.as_ref().filter(|(upto, _)| entry.number <= *upto).map(|(_, why)| why.clone());
+    let of_volume = || now.failure_of(&name.volume).map(|why| format!("its volume cannot be used: {why}"));
+    entry.broken.clone().or_else(of_pool).or_else(of_volume)
+}
+
+fn view(
+    now: &Snapshot,
+    devices: &KernelDevices,
+    broken: &Broken,
+    name: &ImageName,
+    entry: &SnapshotEntry,
+) -> show::Snapshot {
+    let volume = &now.catalog.volumes[&name.volume];
+    let identity = Identity::from_seed(entry.seed.0);
+    let error = error_of(now, broken, name, entry);
+    let object = name.clone().into();
+    show::Snapshot {
+        name: name.to_string(),
+        volume: name.volume.to_string(),
+        size: volume.size,
+        block_size: volume.block_size.bytes(),
+        number: entry.number,
+        created_at: entry.created,
+        protected: entry.protected,
+        naa: identity.naa_text(),
+        serial: identity.serial(),
+        health: if error.is_none() { Health::Ready } else { Health::Failed },
+        error,
+        luns: now.mappings(&object),
+        kernel_devices: devices.get(&object).cloned().unwrap_or_default(),
+        labels: entry.labels.clone(),
+        description: entry.description.clone(),
+    }
+}

@@ -1,0 +1,376 @@
+//! Single faults, refusals and costs, one by one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::suspend::{Owner, Policy};
+use super::testing::{IDENTITY, LENGTH, Machine, SECTOR, stamped, stamps};
+use super::{EXTENT, Keeper, Origin, OriginError, PoolStores, take_all};
+use crate::landing::{Outcome, Settled};
+use crate::store::faulty::{Fault, Survival};
+use crate::store::{Durability, MemStore, Patience, Store, StoreError};
+use crate::volume::Block;
+
+const PER: u64 = EXTENT / SECTOR;
+
+fn write(machine: &Machine, sector: u64, count: u64, stamp: u64) -> Result<(), StoreError> {
+    let data = stamped(stamp, count);
+    machine.volume.write(sector * SECTOR, &data, Durability::Cached, Patience::Wait)
+}
+
+fn image(machine: &Machine, number: u64, sector: u64) -> u64 {
+    stamps(&*machine.origin.image(number).unwrap(), sector, 1).unwrap()[0]
+}
+
+/// A machine whose volume is full of the stamp 1, at home.
+fn machine() -> Machine {
+    let machine = Machine::new(1);
+    write(&machine, 0, LENGTH / SECTOR, 1).unwrap();
+    machine.volume.flush().unwrap();
+    machine
+}
+
+/// A machine with the image 1, and a write of stamp 2 to the first sector in the log.
+fn landed() -> Machine {
+    let mut machine = machine();
+    machine.faults = true;
+    machine.take();
+    write(&machine, 0, 1, 2).unwrap();
+    machine.volume.flush().unwrap();
+    assert!(!machine.volume.is_home());
+    machine
+}
+
+#[test]
+fn a_first_write_costs_one_copy_however_many_images_there_are() {
+    let mut machine = machine();
+    (0..5).for_each(|_| drop(machine.take()));
+    write(&machine, 0, 1, 2).unwrap();
+    write(&machine, 9, 1, 2).unwrap();
+    write(&machine, 2 * PER, 1, 2).unwrap();
+    machine.volume.settle_all().unwrap();
+    let status = machine.origin.status();
+    assert_eq!((status.slots, status.bytes), (2, 2 * EXTENT));
+    let kept: Vec<_> = status.images.iter().map(|image| (image.kept_bytes, image.alone_bytes)).collect();
+    assert_eq!(kept, [(2 * EXTENT, 0); 5]);
+    // What was kept is written straight home, until there is another image.
+    write(&machine, 1, 1, 3).unwrap();
+    assert!(machine.volume.is_home());
+    machine.take();
+    write(&machine, 1, 1, 4).unwrap();
+    assert!(!machine.volume.is_home());
+    machine.volume.settle_all().unwrap();
+    let status = machine.origin.status();
+    assert_eq!(status.slots, 3);
+    assert_eq!((status.images[5].kept_bytes, status.images[5].alone_bytes), (EXTENT, EXTENT));
+    assert_eq!((1..=6).map(|number| image(&machine, number, 1)).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 3]);
+    // Nothing moves when images go, whichever: what nobody needs is given back, and nothing else.
+    for number in [3, 1, 5, 2] {
+        machine.forget(number);
+        while !machine.origin.sweep(1).unwrap().done {}
+        assert_eq!(machine.origin.status().slots, 3);
+    }
+    assert_eq!(machine.origin.status().images[0].alone_bytes, 2 * EXTENT);
+    machine.forget(4);
+    assert_eq!(machine.origin.sweep(u64::MAX).unwrap().freed, 2);
+    assert_eq!((machine.origin.status().slots, image(&machine, 6, 1)), (1, 3));
+}
+
+#[test]
+fn a_write_without_an_image_is_not_kept_and_holes_take_no_room() {
+    let mut machine = Machine::new(1);
+    write(&machine, 0, 1, 1).unwrap();
+    assert!(machine.volume.is_home());
+    machine.take();
+    write(&machine, PER, 2 * PER, 1).unwrap();
+    machine.volume.settle_all().unwrap();
+    let status = machine.origin.status();
+    assert_eq!((status.slots, status.bytes), (2, 0));
+    assert_eq!((image(&machine, 1, PER), image(&machine, 1, 0)), (0, 1));
+    machine.origin.image(1).unwrap().discard(0, LENGTH).unwrap();
+    let status = machine.origin.status();
+    assert_eq!((status.slots, status.bytes), (3, 0), "only where there was something");
+    let data = stamped(5, 1);
+    machine.origin.image(1).unwrap().write(SECTOR, &data, Durability::Cached, Patience::Wait).unwrap();
+    let status = machine.origin.status();
+    assert_eq!((status.slots, status.bytes, status.images[0].own_bytes), (3, EXTENT, EXTENT));
+    assert_eq!((image(&machine, 1, 0), image(&machine, 1, 1)), (0, 5));
+    assert_eq!(stamps(&*machine.volume, 0, 2).unwrap(), [1, 0]);
+}
+
+#[test]
+fn before_images_that_cannot_be_kept_break_their_images_and_the_host_goes_on() {
+    // The first calls of a settling: the slots grow, the table grows, bytes, flush, entries, flush.
+    let mut broken = 0;
+    for calls in 0..7 {
+        let mut machine = landed();
+        machine.world.fail_after(calls, Fault::Io);
+        let settled = machine.volume.settle(u64::MAX);
+        if let Some((number, why)) = machine.origin.broken() {
+            // The last call is the write to home itself.
+            assert_eq!(matches!(settled, Ok(Settled::Home(_))), calls < 6, "{settled:?}");
+            assert_eq!(number, 1);
+            assert!(why.contains("could not be kept") || why.contains("brought home"), "{why}");
+            let Err(OriginError::Broken(said)) = machine.origin.image(1) else { panic!("call {calls}") };
+            assert_eq!(said, why);
+            assert_eq!(stamps(&*machine.volume, 0, 1).unwrap(), [2]);
+            machine.world.restart(Survival::Nothing, calls);
+            machine.kill();
+            assert_eq!(machine.origin.broken(), Some((1, why)), "it is durable");
+            broken += 1;
+        } else {
+            // The table takes nothing any more: the write stays in the log, and the image is whole.
+            assert!(!matches!(settled, Ok(Settled::Home(_))), "call {calls}: {settled:?}");
+            assert!(!machine.volume.is_home());
+            assert_eq!(image(&machine, 1, 0), 1);
+            machine.world.restart(Survival::Random, calls);
+            machine.kill();
+            assert_eq!((image(&machine, 1, 0), stamps(&*machine.volume, 0, 1).unwrap()[0]), (1, 2));
+        }
+    }
+    assert!((2..7).contains(&broken), "{broken}");
+}
+
+/// An owner that notes what it is told.
+#[derive(Default)]
+struct Noting {
+    noted: Arc<AtomicU64>,
+    oldest: Arc<AtomicU64>,
+}
+
+impl Owner for Noting {
+    fn drop_oldest(&self) -> Option<u64> {
+        Some(self.oldest.swap(0, Ordering::SeqCst)).filter(|number| *number > 0)
+    }
+    fn note_broken(&self, number: u64, _: &str) -> bool {
+        self.noted.store(number, Ordering::SeqCst);
+        true
+    }
+}
+
+#[test]
+fn an_owner_notes_what_the_table_cannot() {
+    let machine = landed();
+    let owner = Noting::default();
+    let noted = Arc::clone(&owner.noted);
+    machine.origin.own(Box::new(owner));
+    // The flush of the table: its store has stopped after that.
+    machine.world.fail_after(5, Fault::Io);
+    assert!(matches!(machine.volume.settle(u64::MAX), Ok(Settled::Home(_))));
+    assert_eq!(noted.load(Ordering::SeqCst), 1);
+    assert!(matches!(machine.origin.image(1), Err(OriginError::Broken(_))));
+    assert!(matches!(machine.origin.prepare(), Err(OriginError::Store(StoreError::Stopped))));
+}
+
+/// Writes to all of the volume, again and again, until the log has to make room.
+fn press(machine: &Machine) -> Result<(), StoreError> {
+    (0..60).try_for_each(|round| write(machine, 0, LENGTH / SECTOR, 100 + round))
+}
+
+#[test]
+fn without_room_hosts_go_on_until_the_log_is_full_and_then_the_policy_decides() {
+    for policy in [Policy::Suspend, Policy::DropOldest, Policy::Hold] {
+        let mut machine = landed();
+        machine.take();
+        machine.origin.set_policy(policy);
+        machine.origin.set_limit(EXTENT);
+        let told = Arc::new(AtomicBool::new(false));
+        let tells = Arc::clone(&told);
+        machine.origin.watch(Box::new(move |_, _| tells.store(true, Ordering::SeqCst)));
+        let owner = Noting::default();
+        let oldest = Arc::clone(&owner.oldest);
+        oldest.store(1, Ordering::SeqCst);
+        machine.origin.own(Box::new(owner));
+        assert!(matches!(machine.origin.prepare(), Ok(())), "one more extent fits");
+        write(&machine, PER, 1, 3).unwrap();
+        let outcome = press(&machine);
+        match policy {
+            Policy::Suspend => {
+                outcome.unwrap();
+                assert_eq!(machine.origin.broken().map(|(number, _)| number), Some(2));
+                assert!(told.load(Ordering::SeqCst));
+            }
+            Policy::DropOldest => {
+                outcome.unwrap();
+                assert_eq!(oldest.load(Ordering::SeqCst), 0, "the oldest was deleted");
+                assert!(matches!(
+                    machine.origin.image(1),
+                    Err(OriginError::NoImage(1)) | Err(OriginError::Broken(_))
+                ));
+                // Four extents do not fit into one, so the younger one had to go, too.
+                assert_eq!(machine.origin.broken().map(|(number, _)| number), Some(2));
+            }
+            Policy::Hold => {
+                assert!(matches!(outcome, Err(StoreError::Shortage(_))), "{outcome:?}");
+                assert!(!told.load(Ordering::SeqCst));
+                assert_eq!((image(&machine, 1, 0), image(&machine, 2, 0)), (1, 2));
+                assert!(matches!(machine.origin.prepare(), Err(OriginError::Store(StoreError::NoSpace))));
+                machine.origin.set_limit(u64::MAX);
+                press(&machine).unwrap();
+                assert_eq!((image(&machine, 1, 0), image(&machine, 2, 0)), (1, 2));
+            }
+        }
+        while !machine.origin.sweep(1).unwrap().done {}
+        if policy != Policy::Hold {
+            assert_eq!(machine.origin.status().bytes, 0);
+        }
+    }
+}
+
+#[test]
+fn entries_whose_write_failed_are_removed_before_their_slots_are_used_again() {
+    // The write of the entries fails, and its bytes may have arrived.
+    for seed in 0..8 {
+        let mut machine = machine();
+        machine.faults = true;
+        machine.take();
+        let write_image = |machine: &Machine, sector: u64, stamp| {
+            let image = machine.origin.image(1).unwrap();
+            image.write(sector * SECTOR, &stamped(stamp, 1), Durability::Cached, Patience::Wait)
+        };
+        write_image(&machine, 0, 2).unwrap();
+        machine.world.fail_after(2, Fault::Io);
+        write_image(&machine, PER, 3).unwrap_err();
+        assert_eq!(image(&machine, 1, PER), 1);
+        // The next one gets the same slot. Power fails when its bytes are there and its entry is not.
+        machine.world.fail_after(4 + seed % 2, Fault::PowerLoss);
+        write_image(&machine, 2 * PER, 4).unwrap_err();
+        machine.world.restart(if seed < 4 { Survival::Everything } else { Survival::Random }, seed);
+        machine.kill();
+        assert_eq!((image(&machine, 1, 0), image(&machine, 1, PER)), (2, 1));
+        assert!([1, 4].contains(&image(&machine, 1, 2 * PER)));
+    }
+}
+
+fn flip(store: &dyn Store, at: u64) {
+    let mut byte = [0];
+    store.read(at, &mut byte, Patience::Wait).unwrap();
+    store.write(at, &[byte[0] ^ 1], Durability::Stable, Patience::Wait).unwrap();
+}
+
+#[test]
+fn a_damaged_sector_breaks_the_images_that_live_and_not_those_taken_later() {
+    let mut machine = landed();
+    machine.volume.settle_all().unwrap();
+    flip(&machine.table, 8192 + 3);
+    machine.kill();
+    let (number, why) = machine.origin.broken().unwrap();
+    assert_eq!((number, &*why), (1, "sector 0 of the table of before-images is damaged"));
+    machine.take();
+    write(&machine, 0, 1, 3).unwrap();
+    machine.volume.settle_all().unwrap();
+    machine.kill();
+    assert_eq!(machine.origin.broken(), Some((1, why)));
+    assert_eq!(image(&machine, 2, 0), 2);
+    // The note of it is damaged, too.
+    flip(&machine.table, 4096 + 45);
+    machine.kill();
+    assert_eq!(machine.origin.broken().unwrap().0, 2);
+}
+
+#[test]
+fn a_pool_of_another_volume_or_a_damaged_one_is_refused_and_left_alone() {
+    let machine = landed();
+    machine.volume.settle_all().unwrap();
+    let calls = machine.world.calls();
+    let open = |identity, living: &[u64]| {
+        let stores =
+            PoolStores { table: Arc::new(machine.table.reopen()), slots: Arc::new(machine.slots.reopen()) };
+        Origin::open(Arc::clone(&machine.volume), stores, identity, living, u64::MAX).map(drop)
+    };
+    assert!(matches!(open(*b"another identity", &[1]), Err(OriginError::Foreign)));
+    assert!(matches!(open(IDENTITY, &[2, 1]), Err(OriginError::Numbers)));
+    assert!(matches!(open(IDENTITY, &[0]), Err(OriginError::Numbers)));
+    assert_eq!(machine.world.calls(), calls);
+    flip(&machine.table, 20);
+    assert!(matches!(machine.try_open(), Err(OriginError::Damaged(_))));
+    flip(&machine.table, 20);
+    machine.slots.resize(0).unwrap();
+    let Err(OriginError::Damaged(why)) = machine.try_open() else { panic!("cut") };
+    assert!(why.contains("cut to 0 bytes"), "{why}");
+    machine.table.resize(0).unwrap();
+    assert!(matches!(machine.try_open(), Err(OriginError::Damaged(_))));
+}
+
+#[test]
+fn images_of_several_volumes_are_taken_all_or_none() {
+    let (mut one, other) = (machine(), machine());
+    one.take();
+    let gates = (one.volume.gate().close(), other.volume.gate().close());
+    let both = |first, second| take_all(&[(&*one.origin, first), (&*other.origin, second)]);
+    assert!(matches!(both(2, 0), Err(OriginError::Numbers)));
+    assert!(matches!(both(1, 1), Err(OriginError::Numbers)));
+    assert!(one.origin.image(2).is_err() && other.origin.image(1).is_err());
+    assert_eq!(both(2, 1).unwrap(), Outcome::Landed);
+    drop(gates);
+    write(&other, 0, 1, 9).unwrap();
+    assert_eq!((image(&one, 2, 0), image(&other, 1, 0)), (1, 1));
+    // The writes of a bounded number of intervals may be in the log.
+    for number in 2..40 {
+        let shut = other.volume.gate().close();
+        let taken = other.origin.take(number).unwrap();
+        drop(shut);
+        if taken == Outcome::Full {
+            let gates = (one.volume.gate().close(), other.volume.gate().close());
+            assert_eq!(take_all(&[(&*one.origin, 3), (&*other.origin, number)]).unwrap(), Outcome::Full);
+            drop(gates);
+            assert!(one.origin.image(3).is_err());
+            other.origin.prepare().unwrap();
+            let _shut = other.volume.gate().close();
+            assert_eq!(other.origin.take(number).unwrap(), Outcome::Landed);
+            return;
+        }
+        write(&other, 0, 1, number).unwrap();
+    }
+    panic!("the log takes any number of intervals");
+}
+
+#[test]
+fn numbers_ascend_and_are_not_given_again() {
+    let mut machine = machine();
+    machine.take();
+    machine.take();
+    assert!(matches!(machine.origin.take(2), Err(OriginError::Numbers)));
+    machine.forget(2);
+    assert!(matches!(machine.origin.image(2), Err(OriginError::NoImage(2))));
+    assert!(matches!(machine.origin.changed(2, None, 0), Err(OriginError::NoImage(2))));
+    assert!(matches!(machine.origin.changed(1, Some(1), 0), Err(OriginError::Order { .. })));
+    assert_eq!(machine.origin.changed(1, None, 0).unwrap(), None);
+}
+
+#[test]
+fn an_origin_that_is_gone_forbids_as_long_as_it_has_images() {
+    let mut machine = landed();
+    machine.origin.close();
+    assert!(matches!(machine.volume.settle(u64::MAX), Ok(Settled::Stays(StoreError::Stopped))));
+    machine.kill();
+    let volume = Arc::clone(&machine.volume);
+    assert_eq!(image(&machine, 1, 0), 1);
+    machine.forget(1);
+    assert!(!machine.origin.needs(&(0..LENGTH)));
+    volume.settle_all().unwrap();
+    assert_eq!(stamps(&*volume, 0, 1).unwrap(), [2]);
+}
+
+#[test]
+fn what_far_scattered_extents_changed_is_found_without_a_look_at_each() {
+    let volume =
+        crate::landing::LandedVolume::without_log(Arc::new(super::testing::Home(MemStore::new(1 << 50))));
+    let volume = Arc::new(volume);
+    let stores = PoolStores { table: Arc::new(MemStore::new(0)), slots: Arc::new(MemStore::new(0)) };
+    let origin = Origin::create(Arc::clone(&volume), stores, IDENTITY, u64::MAX).unwrap();
+    let far = (1 << 49) + 5 * EXTENT;
+    volume.write(far, &stamped(1, 1), Durability::Cached, Patience::Wait).unwrap();
+    let shut = volume.gate().close();
+    origin.take(1).unwrap();
+    drop(shut);
+    volume.write(far, &stamped(2, 1), Durability::Cached, Patience::Wait).unwrap();
+    assert_eq!(origin.changed(1, None, 0).unwrap(), Some(far..far + EXTENT));
+    assert_eq!(origin.changed(1, None, far + EXTENT).unwrap(), None);
+    let image = origin.image(1).unwrap();
+    let data = image.next_data(0).unwrap().unwrap();
+    assert!(data.start <= far && far < data.end && data.start > 1 << 48, "{data:?}");
+    image.discard(0, 1 << 50).unwrap();
+    assert_eq!(image.next_data(0).unwrap(), None);
+    assert_eq!(stamps(&*volume, far / SECTOR, 1).unwrap(), [2]);
+}

@@ -1,0 +1,263 @@
+//! An image, as hosts see it: a [`Block`].
+//!
+//! **A reader looks, reads, and looks again** (law 4). What hosts have written to the image and what was kept for it is
+//! in slots, and stays there as long as the image lives. The rest is read from the volume as of the image: home, and over
+//! it what landed before the image. Bytes that come home later overwrite an extent only after its entry is in the index.
+//! So if there is still no entry after the read, the bytes are the image's. Otherwise the reader reads again, and each
+//! time at least one more extent has an entry.
+//!
+//! At last the reader looks whether the image is broken: from that moment on home is overwritten without an entry.
+//!
+//! Every reader and writer is inside the image. Who deletes an image, or gives back what belongs to a broken one, waits
+//! until nobody is ([`Inside::shut`]).
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::{RwLock, RwLockReadGuard};
+
+use super::index::Place;
+use super::own::Change;
+use super::{EXTENT, Origin};
+use crate::store::{Durability, Patience, StoreError};
+use crate::units::BlockSize;
+use crate::volume::Block;
+
+/// A search for data looks at this many runs. After that it reports that the next extent may hold data.
+const RUNS_MAX: u32 = 4096;
+
+/// Those who read and write an image.
+#[derive(Debug, Default)]
+pub(super) struct Inside {
+    /// Whether nobody may enter any more. Held for reading by everybody inside.
+    shut: RwLock<bool>,
+}
+
+impl Inside {
+    /// Enters; `None` if the image is shut.
+    pub(super) fn enter(&self, patience: Patience) -> Result<Option<RwLockReadGuard<'_, bool>>, StoreError> {
+        let inside = match patience {
+            Patience::Now => self.shut.try_read().ok_or(StoreError::WouldBlock)?,
+            Patience::Wait => self.shut.read(),
+        };
+        Ok((!*inside).then_some(inside))
+    }
+
+    /// Nobody is inside when this returns, nor ever will be.
+    pub(super) fn shut(&self) {
+        *self.shut.write() = true;
+    }
+}
+
+/// An image of the origin's volume.
+pub(super) struct Image {
+    origin: Arc<Origin>,
+    number: u64,
+    inside: Arc<Inside>,
+}
+
+/// The place of a run of an image, and where the run ends.
+struct Run {
+    place: Option<Place>,
+    end: u64,
+}
+
+impl Image {
+    pub(super) fn new(origin: Arc<Origin>, number: u64, inside: Arc<Inside>) -> Self {
+        Self { origin, number, inside }
+    }
+
+    /// Does `work` inside the image, if the image is whole before and after.
+    fn within<T>(
+        &self,
+        patience: Patience,
+        work: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let _inside = self.inside.enter(patience)?.ok_or_else(|| self.refusal())?;
+        self.check()?;
+        let outcome = work();
+        self.check()?;
+        outcome
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        let lives = !self.origin.is_closed() && self.origin.living().contains(self.number);
+        if lives { Ok(()) } else { Err(self.refusal()) }
+    }
+
+    fn refusal(&self) -> StoreError {
+        if self.origin.is_closed() { StoreError::Stopped } else { self.origin.refusal(self.number).into() }
+    }
+}
+
+impl Origin {
+    /// The run of image `number` at `at`, up to `end` at most: in slots side by side, a hole, or on the volume.
+    fn run(&self, number: u64, at: u64, end: u64) -> Run {
+        let first = at / EXTENT;
+        let place = self.index.of_image(first, number);
+        let mut extent = first + 1;
+        while extent * EXTENT < end {
+            let goes_on = match (place, self.index.of_image(extent, number)) {
+                (None, None) => true,
+                (Some(one), Some(next)) if one.hole || next.hole => one.hole && next.hole,
+                (Some(one), Some(next)) => one.slot + (extent - first) == next.slot,
+                _ => false,
+            };
+            if !goes_on {
+                break;
+            }
+            extent += 1;
+        }
+        Run { place, end: (extent * EXTENT).min(end) }
+    }
+
+    /// Whether any of the bytes `range` of image `number` has left the volume.
+    fn has_left(&self, number: u64, range: &Range<u64>) -> bool {
+        super::touched(range.start, range.end - range.start)
+            .any(|extent| self.index.of_image(extent, number).is_some())
+    }
+
+    /// Fills `buffer` from `offset` of image `number`. The caller is inside.
+    pub(super) fn read_image(
+        &self,
+        number: u64,
+        offset: u64,
+        buffer: &mut [u8],
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        let (mut at, end) = (offset, offset + buffer.len() as u64);
+        while at < end {
+            let run = self.run(number, at, end);
+            #[allow(clippy::cast_possible_truncation)] // within the buffer
+            let target = &mut buffer[(at - offset) as usize..(run.end - offset) as usize];
+            match run.place {
+                Some(Place { hole: true, .. }) => target.fill(0),
+                Some(Place { slot, .. }) => self.slots.read(slot * EXTENT + at % EXTENT, target, patience)?,
+                None => {
+                    self.volume.read_as_of(number, at, target, patience)?;
+                    if self.has_left(number, &(at..run.end)) {
+                        continue;
+                    }
+                }
+            }
+            at = run.end;
+        }
+        Ok(())
+    }
+
+    /// The first run at or after `offset` where image `number` may have data. The caller is inside.
+    pub(super) fn next_data_of(&self, number: u64, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        let (mut at, length) = (offset, self.shape.length);
+        for _ in 0..RUNS_MAX {
+            if at >= length {
+                return Ok(None);
+            }
+            let extent = at / EXTENT;
+            // Without an entry there is nothing to look up for each extent.
+            let next = self.index.next_extent(extent).map_or(length, |next| (next * EXTENT).min(length));
+            if next > at {
+                let data = self.volume.next_data_as_of(number, at)?;
+                let end = data.as_ref().map_or(next, |data| data.start.max(at + 1).min(next));
+                if self.has_left_before(number, extent, end) {
+                    continue;
+                }
+                match data.filter(|data| data.start < next) {
+                    Some(data) => return Ok(Some(data.start.max(at)..data.end.min(next))),
+                    None => at = next,
+                }
+                continue;
+            }
+            let end = ((extent + 1) * EXTENT).min(length);
+            match self.index.of_image(extent, number) {
+                Some(Place { hole: true, .. }) => {}
+                Some(Place { slot, .. }) => {
+                    let start = slot * EXTENT;
+                    let data = self.slots.next_data(start + at % EXTENT)?;
+                    if let Some(data) = data.filter(|data| data.start < start + EXTENT) {
+                        let base = extent * EXTENT;
+                        let data = base + (data.start - start)..base + (data.end - start).min(end - base);
+                        if !data.is_empty() {
+                            return Ok(Some(data));
+                        }
+                    }
+                }
+                None => {
+                    let data = self.volume.next_data_as_of(number, at)?.filter(|data| data.start < end);
+                    if self.index.of_image(extent, number).is_some() {
+                        continue;
+                    }
+                    if let Some(data) = data {
+                        return Ok(Some(data.start.max(at)..data.end.min(end)));
+                    }
+                }
+            }
+            at = end;
+        }
+        Ok(Some(at..at.saturating_add(EXTENT).min(length)))
+    }
+
+    /// Whether an extent from `extent` on, before byte `end`, has an entry for image `number`.
+    fn has_left_before(&self, number: u64, extent: u64, end: u64) -> bool {
+        let mut at = extent;
+        while let Some(next) = self.index.next_extent(at).filter(|next| next * EXTENT < end) {
+            if self.index.of_image(next, number).is_some() {
+                return true;
+            }
+            at = next + 1;
+        }
+        false
+    }
+}
+
+impl Block for Image {
+    fn block_size(&self) -> BlockSize {
+        self.origin.shape.block_size
+    }
+
+    fn length(&self) -> u64 {
+        self.origin.shape.length
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+        self.origin.check(offset, buffer.len() as u64)?;
+        self.within(patience, || self.origin.read_image(self.number, offset, buffer, patience))
+    }
+
+    fn write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        durability: Durability,
+        patience: Patience,
+    ) -> Result<(), StoreError> {
+        self.origin.check(offset, data.len() as u64)?;
+        let change = Change::Write { offset, data, durability };
+        let range = offset..offset + data.len() as u64;
+        self.within(patience, || self.origin.change_image(self.number, &change, range, patience))
+    }
+
+    /// Part of the image is the volume's, so after this the whole image is stable.
+    fn flush(&self) -> Result<(), StoreError> {
+        self.within(Patience::Wait, || {
+            self.origin.slots.flush()?;
+            self.origin.volume.flush()
+        })
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        self.origin.check(offset, length)?;
+        let range = offset..offset + length;
+        self.within(Patience::Wait, || self.origin.discard_of(self.number, range))
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        self.within(Patience::Wait, || self.origin.next_data_of(self.number, offset))
+    }
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "image {} of {:?}", self.number, self.origin)
+    }
+}

@@ -1,0 +1,196 @@
+//! Keeping: what a batch of the landing log overwrites goes into the pool first.
+//!
+//! A batch of interval m has writes that came after image m, and all of the earlier intervals is home. So home has the
+//! bytes of every image up to m that has not kept the extent yet: of those above the extent's last label. If one of them
+//! lives, the extent is kept once, with label m, for all of them. The order, for up to [`TOGETHER`] extents at a time:
+//!
+//! 1. Slots are taken, the old bytes are read from home and written to the slots; slots side by side in one write.
+//! 2. The slots are flushed.
+//! 3. The entries are written into their sectors of the table, and the table is flushed.
+//! 4. The entries enter the index. Only now anybody reads them, and home may be overwritten.
+//!
+//! After a crash before 3 the slots are free. After one in 3 an entry is there or not; its bytes are, and home still has
+//! the same ones. An extent of zeros needs no slot of its own bytes: the entry says so.
+//!
+//! The keeper holds the pool's lock for all of this, so that two who keep the same extent keep it once.
+
+use std::ops::Range;
+
+use super::index::{Entry, Key, Kind, Place};
+use super::pool::Pool;
+use super::{EXTENT, Origin, touched};
+use crate::landing::Keeper;
+use crate::store::{Durability, Patience, StoreError};
+
+/// The most extents that one commit keeps: 64 MiB.
+const TOGETHER: usize = 1024;
+
+/// The most extents that are in memory at once: 4 MiB.
+pub(super) const MOVE: usize = 64;
+
+/// Bytes of an extent.
+#[allow(clippy::cast_possible_truncation)] // 64 KiB
+const BYTES: usize = EXTENT as usize;
+
+/// The bytes of a hole.
+static ZEROS: [u8; BYTES] = [0; BYTES];
+
+/// Whether all of `bytes`, at most those of an extent, are zeros.
+pub(super) fn is_hole(bytes: &[u8]) -> bool {
+    *bytes == ZEROS[..bytes.len()]
+}
+
+impl Origin {
+    /// Keeps what living images need of `ranges` before a batch of `interval` overwrites it.
+    fn keep_all(&self, pool: &mut Pool, interval: u64, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+        let living = self.living();
+        if living.between(0, interval).is_empty() {
+            return Ok(());
+        }
+        pool.repair()?;
+        let (mut wanted, mut next) = (Vec::new(), 0);
+        for range in ranges {
+            self.check(range.start, range.end.saturating_sub(range.start))?;
+            let extents = touched(range.start, range.end - range.start);
+            for extent in extents.start.max(next)..extents.end {
+                next = extent + 1;
+                if living.between(self.index.last_label(extent), interval).is_empty() {
+                    continue;
+                }
+                wanted.push(extent);
+                if wanted.len() == TOGETHER {
+                    self.keep_some(pool, interval, &wanted)?;
+                    wanted.clear();
+                }
+            }
+        }
+        self.keep_some(pool, interval, &wanted)
+    }
+
+    /// Keeps `extents`, which ascend, together.
+    fn keep_some(&self, pool: &mut Pool, interval: u64, extents: &[u64]) -> Result<(), StoreError> {
+        if extents.is_empty() {
+            return Ok(());
+        }
+        let (mut entries, mut buffer) = (Vec::with_capacity(extents.len()), Vec::new());
+        let kept = extents
+            .chunks(MOVE)
+            .try_for_each(|extents| self.copy(pool, interval, extents, &mut buffer, &mut entries));
+        let kept = kept.and_then(|()| pool.commit(&entries));
+        if let Err(error) = kept {
+            pool.give_back(entries.iter().map(|entry| (entry.place.slot, entry.place.hole)));
+            return Err(error);
+        }
+        self.enter(pool, &entries);
+        Ok(())
+    }
+
+    /// Copies `extents` from home to slots, and adds an entry for each of them.
+    fn copy(
+        &self,
+        pool: &mut Pool,
+        interval: u64,
+        extents: &[u64],
+        buffer: &mut Vec<u8>,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), StoreError> {
+        buffer.resize(extents.len() * BYTES, 0);
+        let holes = self.read_home(extents, buffer)?;
+        let count = holes.iter().filter(|hole| **hole).count();
+        let (filled, empty) = pool.allocate(extents.len() - count, count)?;
+        let (mut filled, mut empty) = (filled.into_iter(), empty.into_iter());
+        let first = entries.len();
+        for (extent, hole) in extents.iter().zip(&holes) {
+            let Some(slot) = (if *hole { empty.next() } else { filled.next() }) else { break };
+            let key = Key { extent: *extent, kind: Kind::Kept, number: interval };
+            entries.push(Entry { key, place: Place { slot, hole: *hole } });
+        }
+        self.write_slots(&entries[first..], buffer)
+    }
+
+    /// Fills `buffer` with `extents` of home, [`BYTES`] for each, and says which of them are holes. The bytes of a hole
+    /// are not filled in.
+    fn read_home(&self, extents: &[u64], buffer: &mut [u8]) -> Result<Vec<bool>, StoreError> {
+        let (home, mut holes) = (self.volume.home(), Vec::with_capacity(extents.len()));
+        for run in extents.chunk_by(|one, next| one + 1 == *next) {
+            let (first, length) = (holes.len() * BYTES, run.len() as u64);
+            let bytes = self.bytes(&(run[0]..run[0] + length));
+            let data = home.next_data(bytes.start)?;
+            if data.is_none_or(|data| data.start >= bytes.end) {
+                holes.resize(holes.len() + run.len(), true);
+                continue;
+            }
+            #[allow(clippy::cast_possible_truncation)] // within the buffer
+            let target = &mut buffer[first..first + (bytes.end - bytes.start) as usize];
+            home.read(bytes.start, target, Patience::Wait)?;
+            holes.extend(target.chunks(BYTES).map(is_hole));
+        }
+        Ok(holes)
+    }
+
+    /// Writes the bytes of `entries` to their slots, those side by side together. `buffer` has [`BYTES`] for each.
+    pub(super) fn write_slots(&self, entries: &[Entry], buffer: &[u8]) -> Result<(), StoreError> {
+        let beside = |one: &Entry, next: &Entry| {
+            !one.place.hole && !next.place.hole && one.place.slot + 1 == next.place.slot
+        };
+        let mut at = 0;
+        for run in entries.chunk_by(beside) {
+            let bytes = &buffer[at..at + run.len() * BYTES];
+            at += bytes.len();
+            let Place { slot, hole } = run[0].place;
+            if !hole {
+                self.slots.write(slot * EXTENT, bytes, Durability::Cached, Patience::Wait)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters new before-images, which are durable, into the index.
+    fn enter(&self, pool: &mut Pool, entries: &[Entry]) {
+        let living = self.living();
+        for entry in entries {
+            let Key { extent, number, .. } = entry.key;
+            let after = self.index.last_label(extent);
+            self.index.insert(entry);
+            if !entry.place.hole {
+                pool.counts.keep(&living, after, number);
+                if let Some(pass) = pool.pass.as_mut().filter(|pass| entry.key < pass.cursor) {
+                    pass.counts.keep(&living, after, number);
+                }
+            }
+        }
+    }
+}
+
+impl Keeper for Origin {
+    fn keep(&self, interval: u64, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+        let mut pool = self.pool.lock();
+        if self.is_closed() {
+            return Err(StoreError::Stopped);
+        }
+        match self.keep_all(&mut pool, interval, ranges) {
+            Ok(()) => Ok(()),
+            Err(StoreError::NoSpace) => Err(self.no_room()),
+            Err(error @ StoreError::Shortage(_)) => Err(error),
+            Err(error) => {
+                let affected = self.living().between(0, interval).last().copied().unwrap_or(0);
+                self.suspend(&mut pool, affected, &format!("old data could not be kept: {error}"))
+            }
+        }
+    }
+
+    fn needs(&self, range: &Range<u64>) -> bool {
+        let youngest = self.youngest();
+        youngest > 0
+            && touched(range.start, range.end.saturating_sub(range.start))
+                .any(|extent| self.index.last_label(extent) < youngest)
+    }
+
+    fn lost(&self, error: &StoreError) {
+        self.home_failed(error);
+    }
+
+    fn give_way(&self, error: &StoreError) -> bool {
+        matches!(error, StoreError::NoSpace) && self.relieve()
+    }
+}

@@ -1,0 +1,375 @@
+//! Origins: a volume with many images of itself.
+//!
+//! An image is the volume at an instant. Images are numbered, ascending for ever; the owner, which is the catalog, makes
+//! the numbers, and says at the opening which of them live. Extents of [`EXTENT`] bytes are the unit.
+//!
+//! **An interval** begins with each image, and has the image's number. When a write of interval m overwrites an extent
+//! for the first time since some living image, the old bytes are *kept* in a slot of the origin's pool, with *label* m. Such
+//! a before-image serves every image above the extent's next lower label, up to its own. So image n has of an extent
+//! the before-image with the lowest label that is not below n; if there is none, the volume as of n. From this follow:
+//!
+//! * A first write costs one copy, however many images hold the extent. Looking up is one look in a sorted index,
+//!   however deep an image lies.
+//! * Deleting an image is taking its number from those that live. Nothing is copied, handed on or relabelled. A
+//!   before-image is garbage when no living image is in its interval, and is swept later ([`sweep`]).
+//! * The lowest label tells exactly when an extent changed first ([`changed`]).
+//!
+//! The laws, and the modules that keep them:
+//!
+//! 1. **Kept before overwritten, durable before relied on.** Bytes, flush, entry, flush, index; only then home is
+//!    overwritten ([`keep`]). So after every crash an extent has its entry, with its bytes, or is old at home. Hosts do not
+//!    wait for this: their writes land in the volume's log, and are brought home behind them ([`crate::landing`]).
+//! 2. **Labels of an extent ascend.** Batches come home in the order of the intervals, and a new image's number is above
+//!    all intervals. So the last label of an extent says which images may still need it.
+//! 3. **What failed never counts.** Entries whose write failed are removed, durably, before their slots are used again
+//!    ([`pool`]).
+//! 4. **A reader of an image looks, reads, and looks again** ([`image`]).
+//! 5. **Errors suspend, durably, before home is overwritten** ([`suspend`]). An image that cannot be kept is broken and
+//!    refused, and hosts go on. If even that cannot be recorded, nothing comes home any more. An image is never shown
+//!    wrong.
+//! 6. **Garbage serves nobody, for ever.** Numbers are not given again, and those that live were taken before or are
+//!    above everything that there is. So a slot may be used again without touching its old entry, and a crash may bring
+//!    stale entries back ([`sweep`]). Whoever deletes an image makes that durable first, where it is noted which live.
+//!
+//! **Taking an image** is beginning an interval and adding a number, with the volume's gate closed, so no write is under
+//! way: microseconds. What may fail is done before, by [`Origin::prepare`], and the owner notes the number durably before,
+//! too. A crash in between finds an image that nobody was told of, at the instant of the crash: as good as any.
+//! Images of several volumes at one instant are taken while all their gates are closed.
+//!
+//! **Images are written to**, too: to slots of their own, which no other image sees ([`own`]).
+//!
+//! An origin has no threads, no clock and no randomness. The owner calls [`Origin::sweep`] as it paces. Locks, in the order in
+//! which they may be taken: an image's inside, the log's batch, pool, living or images, a shard of the index.
+
+mod changed;
+#[cfg(test)]
+mod faults;
+mod format;
+mod image;
+mod index;
+mod keep;
+mod living;
+#[cfg(test)]
+mod model;
+mod open;
+mod own;
+mod pool;
+#[cfg(test)]
+mod races;
+mod suspend;
+mod sweep;
+#[cfg(test)]
+mod testing;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::landing::{Keeper, LandedVolume, Outcome, STEP, Settled};
+use crate::store::{Store, StoreError, check_range};
+use crate::volume::Block;
+use format::{NUMBER_MAX, Shape};
+use image::{Image, Inside};
+use index::Index;
+use living::Living;
+use pool::Pool;
+
+pub use suspend::{Owner, Policy, Watcher};
+pub use sweep::Swept;
+
+/// Bytes of an extent, the unit in which old data is kept.
+pub(crate) const EXTENT: u64 = 64 << 10;
+
+/// The stores of a pool.
+#[derive(Clone, Debug)]
+pub struct PoolStores {
+    /// The entries.
+    pub table: Arc<dyn Store>,
+    /// The bytes.
+    pub slots: Arc<dyn Store>,
+}
+
+/// Why an origin refused a request.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OriginError {
+    /// A later version of cleave wrote the pool.
+    #[error("the pool of before-images has version {0}, which this cleave is too old for: use a newer one")]
+    Newer(u32),
+    /// The pool belongs to another volume.
+    #[error("the pool of before-images belongs to another volume; it was left as it is")]
+    Foreign,
+    /// The volume has another length or block size than when the pool was made.
+    #[error("the volume has another size than its images: give it its old size, or delete the images")]
+    Resized,
+    /// The pool's own bytes are not what was written.
+    #[error("the pool of before-images cannot be used: {0}; restore it from a backup, or delete the images")]
+    Damaged(String),
+    /// The numbers of images do not ascend, or an image has a number that is not above all others.
+    #[error("the numbers of images must ascend")]
+    Numbers,
+    /// The older image was named second.
+    #[error("image {to} is not younger than image {from}: name the older one as the one since which")]
+    Order {
+        /// The older one.
+        from: u64,
+        /// The younger one.
+        to: u64,
+    },
+    /// There is no such image.
+    #[error("there is no image {0}: it has been deleted")]
+    NoImage(u64),
+    /// The image is broken.
+    #[error("the image is broken and can only be deleted: {0}")]
+    Broken(String),
+    /// A store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<OriginError> for StoreError {
+    fn from(error: OriginError) -> Self {
+        match error {
+            OriginError::Store(error) => error,
+            other => Self::Corrupt(other.to_string()),
+        }
+    }
+}
+
+/// What an image has in the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageStatus {
+    /// Its number.
+    pub number: u64,
+    /// Bytes of the before-images that serve it, alone or with others.
+    pub kept_bytes: u64,
+    /// Bytes that only this image needs, its own among them: what deleting the image would free.
+    pub alone_bytes: u64,
+    /// Bytes of extents that hosts have written to it.
+    pub own_bytes: u64,
+}
+
+/// The state of an origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Bytes of all slots with bytes.
+    pub bytes: u64,
+    /// The most bytes that there may be.
+    pub limit: u64,
+    /// Slots that are taken, those of holes among them.
+    pub slots: u64,
+    /// Bytes of memory that the index takes up, about.
+    pub memory: u64,
+    /// There may be garbage, and `alone_bytes` may be too low, until a sweep is done.
+    pub sweeping: bool,
+    /// The images that live, ascending.
+    pub images: Vec<ImageStatus>,
+}
+
+/// A volume with images. The module's head has the laws.
+pub struct Origin {
+    itself: Weak<Self>,
+    volume: Arc<LandedVolume>,
+    shape: Shape,
+    table: Arc<dyn Store>,
+    slots: Arc<dyn Store>,
+    index: Index,
+    /// Held by whoever changes the index or the table.
+    pool: Mutex<Pool>,
+    living: RwLock<Arc<Living>>,
+    /// The youngest of the living, 0 if there is none: all that a write looks at as long as there is none.
+    youngest: AtomicU64,
+    images: Mutex<BTreeMap<u64, Arc<Inside>>>,
+    policy: Mutex<Policy>,
+    owner: OnceLock<Box<dyn Owner>>,
+    watcher: OnceLock<Watcher>,
+    closed: AtomicBool,
+}
+
+impl Origin {
+    /// Does what may fail before an image is taken. The owner has not noted the image yet.
+    ///
+    /// # Errors
+    /// Why no image can be taken now: a store has stopped or fails, or the pool is full.
+    pub fn prepare(&self) -> Result<(), OriginError> {
+        if self.is_closed() || self.table.stopped().is_some() || self.slots.stopped().is_some() {
+            return Err(StoreError::Stopped.into());
+        }
+        let mut pool = self.pool.lock();
+        pool.repair()?;
+        pool.check_room(1)?;
+        drop(pool);
+        if let Err(error) = self.volume.prepare() {
+            tracing::warn!(%error, "no landing log could be made: writes to the volume wait until old data is kept");
+        }
+        while !self.volume.can_begin_interval() {
+            if let Settled::Stays(error) = self.volume.settle(STEP)? {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the image `number` can be taken.
+    fn check_take(&self, number: u64) -> Result<Outcome, OriginError> {
+        if number <= self.living().youngest().max(self.volume.interval()) || number > NUMBER_MAX {
+            return Err(OriginError::Numbers);
+        }
+        Ok(if self.volume.can_begin_interval() { Outcome::Landed } else { Outcome::Full })
+    }
+
+    /// Takes the image `number`, which the owner has noted. The caller holds the volume's gate closed.
+    /// [`Outcome::Full`]: there have been several images since [`Origin::prepare`], which has to be called again, with the gate
+    /// open; nothing has happened.
+    ///
+    /// # Errors
+    /// [`OriginError::Numbers`] if there was a younger image already.
+    pub fn take(&self, number: u64) -> Result<Outcome, OriginError> {
+        if self.check_take(number)? == Outcome::Full || self.volume.begin_interval(number)? == Outcome::Full {
+            return Ok(Outcome::Full);
+        }
+        self.images.lock().insert(number, Arc::new(Inside::default()));
+        self.change_living(|living| living.push(number));
+        Ok(Outcome::Landed)
+    }
+
+    /// Forgets the image `number`, which the owner has noted as deleted, durably. Waits for those who read or write it.
+    /// What only this image needed is given back by sweeps.
+    pub fn forget(&self, number: u64) {
+        let inside = self.images.lock().remove(&number);
+        if let Some(inside) = inside {
+            inside.shut();
+        }
+        let mut pool = self.pool.lock();
+        pool.counts.catch_up(&self.living());
+        let living = self.change_living(|living| {
+            living.remove(number);
+        });
+        pool.counts.forget(&living, number);
+        pool.sweep_again();
+    }
+
+    /// The image `number`, for its hosts.
+    ///
+    /// # Errors
+    /// If there is no such image, or it is broken.
+    pub fn image(&self, number: u64) -> Result<Arc<dyn Block>, OriginError> {
+        let inside = self.images.lock().get(&number).cloned();
+        match (inside, self.itself.upgrade()) {
+            (Some(inside), Some(origin)) if self.living().contains(number) => {
+                Ok(Arc::new(Image::new(origin, number, inside)))
+            }
+            _ => Err(self.refusal(number)),
+        }
+    }
+
+    /// The state of the origin. The figures are kept up with each change, so this costs a look at each image, and at the
+    /// sizes of the chunks of the index.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let mut pool = self.pool.lock();
+        let living = self.living();
+        pool.counts.catch_up(&living);
+        let images = pool.counts.figures(&living).map(|(number, kept, alone, own)| ImageStatus {
+            number,
+            kept_bytes: kept * EXTENT,
+            alone_bytes: (alone + own) * EXTENT,
+            own_bytes: own * EXTENT,
+        });
+        Status {
+            bytes: pool.bytes(),
+            limit: pool.limit,
+            slots: pool.taken(),
+            memory: self.index.memory(),
+            sweeping: pool.pass.is_some(),
+            images: images.collect(),
+        }
+    }
+
+    /// The pool may have so many bytes from now on. What it has already stays.
+    pub fn set_limit(&self, limit: u64) {
+        self.pool.lock().limit = limit;
+    }
+
+    /// Nothing is served or kept any more: the array ends. The next opening finds everything as it is.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        let images = std::mem::take(&mut *self.images.lock());
+        images.into_values().for_each(|inside| inside.shut());
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// The images that live now.
+    fn living(&self) -> Arc<Living> {
+        Arc::clone(&self.living.read())
+    }
+
+    fn youngest(&self) -> u64 {
+        self.youngest.load(Ordering::SeqCst)
+    }
+
+    fn change_living(&self, change: impl FnOnce(&mut Living)) -> Arc<Living> {
+        let mut living = self.living.write();
+        change(Arc::make_mut(&mut living));
+        self.youngest.store(living.youngest(), Ordering::SeqCst);
+        Arc::clone(&living)
+    }
+
+    fn as_keeper(&self) -> Weak<dyn Keeper> {
+        let keeper: Weak<Self> = self.itself.clone();
+        keeper
+    }
+
+    /// Checks that the range lies within the volume.
+    fn check(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        check_range(offset, length, self.shape.length)
+    }
+
+    /// The bytes of `extents`, cut at the end of the volume.
+    fn bytes(&self, extents: &Range<u64>) -> Range<u64> {
+        extents.start * EXTENT..(extents.end * EXTENT).min(self.shape.length)
+    }
+}
+
+/// Takes an image of each origin, all or none. The caller holds all their gates closed.
+///
+/// # Errors
+/// Those of [`Origin::take`]; nothing has happened then, nor after [`Outcome::Full`].
+pub fn take_all(images: &[(&Origin, u64)]) -> Result<Outcome, OriginError> {
+    for (origin, number) in images {
+        if origin.check_take(*number)? == Outcome::Full {
+            return Ok(Outcome::Full);
+        }
+    }
+    for (origin, number) in images {
+        origin.take(*number)?;
+    }
+    Ok(Outcome::Landed)
+}
+
+/// The extents that `offset..offset + length` touches.
+fn touched(offset: u64, length: u64) -> Range<u64> {
+    offset / EXTENT..(offset + length).div_ceil(EXTENT)
+}
+
+impl Drop for Origin {
+    /// An origin without images forbids nothing. One with images does: the array ends.
+    fn drop(&mut self) {
+        if self.youngest() == 0 {
+            self.volume.release_from(&self.as_keeper());
+        }
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin").field("volume", &self.volume).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,94 @@
+//! Random steps against the oracle: every image always equals its copy, also after kills, power cuts and failing calls.
+
+use super::open::count;
+use super::testing::Machine;
+use crate::store::faulty::{Fault, Survival};
+
+use super::testing::Seen;
+
+#[test]
+fn every_image_always_equals_its_copy() {
+    let mut seen = Seen::default();
+    for seed in 0..60 {
+        let mut machine = Machine::new(seed);
+        for step in 0..250 {
+            let what = format!("seed {seed}, step {step}");
+            machine.step(&what);
+            if step % 5 == 0 {
+                machine.check(&what);
+            }
+        }
+        machine.volume.settle_all().unwrap();
+        while !machine.origin.sweep(u64::MAX).unwrap().done {}
+        machine.check("at the end");
+        // The figures are those of a count of everything.
+        let living = machine.origin.living();
+        let mut counted = count(&machine.origin.index, &living);
+        counted.catch_up(&living);
+        let mut pool = machine.origin.pool.lock();
+        pool.counts.catch_up(&living);
+        assert!(pool.counts.figures(&living).eq(counted.figures(&living)), "seed {seed}");
+        drop(pool);
+        for number in machine.living.clone() {
+            machine.forget(number);
+        }
+        while !machine.origin.sweep(1).unwrap().done {}
+        let status = machine.origin.status();
+        assert_eq!((status.bytes, status.slots, status.images.len()), (0, 0, 0), "seed {seed}");
+        seen.add(machine.seen);
+    }
+    let Seen { taken, forgotten, kept, freed, own, .. } = seen;
+    assert!([taken, forgotten, kept, freed, own].iter().all(|count| *count > 300), "{seen:?}");
+}
+
+#[test]
+fn after_a_power_cut_at_any_moment_every_image_has_what_was_stable_or_came_later() {
+    let mut seen = Seen::default();
+    for seed in 0..60 {
+        let mut machine = Machine::new(seed);
+        for round in 0..12 {
+            let what = format!("seed {seed}, power cut {round}");
+            let (steps, after) = (1 + machine.below(30), machine.below(60));
+            (0..steps).for_each(|_| machine.step(&what));
+            machine.world.fail_after(after, Fault::PowerLoss);
+            (0..80).for_each(|_| machine.step(&what));
+            let survival = [Survival::Random, Survival::Random, Survival::Nothing, Survival::Everything];
+            let survival = survival[machine.below(4) as usize];
+            machine.restart(survival, &what);
+        }
+        seen.add(machine.seen);
+    }
+    let Seen { taken, forgotten, kept, freed, own, older, .. } = seen;
+    assert!([taken, forgotten, kept, freed, own, older].iter().all(|count| *count > 300), "{seen:?}");
+}
+
+#[test]
+fn a_call_that_fails_never_shows_an_image_wrong() {
+    let mut seen = Seen::default();
+    for seed in 0..40 {
+        let mut machine = Machine::new(seed);
+        machine.faults = true;
+        for round in 0..10 {
+            let what = format!("seed {seed}, fault {round}");
+            let fault = [Fault::Io, Fault::NoSpace, Fault::Shortage][machine.below(3) as usize];
+            let after = machine.below(25);
+            machine.world.fail_after(after, fault);
+            for _ in 0..25 {
+                machine.step(&what);
+                let stores = [&machine.origin.table, &machine.origin.slots];
+                let stopped = stores.iter().any(|store| store.stopped().is_some());
+                if stopped || machine.volume.stopped().is_some() || machine.volume.home().flush().is_err() {
+                    machine.restart(Survival::Random, &what);
+                }
+                machine.check(&what);
+            }
+            let broken = machine.origin.broken().map_or(0, |(number, _)| number);
+            for number in machine.living.clone().into_iter().filter(|number| *number <= broken) {
+                machine.seen.broken += 1;
+                machine.forget(number);
+            }
+        }
+        seen.add(machine.seen);
+    }
+    assert!(seen.broken > 5 && seen.failed > 20, "{seen:?}");
+}

@@ -1,0 +1,231 @@
+//! Making and opening an origin.
+//!
+//! An opening changes nothing before all has been read. Then:
+//!
+//! 1. Both stores are flushed, first the slots: an entry that a killed daemon has left in the page cache counts, and
+//!    what counts has to be durable before home is overwritten.
+//! 2. If a sector of entries is damaged, nobody knows what is missing. The images that live are broken, durably, and only
+//!    then the sector becomes blank. So images that are taken later are not taken for damaged at the next opening.
+//!
+//! A store that has stopped is refused: what is read there may not be on the device. Somebody has to reinstate it first.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::format::{self, NUMBER_MAX, NoHeader, SECTOR, SUSPENSION, Shape, Sheet};
+use super::image::Inside;
+use super::index::{Index, Key, Kind};
+use super::living::{Broken, Counts, Living};
+use super::pool::{Pass, Pool, damaged};
+use super::suspend::Policy;
+use super::{EXTENT, Origin, OriginError, PoolStores};
+use crate::landing::{LandedVolume, Outcome};
+use crate::store::{Durability, Patience, Store, StoreError};
+use crate::volume::Block;
+
+/// Sectors that are read at once: 1 MiB.
+const READ: usize = 1 << 20;
+
+impl Origin {
+    /// Makes an empty pool in `stores`, whatever they contain, durably, for the volume of this identity. `limit` is the
+    /// most bytes of before-images.
+    ///
+    /// # Errors
+    /// The stores'.
+    pub fn create(
+        volume: Arc<LandedVolume>,
+        stores: PoolStores,
+        identity: [u8; 16],
+        limit: u64,
+    ) -> Result<Arc<Self>, OriginError> {
+        let shape = shape(&volume, identity);
+        let PoolStores { table, slots } = &stores;
+        for store in [table, slots] {
+            store.resize(0)?;
+        }
+        table.resize(format::FIRST)?;
+        let write = |offset, bytes: &[u8]| table.write(offset, bytes, Durability::Cached, Patience::Wait);
+        write(SUSPENSION, &format::suspension(&identity, 0, ""))?;
+        table.flush()?;
+        // With its header the table counts.
+        write(0, &format::header(&shape))?;
+        table.flush()?;
+        let pool = Pool::over(Arc::clone(table), Arc::clone(slots), shape, limit);
+        Self::over(volume, stores, shape, pool, Index::new(), Living::default())
+    }
+
+    /// Opens the pool in `stores`, which was made for the volume of this identity, and of which the images with the
+    /// ascending numbers `living` live. The volume is not served yet. From now on the origin keeps for the volume.
+    ///
+    /// # Errors
+    /// [`OriginError::Damaged`] and others if this is no pool of that volume; nothing has been written then. Else the
+    /// stores'. The volume must not be served as long as somebody hopes to see the images again.
+    pub fn open(
+        volume: Arc<LandedVolume>,
+        stores: PoolStores,
+        identity: [u8; 16],
+        living: &[u64],
+        limit: u64,
+    ) -> Result<Arc<Self>, OriginError> {
+        let ascending = living.windows(2).all(|two| two[0] < two[1]);
+        if !ascending || living.first() == Some(&0) || living.last() > Some(&NUMBER_MAX) {
+            return Err(OriginError::Numbers);
+        }
+        let shape = shape(&volume, identity);
+        let PoolStores { table, slots } = &stores;
+        if table.stopped().is_some() || slots.stopped().is_some() {
+            return Err(StoreError::Stopped.into());
+        }
+        check_header(&**table, &shape)?;
+        let mut pool = Pool::over(Arc::clone(table), Arc::clone(slots), shape, limit);
+        if slots.length() < pool.end() * EXTENT {
+            let why = format!("the store of its before-images was cut to {} bytes", slots.length());
+            return Err(OriginError::Damaged(why));
+        }
+        let index = Index::new();
+        let wounds = read_entries(&**table, &shape, &mut pool, &index)?;
+        let (broken, note_is_damaged) = match read_suspension(&**table, &shape)? {
+            Ok(broken) => (broken, false),
+            Err(format::Damaged) => (None, true),
+        };
+        slots.flush()?;
+        table.flush()?;
+        let mut living = Living::new(living, broken);
+        let reason = match wounds.first() {
+            Some(sector) => Some(damaged(*sector)),
+            None => note_is_damaged.then(|| "the note of the broken images is damaged".to_owned()),
+        };
+        if let Some(reason) = reason {
+            let known = living.broken.as_ref().map_or(0, |broken| broken.number);
+            let number = living.youngest().max(known);
+            pool.record_suspension(number, &reason)?;
+            pool.blank(&wounds)?;
+            if number > 0 {
+                tracing::error!(reason, number, "the images up to this number are broken");
+                living.suspend(Broken { number, reason });
+            }
+        }
+        pool.counts = count(&index, &living);
+        // What was garbage when the origin was closed, or has become so since, is found by the first pass.
+        pool.pass = Some(Pass::new());
+        Self::over(volume, stores, shape, pool, index, living)
+    }
+
+    fn over(
+        volume: Arc<LandedVolume>,
+        stores: PoolStores,
+        shape: Shape,
+        pool: Pool,
+        index: Index,
+        living: Living,
+    ) -> Result<Arc<Self>, OriginError> {
+        if volume.begin_interval(living.youngest())? == Outcome::Full {
+            let why = "its volume has more writes from between images than it may have".to_owned();
+            return Err(OriginError::Damaged(why));
+        }
+        let images = living.numbers().iter().map(|number| (*number, Arc::new(Inside::default())));
+        let images = Mutex::new(images.collect());
+        let origin = Arc::new_cyclic(|itself: &Weak<Self>| Self {
+            itself: itself.clone(),
+            volume,
+            shape,
+            slots: stores.slots,
+            table: stores.table,
+            index,
+            pool: Mutex::new(pool),
+            youngest: living.youngest().into(),
+            living: RwLock::new(Arc::new(living)),
+            images,
+            policy: Mutex::new(Policy::default()),
+            owner: OnceLock::new(),
+            watcher: OnceLock::new(),
+            closed: false.into(),
+        });
+        origin.volume.keep_by(origin.as_keeper());
+        Ok(origin)
+    }
+}
+
+fn shape(volume: &LandedVolume, identity: [u8; 16]) -> Shape {
+    Shape { identity, length: volume.length(), block_size: volume.block_size() }
+}
+
+fn check_header(table: &dyn Store, shape: &Shape) -> Result<(), OriginError> {
+    if table.length() < format::FIRST {
+        let why = format!("its table was cut to {} bytes", table.length());
+        return Err(OriginError::Damaged(why));
+    }
+    let mut bytes = vec![0; SECTOR];
+    table.read(0, &mut bytes, Patience::Wait)?;
+    match format::parse_header(&bytes) {
+        Ok(found) if found == *shape => Ok(()),
+        Ok(found) if found.identity != shape.identity => Err(OriginError::Foreign),
+        Ok(_) => Err(OriginError::Resized),
+        Err(NoHeader::Newer(version)) => Err(OriginError::Newer(version)),
+        Err(NoHeader::Damaged) => Err(OriginError::Damaged("the header of its table is damaged".to_owned())),
+    }
+}
+
+/// Which images are broken, if the note can be read.
+fn read_suspension(
+    table: &dyn Store,
+    shape: &Shape,
+) -> Result<Result<Option<Broken>, format::Damaged>, StoreError> {
+    let mut bytes = vec![0; SECTOR];
+    table.read(SUSPENSION, &mut bytes, Patience::Wait)?;
+    let read = format::parse_suspension(&bytes, &shape.identity);
+    Ok(read.map(|broken| broken.map(|(number, reason)| Broken { number, reason })))
+}
+
+/// Reads all entries into `pool` and `index`. Returns the sectors that are damaged.
+fn read_entries(
+    table: &dyn Store,
+    shape: &Shape,
+    pool: &mut Pool,
+    index: &Index,
+) -> Result<Vec<u64>, StoreError> {
+    let (mut wounds, mut at) = (Vec::new(), format::FIRST);
+    let end = Sheet::offset(pool.end() / format::ENTRIES);
+    let mut buffer = vec![0; READ];
+    while let Some(data) = table.next_data(at)?.filter(|data| data.start < end) {
+        // The run may begin, and end, within a sector.
+        let from = data.start - (data.start - format::FIRST) % SECTOR as u64;
+        let length = (data.end.min(end) - from).next_multiple_of(SECTOR as u64).min(READ as u64);
+        #[allow(clippy::cast_possible_truncation)] // at most READ
+        let bytes = &mut buffer[..length as usize];
+        table.read(from, bytes, Patience::Wait)?;
+        let first = (from - format::FIRST) / SECTOR as u64;
+        for (sector, bytes) in (first..).zip(bytes.chunks_exact(SECTOR)) {
+            match Sheet::parse(bytes, sector, &shape.identity, shape.extents()) {
+                Ok(sheet) => sheet.entries().for_each(|entry| {
+                    pool.found(&entry);
+                    if let Some(place) = index.insert(&entry) {
+                        // Kept twice, because the first time failed, and with the same bytes.
+                        pool.give_back([(place.slot, place.hole)]);
+                    }
+                }),
+                Err(format::Damaged) => wounds.push(sector),
+            }
+        }
+        at = from + length;
+    }
+    Ok(wounds)
+}
+
+/// What each image has.
+pub(super) fn count(index: &Index, living: &Living) -> Counts {
+    let (mut counts, mut at) = (Counts::default(), Some(Key::FIRST));
+    while let Some(from) = at {
+        at = index.sift(&from, |entry, lower| {
+            match entry.key.kind {
+                _ if entry.place.hole => {}
+                Kind::Kept => counts.keep(living, lower, entry.key.number),
+                Kind::Own if living.contains(entry.key.number) => counts.fill(entry.key.number),
+                Kind::Own => {}
+            }
+            true
+        });
+    }
+    counts
+}

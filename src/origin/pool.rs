@@ -1,0 +1,332 @@
+//! The pool: which slots are free, and the table in its store.
+//!
+//! **What failed was never written.** A write of the table that fails may have arrived, whole or in parts. The entries
+//! do not count then, and their slots may be given to others; an entry that a crash brings back would take the bytes of
+//! those for its own. So the former bytes of the sectors are remembered, and before anything else is written they are
+//! written back and flushed ([`Pool::repair`]). As long as that fails, nothing is kept.
+//!
+//! A slot that is given back is free at once, and its old entry stays in the table, stale, until another one takes the
+//! place: a stale entry serves nobody, because no image that lives, or ever will, has a number that the entry would
+//! serve.
+
+use std::collections::{BTreeMap, btree_map};
+use std::sync::Arc;
+
+use super::EXTENT;
+use super::format::{self, ENTRIES, SECTOR, Shape, Sheet};
+use super::index::{Entry, Key};
+use super::living::Counts;
+use crate::store::{Durability, Patience, Store, StoreError};
+
+/// Sectors by which the table grows: 1 MiB, entries of 4 GiB.
+const GROW: u64 = (1 << 20) / SECTOR as u64;
+
+/// The most slots of a pool, so that a host that discards holes cannot fill the memory.
+pub(super) const SLOTS_MAX: u64 = 1 << 32;
+
+/// Free and taken slots, and where to look for free ones.
+#[derive(Default)]
+struct Slots {
+    /// A bit for each slot; set if it is taken.
+    taken: Vec<u64>,
+    /// How many slots there are.
+    end: u64,
+    free: u64,
+    /// Slots from here on are looked at first.
+    next: u64,
+}
+
+impl Slots {
+    /// There are `end` slots, not fewer than before.
+    fn grow(&mut self, end: u64) {
+        #[allow(clippy::cast_possible_truncation)] // in memory
+        self.taken.resize(end.div_ceil(64) as usize, 0);
+        self.free += end - self.end;
+        self.end = end;
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // in memory
+    fn bit(slot: u64) -> (usize, u64) {
+        ((slot / 64) as usize, 1 << (slot % 64))
+    }
+
+    fn is_taken(&self, slot: u64) -> bool {
+        let (word, bit) = Self::bit(slot);
+        self.taken[word] & bit != 0
+    }
+
+    fn take(&mut self, slot: u64) {
+        let (word, bit) = Self::bit(slot);
+        debug_assert_eq!(self.taken[word] & bit, 0);
+        self.taken[word] |= bit;
+        self.free -= 1;
+    }
+
+    fn give_back(&mut self, slot: u64) {
+        let (word, bit) = Self::bit(slot);
+        debug_assert_ne!(self.taken[word] & bit, 0);
+        self.taken[word] &= !bit;
+        self.free += 1;
+    }
+
+    /// Takes `count` free slots, which there are, the next ones from where the last search ended.
+    fn allocate(&mut self, count: u64) -> Vec<u64> {
+        let mut found = Vec::new();
+        let mut slot = self.next;
+        while (found.len() as u64) < count {
+            if slot >= self.end {
+                slot = 0;
+            }
+            let (word, _) = Self::bit(slot);
+            if self.taken[word] == u64::MAX {
+                slot = (slot / 64 + 1) * 64;
+                continue;
+            }
+            if !self.is_taken(slot) {
+                self.take(slot);
+                found.push(slot);
+            }
+            slot += 1;
+        }
+        self.next = slot;
+        found.sort_unstable();
+        found
+    }
+}
+
+/// A sweep that goes on.
+pub(super) struct Pass {
+    /// What is before this key has been swept.
+    pub(super) cursor: Key,
+    /// What has been counted there.
+    pub(super) counts: Counts,
+    /// An image has been deleted since the pass began: another pass has to follow.
+    pub(super) again: bool,
+}
+
+impl Pass {
+    pub(super) fn new() -> Self {
+        Self { cursor: Key::FIRST, counts: Counts::default(), again: false }
+    }
+}
+
+/// The slots and the table of an origin. Whoever changes anything there has it.
+pub(super) struct Pool {
+    table: Arc<dyn Store>,
+    shape: Shape,
+    slots: Slots,
+    store: Arc<dyn Store>,
+    /// Slots with bytes.
+    filled: u64,
+    /// The most bytes in slots.
+    pub(super) limit: u64,
+    pub(super) counts: Counts,
+    pub(super) pass: Option<Pass>,
+    /// Sectors that may have what failed, with what they should have.
+    unclean: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Pool {
+    /// A pool in `table` and `store`, of which no slot is taken.
+    pub(super) fn over(table: Arc<dyn Store>, store: Arc<dyn Store>, shape: Shape, limit: u64) -> Self {
+        let mut slots = Slots::default();
+        let sectors = table.length().saturating_sub(format::FIRST) / SECTOR as u64;
+        slots.grow((sectors * ENTRIES).min(SLOTS_MAX));
+        Self {
+            table,
+            shape,
+            slots,
+            store,
+            filled: 0,
+            limit,
+            counts: Counts::default(),
+            pass: None,
+            unclean: BTreeMap::new(),
+        }
+    }
+
+    /// How many slots there are.
+    pub(super) fn end(&self) -> u64 {
+        self.slots.end
+    }
+
+    /// How many slots are taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.slots.end - self.slots.free
+    }
+
+    /// Bytes in slots.
+    pub(super) fn bytes(&self) -> u64 {
+        self.filled * EXTENT
+    }
+
+    /// Notes that the slot of `entry`, which the table has, is taken.
+    pub(super) fn found(&mut self, entry: &Entry) {
+        self.slots.take(entry.place.slot);
+        self.filled += u64::from(!entry.place.hole);
+    }
+
+    /// Refuses what a pool without room for `count` more slots with bytes cannot take.
+    pub(super) fn check_room(&self, count: u64) -> Result<(), StoreError> {
+        let fits = self.filled.saturating_add(count).checked_mul(EXTENT).is_some_and(|all| all <= self.limit);
+        if fits { Ok(()) } else { Err(StoreError::NoSpace) }
+    }
+
+    /// Takes `filled` slots for bytes, and `holes` that get none. Each list ascends.
+    pub(super) fn allocate(
+        &mut self,
+        filled: usize,
+        holes: usize,
+    ) -> Result<(Vec<u64>, Vec<u64>), StoreError> {
+        let (filled, holes) = (filled as u64, holes as u64);
+        if filled > 0 {
+            self.check_room(filled)?;
+        }
+        while self.slots.free < filled + holes {
+            self.grow()?;
+        }
+        self.filled += filled;
+        Ok((self.slots.allocate(filled), self.slots.allocate(holes)))
+    }
+
+    /// A slot that had a hole gets bytes.
+    pub(super) fn fill(&mut self, count: usize) -> Result<(), StoreError> {
+        self.check_room(count as u64)?;
+        self.filled += count as u64;
+        Ok(())
+    }
+
+    /// The opposite of [`Pool::fill`], after a failure.
+    pub(super) fn unfill(&mut self, count: usize) {
+        self.filled -= count as u64;
+    }
+
+    /// Gives back slots, each with whether it had a hole.
+    pub(super) fn give_back(&mut self, slots: impl IntoIterator<Item = (u64, bool)>) {
+        for (slot, hole) in slots {
+            self.slots.give_back(slot);
+            self.filled -= u64::from(!hole);
+        }
+    }
+
+    /// Makes both stores longer, first that of the slots: so a table never has an entry for a slot that is not there.
+    fn grow(&mut self) -> Result<(), StoreError> {
+        let sectors = self.slots.end.div_ceil(ENTRIES) + GROW;
+        let end = sectors * ENTRIES;
+        if end > SLOTS_MAX {
+            return Err(StoreError::NoSpace);
+        }
+        self.store.resize(end * EXTENT)?;
+        self.table.resize(Sheet::offset(sectors))?;
+        self.slots.grow(end);
+        Ok(())
+    }
+
+    /// Makes `entries`, whose bytes are in their slots, durable. After an error none of them counts.
+    pub(super) fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        debug_assert!(self.unclean.is_empty(), "repaired before anything was allocated");
+        self.store.flush()?;
+        self.put(entries)?;
+        self.table.flush()?;
+        self.unclean.clear();
+        Ok(())
+    }
+
+    /// Writes `entries` into the sectors of their slots.
+    fn put(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        let mut sectors: BTreeMap<u64, Sheet> = BTreeMap::new();
+        for entry in entries {
+            let sector = Sheet::of(entry.place.slot);
+            if let btree_map::Entry::Vacant(vacant) = sectors.entry(sector) {
+                let mut bytes = vec![0; SECTOR];
+                self.table.read(Sheet::offset(sector), &mut bytes, Patience::Wait)?;
+                let sheet = Sheet::parse(&bytes, sector, &self.shape.identity, self.shape.extents());
+                let sheet = sheet.map_err(|format::Damaged| StoreError::Corrupt(damaged(sector)))?;
+                self.unclean.insert(sector, bytes);
+                vacant.insert(sheet);
+            }
+            sectors.entry(sector).and_modify(|sheet| sheet.put(entry));
+        }
+        let bytes = sectors.iter().map(|(sector, sheet)| (*sector, sheet.bytes(&self.shape.identity)));
+        self.write_sectors(bytes)
+    }
+
+    /// Writes sectors, which ascend; those side by side together.
+    fn write_sectors(&self, sectors: impl Iterator<Item = (u64, Vec<u8>)>) -> Result<(), StoreError> {
+        let (mut first, mut run) = (0, Vec::new());
+        let write = |first: u64, run: &[u8]| match run {
+            [] => Ok(()),
+            run => self.table.write(Sheet::offset(first), run, Durability::Cached, Patience::Wait),
+        };
+        for (sector, bytes) in sectors {
+            if sector != first + (run.len() / SECTOR) as u64 {
+                write(first, &run)?;
+                run.clear();
+            }
+            if run.is_empty() {
+                first = sector;
+            }
+            run.extend_from_slice(&bytes);
+        }
+        write(first, &run)
+    }
+
+    /// Removes what a failed write may have left, before anything is allocated.
+    pub(super) fn repair(&mut self) -> Result<(), StoreError> {
+        if self.unclean.is_empty() {
+            return Ok(());
+        }
+        self.write_sectors(self.unclean.iter().map(|(sector, bytes)| (*sector, bytes.clone())))?;
+        self.table.flush()?;
+        self.unclean.clear();
+        Ok(())
+    }
+
+    /// There may be garbage from now on.
+    pub(super) fn sweep_again(&mut self) {
+        match &mut self.pass {
+            Some(pass) => pass.again = true,
+            none => *none = Some(Pass::new()),
+        }
+    }
+
+    /// Makes damaged sectors blank, durably. Who says that the images are broken has been heard before.
+    pub(super) fn blank(&mut self, sectors: &[u64]) -> Result<(), StoreError> {
+        self.write_sectors(sectors.iter().map(|sector| (*sector, vec![0; SECTOR])))?;
+        self.table.flush()
+    }
+
+    /// Makes durable that the images up to `number` are broken. The sector was written when the table was made, so this
+    /// needs no room.
+    pub(super) fn record_suspension(&self, number: u64, reason: &str) -> Result<(), StoreError> {
+        let bytes = format::suspension(&self.shape.identity, number, reason);
+        self.table.write(format::SUSPENSION, &bytes, Durability::Cached, Patience::Wait)?;
+        self.table.flush()
+    }
+}
+
+/// The sentence about a damaged sector.
+pub(super) fn damaged(sector: u64) -> String {
+    format!("sector {sector} of the table of before-images is damaged")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_taken_side_by_side_and_given_again() {
+        let mut slots = Slots::default();
+        slots.grow(200);
+        assert_eq!(slots.allocate(3), [0, 1, 2]);
+        assert_eq!(slots.allocate(130), (3..133).collect::<Vec<_>>());
+        [1, 70, 71].into_iter().for_each(|slot| slots.give_back(slot));
+        assert_eq!(slots.free, 70);
+        assert_eq!(slots.allocate(67), (133..200).collect::<Vec<_>>());
+        assert_eq!(slots.allocate(2), [1, 70]);
+        slots.grow(264);
+        assert_eq!(slots.free, 65);
+        assert_eq!(slots.allocate(65), [71].into_iter().chain(200..264).collect::<Vec<_>>());
+        assert_eq!(slots.free, 0);
+    }
+}

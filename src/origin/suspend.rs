@@ -1,0 +1,145 @@
+//! What happens when before-images cannot be kept: law 5.
+//!
+//! | why | what happens |
+//! |---|---|
+//! | the pool is full, or the system short of something | the writes stay in the landing log, and hosts go on |
+//! | the pool is full, and the landing log too | the [`Policy`] decides |
+//! | a store failed | the images that need the bytes are broken, durably, before home is overwritten |
+//! | and that cannot be recorded either | nothing comes home any more; when the log is full the volume takes no writes |
+//!
+//! Images are broken *up to* a number, because whoever cannot keep for an image cannot for the older ones that share its
+//! extent. Broken images are refused; deleting them is all that is left to do with them. Images taken later are whole.
+//!
+//! The note stands in the table, in a sector of its own that was written when the table was made. If the table takes
+//! nothing any more, the [`Owner`] may note the same where it notes which images live.
+
+use super::living::Broken;
+use super::pool::Pool;
+use super::{Origin, OriginError};
+use crate::store::StoreError;
+
+/// What happens when neither the pool nor the landing log has room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// The images are broken, and hosts go on.
+    #[default]
+    Suspend,
+    /// The owner deletes the oldest image that is not protected; if there is none, as with [`Policy::Suspend`].
+    DropOldest,
+    /// The host's write is answered BUSY, until there is room.
+    Hold,
+}
+
+/// Whoever knows which images live. It is asked on threads that keep old data, and must not wait there for a thread
+/// that takes or deletes images.
+pub trait Owner: Send + Sync {
+    /// Deletes the oldest image that is not protected, durably, and returns its number. `None` if there is none, or not
+    /// now. The origin forgets the image then.
+    fn drop_oldest(&self) -> Option<u64>;
+
+    /// Notes durably that the images up to `number` are broken, because the pool could not note it; whether that is
+    /// done. At the next opening the owner does not name them among those that live.
+    fn note_broken(&self, number: u64, reason: &str) -> bool;
+}
+
+/// Is told when images are broken: up to which number, and why. It is called under a lock of the origin's, so it must
+/// neither block nor ask the origin anything.
+pub type Watcher = Box<dyn Fn(u64, &str) + Send + Sync>;
+
+const NO_ROOM: &str = "the pool of before-images has no room, and the landing log is full";
+
+impl Origin {
+    /// Calls `watcher` with each suspension. Only the first watcher counts.
+    pub fn watch(&self, watcher: Watcher) {
+        let _ = self.watcher.set(watcher);
+    }
+
+    /// Asks `owner` from now on. Only the first owner counts.
+    pub fn own(&self, owner: Box<dyn Owner>) {
+        let _ = self.owner.set(owner);
+    }
+
+    /// Decides by `policy` when there is no room.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.policy.lock() = policy;
+    }
+
+    /// The images up to this number are broken, and why.
+    #[must_use]
+    pub fn broken(&self) -> Option<(u64, String)> {
+        self.living().broken.as_ref().map(|broken| (broken.number, broken.reason.clone()))
+    }
+
+    /// The images up to `number` are broken, durably when this returns. 0: none needs anything.
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`] if that cannot be recorded: then nothing may be overwritten.
+    pub(super) fn suspend(&self, pool: &mut Pool, number: u64, reason: &str) -> Result<(), StoreError> {
+        if self.living().between(0, number).is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = pool.record_suspension(number, reason) {
+            tracing::error!(%error, "a suspension could not be recorded in the pool");
+            if !self.owner.get().is_some_and(|owner| owner.note_broken(number, reason)) {
+                tracing::error!(reason, number, "images cannot be kept, and cannot be given up either");
+                return Err(StoreError::Stopped);
+            }
+        }
+        tracing::error!(reason, number, "the images up to this number are broken");
+        let broken = Broken { number, reason: reason.to_owned() };
+        self.change_living(|living| living.suspend(broken));
+        pool.sweep_again();
+        if let Some(watcher) = self.watcher.get() {
+            watcher(number, reason);
+        }
+        Ok(())
+    }
+
+    /// Home has failed, and may have lost what images need.
+    pub(super) fn home_failed(&self, error: &StoreError) {
+        if matches!(error, StoreError::NoSpace | StoreError::Shortage(_)) || self.is_closed() {
+            return;
+        }
+        let reason = format!("landed writes could not be brought home: {error}");
+        let suspended = {
+            let mut pool = self.pool.lock();
+            let youngest = self.living().youngest();
+            self.suspend(&mut pool, youngest, &reason)
+        };
+        if suspended.is_err() {
+            // Nobody knows what the images have lost. Without the pool's lock, because who is in an image may want it.
+            self.close();
+        }
+    }
+
+    /// The error for a pool without room. Whoever holds hosts' writes has them answered BUSY.
+    pub(super) fn no_room(&self) -> StoreError {
+        match *self.policy.lock() {
+            Policy::Hold => StoreError::Shortage(std::io::Error::other(NO_ROOM)),
+            Policy::Suspend | Policy::DropOldest => StoreError::NoSpace,
+        }
+    }
+
+    /// Neither the pool nor the landing log has room, and a host wants to write. Whether there may be room now.
+    pub(super) fn relieve(&self) -> bool {
+        let policy = *self.policy.lock();
+        if policy == Policy::DropOldest
+            && let Some(number) = self.owner.get().and_then(|owner| owner.drop_oldest())
+        {
+            self.forget(number);
+            return self.sweep(u64::MAX).is_ok();
+        }
+        let mut pool = self.pool.lock();
+        let youngest = self.living().youngest();
+        policy != Policy::Hold && self.suspend(&mut pool, youngest, NO_ROOM).is_ok()
+    }
+
+    /// Why image `number` is not served.
+    pub(super) fn refusal(&self, number: u64) -> OriginError {
+        let living = self.living();
+        match &living.broken {
+            Some(broken) if number <= broken.number => OriginError::Broken(broken.reason.clone()),
+            _ => OriginError::NoImage(number),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Sweeping: slots that no living image needs are given back, a bounded piece at a time.
+//!
+//! An entry is garbage when no living image is above the extent's next lower label, up to the entry's own; a write of an
+//! image's own is garbage when the image is gone. Nothing has to be handed on to another image, and nothing is written:
+//! the entry leaves the index, the slot becomes a hole, and then the slot is free. The stale entry in the table serves
+//! nobody, ever: images that live have other numbers, and numbers are not given again. So a crash at any moment finds
+//! the same images, and garbage that the next sweep finds again.
+//!
+//! A pass looks at each entry once. When an image is deleted while a pass goes on, another pass follows. A pass counts
+//! anew what only one image needs, which no count of changes can follow when one of two images goes.
+//!
+//! Before the first slot is given back, whoever still reads or writes a broken image is waited for: slots of such
+//! images are garbage too, and may be somebody else's a moment later.
+
+use super::index::{Entry, Kind};
+use super::pool::Pass;
+use super::{EXTENT, Origin};
+use crate::store::StoreError;
+
+/// What a piece of a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many entries it looked at.
+    pub looked: u64,
+    /// How many of them were garbage.
+    pub freed: u64,
+    /// There is nothing left to sweep, until the next image is deleted.
+    pub done: bool,
+}
+
+impl Origin {
+    /// Looks at about `budget` entries, at least at a chunk of them, and gives back the slots that nobody needs. Waits
+    /// for readers of broken images.
+    ///
+    /// # Errors
+    /// The store's, when it cannot make holes: the slots are free all the same.
+    pub fn sweep(&self, budget: u64) -> Result<Swept, StoreError> {
+        let mut swept = Swept::default();
+        loop {
+            let shut = self.shut_broken();
+            let Some(freed) = self.sift(shut, &mut swept) else { continue };
+            let holes = self.make_holes(&freed);
+            self.pool.lock().give_back(freed.iter().map(|entry| (entry.place.slot, entry.place.hole)));
+            holes?;
+            if swept.done || swept.looked >= budget {
+                return Ok(swept);
+            }
+        }
+    }
+
+    /// Nobody is in an image up to the number that this returns, which are broken, any more.
+    fn shut_broken(&self) -> u64 {
+        let number = self.living().broken.as_ref().map_or(0, |broken| broken.number);
+        let gone: Vec<_> = {
+            let mut images = self.images.lock();
+            images.extract_if(..=number, |_, _| true).map(|(_, image)| image).collect()
+        };
+        gone.iter().for_each(|image| image.shut());
+        number
+    }
+
+    /// Removes from the index what is garbage in the next chunk. `None` if more images are broken than were `shut`.
+    fn sift(&self, shut: u64, swept: &mut Swept) -> Option<Vec<Entry>> {
+        let mut freed = Vec::new();
+        let pool = &mut *self.pool.lock();
+        // Read under the pool's lock: what younger images need is entered under the lock too.
+        let living = self.living();
+        if living.broken.as_ref().is_some_and(|broken| broken.number > shut) {
+            return None;
+        }
+        let Some(pass) = &mut pool.pass else {
+            swept.done = true;
+            return Some(freed);
+        };
+        let next = self.index.sift(&pass.cursor, |entry, lower| {
+            swept.looked += 1;
+            let number = entry.key.number;
+            let stays = match entry.key.kind {
+                Kind::Kept => !living.between(lower, number).is_empty(),
+                Kind::Own => living.contains(number),
+            };
+            if !stays {
+                freed.push(*entry);
+            } else if entry.key.kind == Kind::Kept && !entry.place.hole {
+                pass.counts.keep(&living, lower, number);
+            }
+            stays
+        });
+        swept.freed += freed.len() as u64;
+        match next {
+            Some(next) => pass.cursor = next,
+            None if pass.again => *pass = Pass::new(),
+            None => {
+                let counts = std::mem::take(&mut pass.counts);
+                pool.counts.settle(counts);
+                pool.pass = None;
+            }
+        }
+        Some(freed)
+    }
+
+    /// Makes holes of the slots of `freed`, those side by side together.
+    fn make_holes(&self, freed: &[Entry]) -> Result<(), StoreError> {
+        let filled = freed.iter().filter(|entry| !entry.place.hole);
+        let mut slots: Vec<u64> = filled.map(|entry| entry.place.slot).collect();
+        slots.sort_unstable();
+        for run in slots.chunk_by(|one, next| one + 1 == *next) {
+            self.slots.discard(run[0] * EXTENT, run.len() as u64 * EXTENT)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,576 @@
+//! A volume with images on a machine that fails, and a naive oracle of whole copies. Each sector has a stamp; for each
+//! sector of the volume and of every image the oracle knows the stamps that a power loss may leave. The last one is the
+//! present one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{EXTENT, Origin, OriginError, PoolStores, touched};
+use crate::landing::{LandedVolume, Outcome, Place, Settled};
+use crate::store::faulty::{FaultyStore, Survival, World};
+use crate::store::{Durability, Patience, Store, StoreError};
+use crate::units::BlockSize;
+use crate::volume::Block;
+
+/// splitmix64: a small deterministic generator.
+pub(super) fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *seed;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Bytes of a block of the volume; a device does not tear it.
+pub(super) const SECTOR: u64 = 512;
+/// Three extents and a quarter of one.
+pub(super) const LENGTH: u64 = 3 * EXTENT + EXTENT / 4;
+const SECTORS: u64 = LENGTH / SECTOR;
+const PER_EXTENT: u64 = EXTENT / SECTOR;
+const LOG_LIMIT: u64 = 5 << 20;
+pub(super) const IDENTITY: [u8; 16] = *b"origin of a test";
+
+/// `count` sectors full of `stamp`.
+pub(super) fn stamped(stamp: u64, count: u64) -> Vec<u8> {
+    stamp.to_be_bytes().repeat((count * SECTOR / 8) as usize)
+}
+
+/// The stamps of `count` sectors from `first`; a sector of more than one stamp fails.
+pub(super) fn stamps(block: &dyn Block, first: u64, count: u64) -> Result<Vec<u64>, StoreError> {
+    let mut bytes = vec![0xa5; (count * SECTOR) as usize];
+    block.read(first * SECTOR, &mut bytes, Patience::Wait)?;
+    let stamp = |sector: &[u8]| {
+        let stamp = &sector[..8];
+        assert_eq!(*sector, stamp.repeat(SECTOR as usize / 8), "a torn sector");
+        u64::from_be_bytes(stamp.try_into().unwrap())
+    };
+    Ok(bytes.chunks_exact(SECTOR as usize).map(stamp).collect())
+}
+
+/// A store as a volume.
+#[derive(Debug)]
+pub(super) struct Home<S>(pub(super) S);
+
+impl<S: Store> Block for Home<S> {
+    fn block_size(&self) -> BlockSize {
+        BlockSize::B512
+    }
+    fn length(&self) -> u64 {
+        self.0.length()
+    }
+    fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+        self.0.read(offset, buffer, patience)
+    }
+    fn write(&self, at: u64, data: &[u8], how: Durability, patience: Patience) -> Result<(), StoreError> {
+        self.0.write(at, data, how, patience)
+    }
+    fn flush(&self) -> Result<(), StoreError> {
+        self.0.flush()
+    }
+    fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        self.0.discard(offset, length)
+    }
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
+        self.0.next_data(offset)
+    }
+}
+
+/// A log in a store that is there from the first time on that it was put in its place.
+#[derive(Debug)]
+pub(super) struct At(pub(super) Arc<dyn Store>, pub(super) Arc<AtomicBool>);
+
+impl Place for At {
+    fn find(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
+        Ok(self.1.load(Ordering::SeqCst).then(|| Arc::clone(&self.0)))
+    }
+    fn make_aside(&self) -> Result<Arc<dyn Store>, StoreError> {
+        Ok(Arc::clone(&self.0))
+    }
+    fn put_in_place(&self) -> Result<(), StoreError> {
+        self.1.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// The stamps that each sector may have.
+type Versions = Vec<Vec<u64>>;
+
+/// How often something of interest happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) taken: u64,
+    pub(super) forgotten: u64,
+    pub(super) kept: u64,
+    pub(super) freed: u64,
+    pub(super) own: u64,
+    pub(super) older: u64,
+    pub(super) broken: u64,
+    pub(super) failed: u64,
+    pub(super) full: u64,
+}
+
+impl Seen {
+    pub(super) fn add(&mut self, other: Self) {
+        self.taken += other.taken;
+        self.forgotten += other.forgotten;
+        self.kept += other.kept;
+        self.freed += other.freed;
+        self.own += other.own;
+        self.older += other.older;
+        self.broken += other.broken;
+        self.failed += other.failed;
+        self.full += other.full;
+    }
+}
+
+pub(super) struct Machine {
+    pub(super) world: World,
+    pub(super) home: FaultyStore,
+    log: FaultyStore,
+    pub(super) table: FaultyStore,
+    pub(super) slots: FaultyStore,
+    made: Arc<AtomicBool>,
+    pub(super) volume: Arc<LandedVolume>,
+    pub(super) origin: Arc<Origin>,
+    /// What the catalog says.
+    pub(super) living: Vec<u64>,
+    pub(super) last: u64,
+    pub(super) limit: u64,
+    present: Versions,
+    images: BTreeMap<u64, Versions>,
+    /// For each image the extents that hosts have written since on the volume, and on the image.
+    written: BTreeMap<u64, BTreeSet<u64>>,
+    own: BTreeMap<u64, BTreeSet<u64>>,
+    /// For each image the extents of which something was discarded since, which may have been a hole.
+    discarded: BTreeMap<u64, BTreeSet<u64>>,
+    /// Since a crash or a failure nobody knows which writes were the last.
+    vague: bool,
+    /// Calls fail, but power does not.
+    pub(super) faults: bool,
+    stamp: u64,
+    seed: u64,
+    pub(super) seen: Seen,
+}
+
+/// What hosts change: the volume, or an image.
+type Which = Option<u64>;
+
+impl Machine {
+    pub(super) fn new(seed: u64) -> Self {
+        let world = World::new();
+        let (home, log) = (world.store(LENGTH), world.store(0));
+        let (table, slots) = (world.store(0), world.store(0));
+        let made = Arc::new(AtomicBool::new(false));
+        let volume = Self::open_volume(&home, &log, &made).unwrap();
+        let stores = PoolStores { table: Arc::new(table.reopen()), slots: Arc::new(slots.reopen()) };
+        let origin = Origin::create(Arc::clone(&volume), stores, IDENTITY, u64::MAX).unwrap();
+        if !seed.is_multiple_of(4) {
+            volume.prepare().unwrap();
+        }
+        Self {
+            world,
+            home,
+            log,
+            table,
+            slots,
+            made,
+            volume,
+            origin,
+            living: Vec::new(),
+            last: 0,
+            limit: u64::MAX,
+            present: vec![vec![0]; SECTORS as usize],
+            images: BTreeMap::new(),
+            written: BTreeMap::new(),
+            own: BTreeMap::new(),
+            discarded: BTreeMap::new(),
+            vague: false,
+            faults: false,
+            stamp: 0,
+            seed,
+            seen: Seen::default(),
+        }
+    }
+
+    fn open_volume(
+        home: &FaultyStore,
+        log: &FaultyStore,
+        made: &Arc<AtomicBool>,
+    ) -> Result<Arc<LandedVolume>, StoreError> {
+        let place = Box::new(At(Arc::new(log.reopen()), Arc::clone(made)));
+        let home = Arc::new(Home(home.reopen()));
+        LandedVolume::open(home, IDENTITY, place, LOG_LIMIT).map(Arc::new)
+    }
+
+    pub(super) fn try_open(&self) -> Result<(Arc<LandedVolume>, Arc<Origin>), OriginError> {
+        let volume = Self::open_volume(&self.home, &self.log, &self.made)?;
+        let stores =
+            PoolStores { table: Arc::new(self.table.reopen()), slots: Arc::new(self.slots.reopen()) };
+        let origin = Origin::open(Arc::clone(&volume), stores, IDENTITY, &self.living, self.limit)?;
+        Ok((volume, origin))
+    }
+
+    /// The daemon is killed and started again.
+    pub(super) fn kill(&mut self) {
+        match self.try_open() {
+            Ok((volume, origin)) => (self.volume, self.origin) = (volume, origin),
+            Err(_) if self.world.power_has_failed() => {}
+            Err(error) => {
+                assert!(self.faults, "{error}");
+                self.restart(Survival::Random, "a failed opening");
+            }
+        }
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        random(&mut self.seed) % bound
+    }
+
+    fn sectors(&mut self) -> Range<u64> {
+        let start = self.below(SECTORS);
+        match self.below(12) {
+            0 => {
+                let extent = start / PER_EXTENT * PER_EXTENT;
+                extent..(extent + PER_EXTENT).min(SECTORS)
+            }
+            1 => start..(start + 2 * PER_EXTENT).min(SECTORS),
+            _ => start..(start + 1 + self.below(8)).min(SECTORS),
+        }
+    }
+
+    fn is_broken(&self, number: u64) -> bool {
+        self.origin.broken().is_some_and(|(broken, _)| number <= broken)
+    }
+
+    fn block(&self, which: Which) -> Result<Arc<dyn Block>, StoreError> {
+        match which {
+            None => Ok(Arc::clone(&self.volume) as Arc<dyn Block>),
+            Some(number) => Ok(self.origin.image(number)?),
+        }
+    }
+
+    fn versions(&mut self, which: Which) -> &mut Versions {
+        match which {
+            None => &mut self.present,
+            Some(number) => self.images.get_mut(&number).unwrap(),
+        }
+    }
+
+    /// Any image that lives and is whole.
+    fn some_image(&mut self) -> Option<u64> {
+        let whole: Vec<u64> = self.images.keys().copied().filter(|number| !self.is_broken(*number)).collect();
+        let at = self.below(whole.len().max(1) as u64);
+        whole.get(at as usize).copied()
+    }
+
+    /// Hosts have changed `sectors`, or perhaps they have.
+    fn touch(&mut self, which: Which, sectors: &Range<u64>, discarded: bool) {
+        let extents = touched(sectors.start * SECTOR, (sectors.end - sectors.start) * SECTOR);
+        let of_volume = if discarded { &mut self.discarded } else { &mut self.written };
+        match which {
+            None => of_volume.values_mut().for_each(|touched| touched.extend(extents.clone())),
+            Some(number) if discarded => self.discarded.entry(number).or_default().extend(extents),
+            Some(number) => self.own.entry(number).or_default().extend(extents),
+        }
+    }
+
+    /// A change of `sectors` to `stamp` ended with `outcome`.
+    fn changed(
+        &mut self,
+        which: Which,
+        sectors: Range<u64>,
+        stamp: u64,
+        stable: bool,
+        outcome: &Result<(), StoreError>,
+    ) {
+        if matches!(outcome, Err(StoreError::WouldBlock)) {
+            return;
+        }
+        self.touch(which, &sectors, stamp == 0);
+        let range = sectors.start as usize..sectors.end as usize;
+        match outcome {
+            Ok(()) => {
+                for versions in &mut self.versions(which)[range] {
+                    if stable {
+                        versions.clear();
+                    }
+                    versions.push(stamp);
+                }
+            }
+            Err(_) if self.world.power_has_failed() => {
+                self.vague = true;
+                self.versions(which)[range].iter_mut().for_each(|versions| versions.push(stamp));
+            }
+            Err(error) => {
+                self.vague = true;
+                self.seen.failed += 1;
+                self.seen.full += u64::from(matches!(error, StoreError::NoSpace | StoreError::Shortage(_)));
+                assert!(self.faults, "{error}");
+                // Any part of it may have happened.
+                let Ok(block) = self.block(which) else { return };
+                let Ok(found) = stamps(&*block, sectors.start, sectors.end - sectors.start) else { return };
+                for (versions, found) in self.versions(which)[range].iter_mut().zip(found) {
+                    let last = *versions.last().unwrap();
+                    assert!(found == last || found == stamp, "{found} instead of {last} or {stamp}");
+                    if found != last {
+                        versions.push(found);
+                    }
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, which: Which, durability: Durability, patience: Patience) {
+        let sectors = self.sectors();
+        self.stamp += 1;
+        let data = stamped(self.stamp, sectors.end - sectors.start);
+        let Ok(block) = self.block(which) else { return };
+        let outcome = block.write(sectors.start * SECTOR, &data, durability, patience);
+        self.changed(which, sectors, self.stamp, durability == Durability::Stable, &outcome);
+    }
+
+    fn discard(&mut self, which: Which) {
+        let sectors = self.sectors();
+        let Ok(block) = self.block(which) else { return };
+        let outcome = block.discard(sectors.start * SECTOR, (sectors.end - sectors.start) * SECTOR);
+        self.changed(which, sectors, 0, false, &outcome);
+    }
+
+    fn flush(&mut self, which: Which) {
+        let Ok(block) = self.block(which) else { return };
+        if block.flush().is_err() {
+            return;
+        }
+        let settle = |versions: &mut Vec<u64>| {
+            versions.drain(..versions.len() - 1);
+        };
+        self.present.iter_mut().for_each(settle);
+        // What an image has of the volume is stable with the volume.
+        for (number, image) in &mut self.images {
+            let own: BTreeSet<u64> = [&self.own, &self.discarded]
+                .iter()
+                .filter_map(|all| all.get(number))
+                .flatten()
+                .copied()
+                .collect();
+            for (sector, versions) in image.iter_mut().enumerate() {
+                let extent = sector as u64 / PER_EXTENT;
+                if which == Some(*number) || !own.contains(&extent) {
+                    settle(versions);
+                }
+            }
+        }
+    }
+
+    /// Takes an image, if nothing fails.
+    pub(super) fn take(&mut self) -> Option<u64> {
+        let number = self.last + 1;
+        if self.origin.prepare().is_err() {
+            assert!(self.faults || self.world.power_has_failed());
+            return None;
+        }
+        (self.last, self.seen.taken) = (number, self.seen.taken + 1);
+        self.living.push(number);
+        loop {
+            let shut = self.volume.gate().close();
+            if self.origin.take(number).unwrap() == Outcome::Landed {
+                self.images.insert(number, self.present.clone());
+                self.written.insert(number, BTreeSet::new());
+                self.discarded.insert(number, BTreeSet::new());
+                return Some(number);
+            }
+            drop(shut);
+            match self.volume.settle(1 << 20) {
+                Ok(Settled::Nothing | Settled::Home(_)) => {}
+                // The catalog has it, but nobody was told.
+                _ if self.world.power_has_failed() => return None,
+                _ => {
+                    assert!(self.faults);
+                    self.living.pop();
+                    return None;
+                }
+            }
+        }
+    }
+
+    pub(super) fn forget(&mut self, number: u64) {
+        self.living.retain(|other| *other != number);
+        self.images.remove(&number);
+        self.written.remove(&number);
+        self.own.remove(&number);
+        self.discarded.remove(&number);
+        self.origin.forget(number);
+        self.seen.forgotten += 1;
+    }
+
+    fn forget_some(&mut self) {
+        let at = self.below(self.living.len().max(1) as u64);
+        if let Some(number) = self.living.get(at as usize).copied() {
+            self.forget(number);
+        }
+    }
+
+    pub(super) fn settle(&mut self) {
+        let budget = self.below(3) << 20;
+        let before = self.origin.status().slots;
+        let settled = self.volume.settle(budget);
+        let fails = self.faults || self.world.power_has_failed();
+        assert!(fails || matches!(settled, Ok(Settled::Nothing | Settled::Home(_))), "{settled:?}");
+        self.seen.kept += self.origin.status().slots.saturating_sub(before);
+    }
+
+    fn sweep(&mut self) {
+        match self.origin.sweep(self.seed % 3) {
+            Ok(swept) => self.seen.freed += swept.freed,
+            Err(error) => assert!(self.faults || self.world.power_has_failed(), "{error}"),
+        }
+    }
+
+    /// Everything is as the oracle has it.
+    pub(super) fn check(&mut self, what: &str) {
+        let all = stamps(&*self.volume, 0, SECTORS).unwrap();
+        let last = |versions: &Versions| versions.iter().map(|one| *one.last().unwrap()).collect::<Vec<_>>();
+        assert!(all == last(&self.present), "{what}: the volume is wrong");
+        for (number, versions) in &self.images {
+            let broken = self.origin.broken().filter(|(broken, _)| number <= broken);
+            let image = self.origin.image(*number);
+            if let Some((_, why)) = broken {
+                assert!(self.faults, "{what}: image {number} is broken: {why}");
+                assert!(matches!(image, Err(OriginError::Broken(_))), "{what}");
+                continue;
+            }
+            let image = image.unwrap();
+            let found = stamps(&*image, 0, SECTORS).unwrap();
+            let expected = last(versions);
+            let wrong = (0..found.len()).find(|at| found[*at] != expected[*at]);
+            if let Some(at) = wrong {
+                let (found, expected) = (found[at], expected[at]);
+                panic!("{what}: sector {at} of image {number} has {found} instead of {expected}");
+            }
+            self.check_data(&*image, &found, what);
+            self.check_changed(*number, what);
+        }
+    }
+
+    fn check_data(&self, image: &dyn Block, found: &[u64], what: &str) {
+        let (mut at, mut data) = (0, vec![false; found.len()]);
+        while let Some(run) = image.next_data(at).unwrap() {
+            assert!(run.start >= at && run.end <= LENGTH && !run.is_empty(), "{what}: {run:?} from {at}");
+            (run.start / SECTOR..run.end.div_ceil(SECTOR)).for_each(|sector| data[sector as usize] = true);
+            at = run.end;
+        }
+        assert!((0..data.len()).all(|at| data[at] || found[at] == 0), "{what}: data was skipped");
+    }
+
+    /// What has changed since image `from`, until now and before each younger image.
+    fn check_changed(&self, from: u64, what: &str) {
+        let whole = |number: &u64| *number > from && !self.is_broken(*number);
+        let younger = self.images.keys().copied().filter(whole).map(Some);
+        for to in younger.chain([None]) {
+            let (mut found, mut at) = (BTreeSet::new(), 0);
+            while let Some(run) = self.origin.changed(from, to, at).unwrap() {
+                assert!(run.start >= at && run.end <= LENGTH && !run.is_empty());
+                found.extend(touched(run.start, run.end - run.start));
+                at = run.end;
+            }
+            let end = match to {
+                None => &self.present,
+                Some(to) => &self.images[&to],
+            };
+            let differs = |extent: &u64| {
+                let sectors = extent * PER_EXTENT..((extent + 1) * PER_EXTENT).min(SECTORS);
+                sectors
+                    .map(|sector| sector as usize)
+                    .any(|sector| self.images[&from][sector].last() != end[sector].last())
+            };
+            let differing: BTreeSet<u64> = (0..LENGTH.div_ceil(EXTENT)).filter(differs).collect();
+            assert!(differing.is_subset(&found), "{what}: {from} to {to:?}: {found:?}");
+            let mut written = self.written[&from].clone();
+            for number in [Some(from), to].into_iter().flatten() {
+                written.extend(self.own.get(&number).into_iter().flatten());
+            }
+            if to.is_none() && !self.vague {
+                assert!(written.is_subset(&found), "{what}: since {from}: {found:?}, {written:?}");
+            }
+            for number in [Some(from), to].into_iter().flatten() {
+                written.extend(&self.discarded[&number]);
+            }
+            assert!(found.is_subset(&written), "{what}: {from} to {to:?}: {found:?}, {written:?}");
+        }
+    }
+
+    /// Power comes back.
+    pub(super) fn restart(&mut self, survival: Survival, what: &str) {
+        self.world.restart(survival, self.seed);
+        self.vague = true;
+        match self.try_open() {
+            Ok((volume, origin)) => (self.volume, self.origin) = (volume, origin),
+            Err(error) => panic!("{what}: {error}"),
+        }
+        let found = stamps(&*self.volume, 0, SECTORS).unwrap();
+        self.seen.older += observe(&mut self.present, &found, &format!("{what}: the volume"));
+        for number in self.living.clone() {
+            if self.is_broken(number) {
+                self.images.entry(number).or_insert_with(|| self.present.clone());
+                self.written.entry(number).or_default();
+                self.discarded.entry(number).or_default();
+                continue;
+            }
+            let found = stamps(&*self.origin.image(number).unwrap(), 0, SECTORS).unwrap();
+            // Nobody was told of it: then it is the volume at the crash.
+            let versions = self.images.entry(number).or_insert_with(|| self.present.clone());
+            self.seen.older += observe(versions, &found, &format!("{what}: image {number}"));
+            self.written.entry(number).or_default();
+            self.discarded.entry(number).or_default();
+        }
+        self.check(what);
+    }
+
+    pub(super) fn step(&mut self, what: &str) {
+        if self.world.power_has_failed() {
+            return;
+        }
+        let some = self.some_image();
+        match self.below(40) {
+            0..10 => self.write(None, Durability::Cached, Patience::Wait),
+            10 => self.write(None, Durability::Stable, Patience::Wait),
+            11..13 => self.write(None, Durability::Cached, Patience::Now),
+            13 => self.discard(None),
+            14..16 => self.flush(None),
+            16..21 => self.settle(),
+            21..25 if self.living.len() < 6 => drop(self.take()),
+            21..26 => self.forget_some(),
+            26..30 => self.sweep(),
+            30..36 if some.is_some() => {
+                self.seen.own += 1;
+                match self.below(8) {
+                    0..3 => self.write(some, Durability::Cached, Patience::Wait),
+                    3 => self.write(some, Durability::Stable, Patience::Wait),
+                    4 => self.write(some, Durability::Cached, Patience::Now),
+                    5 => self.flush(some),
+                    _ => self.discard(some),
+                }
+            }
+            36 => {
+                self.kill();
+                if !self.world.power_has_failed() {
+                    self.check(what);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Each sector has one of the stamps that it may have, and from now on that one.
+fn observe(versions: &mut Versions, found: &[u64], what: &str) -> u64 {
+    let mut older = 0;
+    for (sector, (versions, found)) in versions.iter_mut().zip(found).enumerate() {
+        assert!(versions.contains(found), "{what}: sector {sector} has {found} of {versions:?}");
+        older += u64::from(versions.last() != Some(found));
+        *versions = vec![*found];
+    }
+    older
+}
