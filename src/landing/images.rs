@@ -291,6 +291,7 @@ impl Model {
             22..25 if self.many => self.write(Patience::Now),
             22..25 => self.settle(),
             25 => self.reopen(),
+            26..29 if self.many => self.take(),
             26 | 27 => self.toggle(),
             28 => self.stay_home(),
             _ => self.volume.flush().unwrap(),
