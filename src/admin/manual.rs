@@ -7,6 +7,7 @@ use clap::CommandFactory;
 use clap_mangen::Man;
 
 use super::cli::Cli;
+use super::raid_manager;
 use crate::array::error::ArrayError;
 
 /// The exit codes of the contract.
@@ -47,6 +48,7 @@ pub(super) fn write(dir: &Path) -> Result<(), ArrayError> {
     cli.build();
     std::fs::create_dir_all(dir)
         .and_then(|()| write_all(&cli, dir))
+        .and_then(|()| write_names(dir))
         .map_err(|error| ArrayError::io("write man pages", dir.display(), &error))
 }
 
@@ -60,6 +62,13 @@ fn write_all(command: &clap::Command, dir: &Path) -> io::Result<()> {
     page.extend(section("EXIT STATUS", EXIT_STATUS).bytes());
     page.extend(section("ENVIRONMENT", ENVIRONMENT).bytes());
     std::fs::write(dir.join(man.get_filename()), page)
+}
+
+/// The pages of the program's other names. Their exit codes are other ones.
+fn write_names(dir: &Path) -> io::Result<()> {
+    raid_manager::Command::ALL.into_iter().try_for_each(|command| {
+        std::fs::write(dir.join(format!("{}.1", command.name())), command.manual_page())
+    })
 }
 
 /// A section of tagged paragraphs (man(7)). The texts have no backslash, and none of their lines begins with a dot.

@@ -27,11 +27,11 @@ pub(crate) enum Command {
 
 impl Command {
     /// Every command.
-    pub(super) const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Create, Self::Split, Self::Resync, Self::Wait, Self::Check, Self::Display];
 
     /// Its name.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Create => "paircreate",
             Self::Split => "pairsplit",
@@ -77,11 +77,29 @@ impl Command {
             "Usage: {name} {{-g GROUP [-d PAIR] | -d PAIR|VOLUME | -dg PAIR|VOLUME}} {options} [-nomsg] [-I[M][INSTANCE]]\n{what}\nCLEAVE_ADMIN or CLEAVE_DATA_DIR names the daemon."
         )
     }
+
+    /// Its manual page (man(7)), without the sections of all pages. No line of the usage begins with a dot, and none has a backslash.
+    pub(crate) fn manual_page(self) -> String {
+        let (name, usage) = (self.name(), self.usage().replace('-', "\\-"));
+        let (synopsis, rest) = usage.split_once('\n').unwrap_or((&usage, ""));
+        let synopsis = synopsis.trim_start_matches("Usage: ");
+        format!(
+            ".TH {name} 1\n.SH NAME\n{name} \\- RAID Manager's command for pairs, by cleave\n.SH SYNOPSIS\n{synopsis}\n.SH DESCRIPTION\n{rest}\n.SH \"SEE ALSO\"\ncleave\\-raid\\-manager(1), cleave\\-pair(1)\n"
+        )
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_manual_page_has_the_usage() {
+        let page = Command::Check.manual_page();
+        assert!(page.starts_with(".TH pairvolchk 1\n.SH NAME\npairvolchk \\- RAID"), "{page}");
+        assert!(page.contains(".SH SYNOPSIS\npairvolchk {\\-g GROUP"), "{page}");
+        assert!(page.contains(".SH DESCRIPTION\nEnds with 1 (SMPL)"), "{page}");
+    }
 
     #[test]
     fn a_command_is_known_by_its_whole_name_only() {
