@@ -110,6 +110,12 @@ impl VolumeUnit {
         }
     }
 
+    /// How many bytes the volume and its landing log take up.
+    pub(crate) fn allocated(&self) -> Result<u64, StoreError> {
+        let Ok(volume) = &self.volume else { return Ok(0) };
+        Ok(volume.allocated()? + self.landed.allocated()?)
+    }
+
     /// The reason why the volume, or its landing log, has stopped.
     pub(crate) fn stopped(&self) -> Option<Stopped> {
         self.volume.as_ref().ok()?.stopped().or_else(|| self.landed.stopped())

@@ -224,6 +224,7 @@ impl Landing {
 
     /// Takes room for data of so many pages; `None` if there are not enough free slots.
     fn take(&self, log: &mut Log, pages: u64, patience: Patience) -> Result<Option<Room<'_>>, StoreError> {
+        self.check_usable()?; // once more, with the lock: see `close`
         let here = log.active.as_ref().map_or(0, Active::room);
         let here = if pages <= WHOLE_PAGES && here < pages { 0 } else { here };
         if pages <= here {
@@ -258,6 +259,7 @@ impl Landing {
 
     /// Takes room for entries without data, all in one segment.
     fn take_entries(&self, log: &mut Log, entries: usize) -> Result<Option<Part<'_>>, StoreError> {
+        self.check_usable()?;
         let fits = |active: &Active| active.entries + entries <= ENTRIES;
         if !log.active.as_ref().is_some_and(fits) && !self.begin_segment(log, Patience::Wait)? {
             return Ok(None);

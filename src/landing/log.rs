@@ -165,6 +165,32 @@ impl Landing {
         u64::from(self.most) * SEGMENT
     }
 
+    /// How many bytes the log takes up.
+    pub(super) fn allocated(&self) -> Result<u64, StoreError> {
+        self.store.allocated()
+    }
+
+    /// Closes the log for good: from now on nothing lands or comes home. Waits for the batch on its way home, and for
+    /// writes that have room. After that nobody changes the store any more.
+    pub(super) fn close(&self) {
+        let _bringing = self.bringing.lock();
+        let _stable = self.stable.lock();
+        self.failed.store(true, Ordering::SeqCst);
+        let segments = {
+            let mut log = self.log.lock();
+            log.seal();
+            log.segments.clone()
+        };
+        for segment in segments {
+            let mut quiet = self.quiet.lock();
+            while segment.appenders.load(Ordering::SeqCst) > 0 {
+                self.quieted.wait(&mut quiet);
+            }
+            drop(quiet);
+            drop(segment.page.lock()); // it may just be written anew
+        }
+    }
+
     /// Why the log takes no writes, if its store has stopped.
     #[must_use]
     pub(super) fn stopped(&self) -> Option<Stopped> {
@@ -235,6 +261,7 @@ impl Landing {
     fn rewrite(&self, segment: &Segment) -> Result<(), StoreError> {
         let mut page = segment.page.lock();
         if page.unclean.is_some() {
+            self.check_usable()?;
             let at = offset(segment.slot);
             self.store.write(at, page.sheet.bytes(), Durability::Stable, Patience::Wait)?;
             page.unclean = None;

@@ -157,7 +157,27 @@ impl LandedVolume {
         if self.has_log.load(Ordering::Acquire) { self.log.read().clone() } else { None }
     }
 
-    /// Why the log takes no writes, if its store has stopped.
+    /// How many bytes the log takes up.
+    ///
+    /// # Errors
+    /// When its device cannot tell.
+    pub fn allocated(&self) -> Result<u64, StoreError> {
+        self.log().map_or(Ok(0), |log| log.allocated())
+    }
+
+    /// Nothing lands and nothing comes home any more, and what is on its way has ended when this returns: the files of the
+    /// volume are about to be removed, and must not be made again by that.
+    pub(crate) fn retire(&self) {
+        let _making = self.making.lock();
+        if let Some(log) = self.log() {
+            log.close();
+        }
+        self.has_log.store(false, Ordering::Release);
+        *self.log.write() = None;
+    }
+
+    /// Why the log takes no writes: its store has stopped, or the log was closed after a failure, even if its store
+    /// answers again.
     #[must_use]
     pub fn stopped(&self) -> Option<Stopped> {
         self.log()?.stopped()

@@ -223,11 +223,12 @@ impl Array {
     }
 }
 
-/// Waits for commands that began before the volume was unmapped; later commands find no medium. A segment file that a
-/// command made later could be in the way of a new volume of this name. Unlocks the volume's directory for its removal.
+/// Waits for commands that began before the volume was unmapped, and for landed writes that are on their way home; later
+/// commands find no medium. A segment file that one of them made later, or a header, could be in the way of a new volume of this name. Unlocks the volume's directory for its removal.
 fn tear_down(unit: &VolumeUnit, entry: &VolumeEntry) {
     let gone = Arc::new(FailedBlock::new(entry.block_size, entry.size, "the volume has been deleted"));
     unit.switch.replace(|_| gone);
+    unit.landed.retire();
     drop(unit.external.lock().take());
 }
 
