@@ -31,6 +31,7 @@ mod identity;
 pub(crate) mod image;
 mod landing;
 pub mod notice;
+mod opening;
 pub mod own;
 mod paired;
 mod pairs;
@@ -71,6 +72,7 @@ use data_dir::{CatalogFile, DataDir};
 pub use door::Session;
 pub use error::{ArrayError, Kind};
 use notice::{Notice, NoticeWatchers};
+pub use opening::Opening;
 pub(crate) use paired::PairUnit;
 pub use reinstate::NotSuspended;
 pub(crate) use snapshot::{ShutOut, Snapshot};
@@ -110,11 +112,13 @@ pub struct Options {
     pub io_threads: usize,
     /// The limit of bytes of data that all commands together keep; see [`Budget`].
     pub memory: u64,
+    /// Is told of the progress, again and again, while an opening takes long. It must not block.
+    pub opening: fn(Opening),
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { io_threads: 32, memory: memory::DEFAULT }
+        Self { io_threads: 32, memory: memory::DEFAULT, opening: |_| () }
     }
 }
 
@@ -129,6 +133,7 @@ pub struct Array {
     budget: Arc<Budget>,
     next_nexus: AtomicU64,
     stopping: AtomicBool,
+    opening: fn(Opening),
     started_at: Timestamp,
     watchers: NoticeWatchers,
 }
@@ -208,6 +213,7 @@ impl Array {
                 budget: Budget::new(options.memory),
                 next_nexus: AtomicU64::new(1),
                 stopping: AtomicBool::new(false),
+                opening: options.opening,
                 started_at: Timestamp::now(),
                 watchers,
             }
@@ -216,7 +222,9 @@ impl Array {
         settled.map_err(|error| ArrayError::store(data_dir::asked(array.dir.path()), &error))?;
         let mut turn = array.turn();
         turn.sweep();
-        let findings = turn.assemble().findings;
+        let mut parts = Parts::default();
+        array.open_volumes(turn.head(), &mut parts);
+        let findings = turn.assemble_with(parts).findings;
         let mut found = Catalog::clone(turn.head());
         findings.note(&mut found);
         let transaction = Transaction::between(turn.head(), &found);

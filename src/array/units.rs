@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -20,6 +21,9 @@ use crate::volume::{Block, ExternalDirectory, Identity, Switch, Volume, VolumeEr
 
 /// A volume, and its external directory if it has one.
 pub(crate) type OpenVolume = (Volume, Option<ExternalDirectory>);
+
+/// A landing log that takes longer to be read is told.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Why a volume cannot be served.
 pub(crate) struct Unserved {
@@ -60,11 +64,15 @@ impl VolumeUnit {
         threads: &Arc<Threads>,
     ) -> Self {
         let opened = opened.and_then(|(volume, external)| {
-            let volume = Arc::new(volume);
+            let (volume, began) = (Arc::new(volume), Instant::now());
             let landed = with_log(Arc::clone(&volume), entry.seed.0).map_err(|error| Unserved {
                 why: format!("its landing log cannot be read: {error}"),
                 elsewhere: false,
             });
+            if began.elapsed() > SLOW {
+                let seconds = began.elapsed().as_secs_f64();
+                tracing::info!(volume = %name, seconds, "the landing log was read");
+            }
             Ok((volume, external, landed?))
         });
         let (volume, external, landed, elsewhere) = match opened {

@@ -35,6 +35,8 @@ use crate::volume::Block;
 #[derive(Default)]
 pub(crate) struct Parts {
     pub(crate) volumes: BTreeMap<Name, Result<OpenVolume, Unserved>>,
+    /// Volumes that are put together already.
+    pub(super) units: BTreeMap<Name, VolumeUnit>,
     /// New cartridges.
     pub(crate) cartridges: BTreeMap<Barcode, Cartridge>,
     /// Cartridges on their way into a drive, at their beginning, or out of a drive to the shelf.
@@ -160,8 +162,10 @@ impl Array {
         match step {
             Step::AddVolume(name) => {
                 let entry = &next.catalog.volumes[name];
-                let opened = parts.volumes.remove(name).unwrap_or_else(|| self.open_volume(name, entry));
-                let unit = VolumeUnit::new(name, entry, opened, &self.threads);
+                let unit = parts.units.remove(name).unwrap_or_else(|| {
+                    let opened = parts.volumes.remove(name).unwrap_or_else(|| self.open_volume(name, entry));
+                    VolumeUnit::new(name, entry, opened, &self.threads)
+                });
                 let length = unit.volume.as_ref().ok().map(|volume| volume.length());
                 let found = length.filter(|length| *length != entry.size);
                 findings.sizes.extend(found.map(|size| (name.clone(), size)));
