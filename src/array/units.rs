@@ -83,11 +83,22 @@ impl VolumeUnit {
             }
         };
         let landed = Arc::new(landed);
+        Self { elsewhere, ..Self::over(name, entry, (volume, external), landed, threads) }
+    }
+
+    /// The logical unit in front of `landed`.
+    pub(super) fn over(
+        name: &Name,
+        entry: &VolumeEntry,
+        (volume, external): (Result<Arc<Volume>, String>, Option<ExternalDirectory>),
+        landed: Arc<LandedVolume>,
+        threads: &Arc<Threads>,
+    ) -> Self {
         let switch = Arc::new(Switch::new(Arc::clone(&landed) as Arc<dyn Block>));
         let called = Called::from(name.as_str());
         let server = Disk::new(called.clone(), Arc::clone(&switch) as Arc<dyn Block>);
         let unit = logical_unit(called, entry.seed.0, Arc::new(server), threads);
-        Self { volume, landed, switch, unit, external: Mutex::new(external), elsewhere }
+        Self { volume, landed, switch, unit, external: Mutex::new(external), elsewhere: false }
     }
 
     /// Does `work` while everything is at home and nothing lands: it changes the files in a way that the log does not know.
@@ -135,8 +146,7 @@ impl VolumeUnit {
     /// When the device still fails.
     pub(crate) fn reinstate(&self) -> Result<(), StoreError> {
         let Ok(volume) = &self.volume else { return Ok(()) };
-        volume.reinstate()?;
-        self.landed.reinstate()
+        self.landed.reinstate(|| volume.reinstate())
     }
 }
 

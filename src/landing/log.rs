@@ -197,9 +197,13 @@ impl Landing {
         self.store.stopped()
     }
 
-    /// Lets the store take writes again. The log itself does not: it has to be opened again.
+    /// Whether the log is closed until it is opened again.
+    pub(super) fn is_closed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Lets the store of a closed log take writes again. The log itself does not: it has to be opened again.
     pub(super) fn reinstate(&self) -> Result<(), StoreError> {
-        self.failed.store(true, Ordering::SeqCst);
         self.store.reinstate()
     }
 

@@ -45,6 +45,14 @@ pub trait Place: Send + Sync + fmt::Debug {
     /// When nobody can tell whether there is one, or it cannot be opened.
     fn find(&self) -> Result<Option<Arc<dyn Store>>, StoreError>;
 
+    /// Makes reads of the log show what its device has.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn drop_cache(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Makes a store aside, empty, whatever an earlier attempt has left there.
     ///
     /// # Errors
@@ -102,6 +110,8 @@ pub struct LandedVolume {
     has_log: AtomicBool,
     /// Held while the log is made, or opened again.
     making: Mutex<()>,
+    /// Why the log is closed, if the last attempt to open it again has failed.
+    not_opened: Mutex<Option<String>>,
     keeping: RwLock<Keeping>,
     /// Held for reading by a write that lands only where something has landed, for writing while everything is home.
     ashore: RwLock<()>,
@@ -122,6 +132,7 @@ impl LandedVolume {
             log: RwLock::new(None),
             has_log: AtomicBool::new(false),
             making: Mutex::new(()),
+            not_opened: Mutex::new(None),
             keeping: RwLock::new(Keeping::Nobody),
             ashore: RwLock::new(()),
             waker: OnceLock::new(),
@@ -180,18 +191,34 @@ impl LandedVolume {
     /// answers again.
     #[must_use]
     pub fn stopped(&self) -> Option<Stopped> {
-        self.log()?.stopped()
+        let log = self.log()?;
+        let closed = || {
+            let not_opened = self.not_opened.lock().clone();
+            let why = not_opened.unwrap_or_else(|| "flushing its landing log failed".to_owned());
+            Stopped { why, since: None }
+        };
+        log.stopped().or_else(|| log.is_closed().then(closed))
     }
 
-    /// Opens the log again, whose store has been reinstated or can be: what is found is what the device has.
+    /// Lets home take writes again by `home`, and opens the log again: what is found is what the device has.
+    ///
+    /// The note that a volume has stopped is about home and the log together, and `home` removes the note. So the log's
+    /// cache is dropped before: if a crash comes in between, nobody takes what never reached the device for durable.
     ///
     /// # Errors
-    /// When the device still fails, or the log cannot be read any more.
-    pub fn reinstate(&self) -> Result<(), StoreError> {
+    /// When the device still fails, or the log cannot be read any more. Repeat it then.
+    pub fn reinstate(&self, home: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
         let _making = self.making.lock();
-        let (Some(log), Some(place)) = (self.log(), &self.place) else { return Ok(()) };
-        log.reinstate()?;
-        self.find(&**place)
+        let (Some(log), Some(place)) = (self.log(), &self.place) else { return home() };
+        log.close();
+        let opened = place
+            .drop_cache()
+            .and_then(|()| home())
+            .and_then(|()| log.reinstate())
+            .and_then(|()| self.find(&**place));
+        let why = |error: &StoreError| format!("its landing log could not be opened again: {error}");
+        *self.not_opened.lock() = opened.as_ref().err().map(why);
+        opened
     }
 
     fn shape(&self) -> Shape {
