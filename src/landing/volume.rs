@@ -28,6 +28,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
+use super::batch::NotBrought;
 use super::{Landing, Outcome, Shape};
 use crate::store::{Durability, Patience, Stopped, Store, StoreError};
 use crate::units::BlockSize;
@@ -401,10 +402,12 @@ impl LandedVolume {
         {
             return Ok(Settled::Stays(error));
         }
-        if let Err(error) = batch.bring(&*self.home) {
-            keeper.into_iter().for_each(|keeper| keeper.lost(&error));
-            return Err(error);
-        }
+        batch.bring(&*self.home).map_err(|failure| {
+            if let NotBrought::Home(error) = &failure {
+                keeper.into_iter().for_each(|keeper| keeper.lost(error));
+            }
+            StoreError::from(failure)
+        })?;
         batch.end()?;
         Ok(Settled::Home(before.saturating_sub(log.used())))
     }
