@@ -2,14 +2,15 @@
 //!
 //! Locks, in the order in which they may be taken: bringing, stable, log, then the page of one segment. None but
 //! `bringing` and `stable` is held while a device works; the log's and a page's are held during a write of one
-//! page into the page cache, which the kernel serialises for one file anyway.
+//! page into the page cache, which the kernel serialises for one file anyway. That write waits for a device where the kernel
+//! makes its caller wait, so who must not wait looks at these two locks only for a moment ([`lock`]).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::format::{PAGE, Position, SEGMENT, Seal, Shape, Sheet, Superblock};
 use super::map::Map;
@@ -133,6 +134,23 @@ pub struct Landing {
 /// The offset of the segment in `slot`. The superblocks have as much room as a segment.
 pub(super) fn offset(slot: u32) -> u64 {
     (u64::from(slot) + 1) * SEGMENT
+}
+
+/// Looks at a lock that others have for the time of a copy into the page cache.
+const LOOKS: u32 = 256;
+
+/// Takes `mutex`. Without patience not behind somebody who may wait for a device: whoever has it for longer than a copy of
+/// a page takes is one who does.
+pub(super) fn lock<T>(mutex: &Mutex<T>, patience: Patience) -> Result<MutexGuard<'_, T>, StoreError> {
+    match patience {
+        Patience::Wait => Ok(mutex.lock()),
+        Patience::Now => (0..LOOKS)
+            .find_map(|_| {
+                std::hint::spin_loop();
+                mutex.try_lock()
+            })
+            .ok_or(StoreError::WouldBlock),
+    }
 }
 
 /// How many slots a store of `length` bytes has.
