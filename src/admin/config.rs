@@ -269,6 +269,7 @@ impl ConfigFile {
         Options {
             io_threads: self.io_threads.unwrap_or(default.io_threads),
             memory: self.limits.memory.map_or(default.memory, |size| size.0),
+            ..default
         }
     }
 

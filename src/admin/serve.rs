@@ -39,7 +39,7 @@ use super::tls::TlsPort;
 use super::{demo, listener, openapi, rights, stdout};
 use crate::array::data_dir::JOURNAL;
 use crate::array::error::ArrayError;
-use crate::array::{Array, OPERATOR, trust};
+use crate::array::{Array, OPERATOR, Opening, Options, trust};
 use crate::catalog::displaced::{Displaced, Displacement};
 use crate::journal::{self, Cursor, Journal};
 use crate::operator::{Operation, Operator, view};
@@ -98,7 +98,8 @@ pub fn run_with(
     let bound = runtime.block_on(Bound::new(&listen, admin.as_ref()))?;
     let data_dir = data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
     let auditor = Auditor::default();
-    let operator = Operator::open(&data_dir, &config.options(), auditor.clone())?;
+    let options_of_array = Options { opening: tell_opening, ..config.options() };
+    let operator = Operator::open(&data_dir, &options_of_array, auditor.clone())?;
     let journal = open_journal(operator.array())?;
     let teller = Arc::clone(&journal);
     let told = move |operation: &Operation| teller.tell(events::of_operation(&teller, operation));
@@ -464,11 +465,21 @@ fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(RESERVED_DESCRIPTORS, Iterator::count)
 }
 
+/// How long a service manager waits for the next word of an opening, in microseconds.
+const OPENING_PATIENCE: u32 = 30_000_000;
+
+/// Tells a service manager how far the opening is, and that it takes longer.
+fn tell_opening(Opening { volumes, opened, .. }: Opening) {
+    let status = format!("opening volumes: {opened} of {volumes}");
+    let longer = sd_notify::NotifyState::ExtendTimeoutUsec(OPENING_PATIENCE);
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&status), longer]);
+}
+
 /// Prints that the daemon serves.
 fn announce(portals: &[String]) {
     portals.iter().for_each(|portal| say(&format!("cleave: portal {portal}")));
     say("cleave: ready");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(""), sd_notify::NotifyState::Ready]);
 }
 
 /// Prints a line. Hosts are served all the same if nobody can read it.

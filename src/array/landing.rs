@@ -92,6 +92,10 @@ impl Place for LogFile {
         }
     }
 
+    fn drop_cache(&self) -> Result<(), StoreError> {
+        FileStore::drop_cache_of(&self.path)
+    }
+
     fn make_aside(&self) -> Result<Arc<dyn Store>, StoreError> {
         self.volume.mark_log(false)?; // an earlier attempt has failed behind its mark
         match fs::remove_file(self.aside()) {

@@ -32,6 +32,7 @@ pub(crate) mod image;
 pub(crate) mod images;
 mod landing;
 pub mod notice;
+mod opening;
 pub mod own;
 mod paired;
 mod pairs;
@@ -73,6 +74,7 @@ use data_dir::{CatalogFile, DataDir};
 pub use door::Session;
 pub use error::{ArrayError, Kind};
 use notice::{Notice, NoticeWatchers};
+pub use opening::Opening;
 pub(crate) use paired::PairUnit;
 pub use reinstate::NotSuspended;
 pub(crate) use snapshot::{ShutOut, Snapshot};
@@ -112,11 +114,13 @@ pub struct Options {
     pub io_threads: usize,
     /// The limit of bytes of data that all commands together keep; see [`Budget`].
     pub memory: u64,
+    /// Is told of the progress, again and again, while an opening takes long. It must not block.
+    pub opening: fn(Opening),
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { io_threads: 32, memory: memory::DEFAULT }
+        Self { io_threads: 32, memory: memory::DEFAULT, opening: |_| () }
     }
 }
 
@@ -131,6 +135,7 @@ pub struct Array {
     budget: Arc<Budget>,
     next_nexus: AtomicU64,
     stopping: AtomicBool,
+    opening: fn(Opening),
     started_at: Timestamp,
     watchers: NoticeWatchers,
     itself: Weak<Self>,
@@ -211,6 +216,7 @@ impl Array {
                 budget: Budget::new(options.memory),
                 next_nexus: AtomicU64::new(1),
                 stopping: AtomicBool::new(false),
+                opening: options.opening,
                 started_at: Timestamp::now(),
                 watchers,
                 itself: Weak::clone(array),
@@ -220,7 +226,9 @@ impl Array {
         settled.map_err(|error| ArrayError::store(data_dir::asked(array.dir.path()), &error))?;
         let mut turn = array.turn();
         turn.sweep();
-        let findings = turn.assemble().findings;
+        let mut parts = Parts::default();
+        array.open_volumes(turn.head(), &mut parts);
+        let findings = turn.assemble_with(parts).findings;
         let mut found = Catalog::clone(turn.head());
         findings.note(&mut found);
         let transaction = Transaction::between(turn.head(), &found);

@@ -66,7 +66,7 @@ pub struct Volume {
     pub store: StoreKind,
     /// Directory of its files, if it has files.
     pub path: Option<String>,
-    /// Bytes of storage that it uses.
+    /// Bytes of storage that it uses, with its landing log.
     pub allocated_bytes: u64,
     /// NAA designator of VPD page 83h, in hexadecimal.
     pub naa: String,

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -21,6 +22,9 @@ use crate::volume::{Block, ExternalDirectory, Identity, Switch, Volume, VolumeEr
 
 /// A volume, and its external directory if it has one.
 pub(crate) type OpenVolume = (Volume, Option<ExternalDirectory>);
+
+/// A landing log that takes longer to be read is told.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Why a volume cannot be served.
 pub(crate) struct Unserved {
@@ -63,11 +67,15 @@ impl VolumeUnit {
         threads: &Arc<Threads>,
     ) -> Self {
         let opened = opened.and_then(|(volume, external)| {
-            let volume = Arc::new(volume);
+            let (volume, began) = (Arc::new(volume), Instant::now());
             let landed = with_log(Arc::clone(&volume), entry.seed.0).map_err(|error| Unserved {
                 why: format!("its landing log cannot be read: {error}"),
                 elsewhere: false,
             });
+            if began.elapsed() > SLOW {
+                let seconds = began.elapsed().as_secs_f64();
+                tracing::info!(volume = %name, seconds, "the landing log was read");
+            }
             Ok((volume, external, landed?))
         });
         let (volume, external, landed, elsewhere) = match opened {
@@ -78,11 +86,30 @@ impl VolumeUnit {
             }
         };
         let landed = Arc::new(landed);
+        Self { elsewhere, ..Self::over(name, entry, (volume, external), landed, threads) }
+    }
+
+    /// The logical unit in front of `landed`.
+    pub(super) fn over(
+        name: &Name,
+        entry: &VolumeEntry,
+        (volume, external): (Result<Arc<Volume>, String>, Option<ExternalDirectory>),
+        landed: Arc<LandedVolume>,
+        threads: &Arc<Threads>,
+    ) -> Self {
         let switch = Arc::new(Switch::new(Arc::clone(&landed) as Arc<dyn Block>));
         let called = Called::from(name.as_str());
         let server = Disk::new(called.clone(), Arc::clone(&switch) as Arc<dyn Block>);
         let unit = logical_unit(called, entry.seed.0, Arc::new(server), threads);
-        Self { volume, landed, switch, pool: no_pool(), unit, external: Mutex::new(external), elsewhere }
+        Self {
+            volume,
+            landed,
+            switch,
+            pool: no_pool(),
+            unit,
+            external: Mutex::new(external),
+            elsewhere: false,
+        }
     }
 
     /// Does `work` while everything is at home and nothing lands: it changes the files in a way that the log does not know.
@@ -113,6 +140,12 @@ impl VolumeUnit {
         }
     }
 
+    /// How many bytes the volume and its landing log take up.
+    pub(crate) fn allocated(&self) -> Result<u64, StoreError> {
+        let Ok(volume) = &self.volume else { return Ok(0) };
+        Ok(volume.allocated()? + self.landed.allocated()?)
+    }
+
     /// The reason why the volume, or its landing log, has stopped.
     pub(crate) fn stopped(&self) -> Option<Stopped> {
         self.volume.as_ref().ok()?.stopped().or_else(|| self.landed.stopped())
@@ -124,8 +157,7 @@ impl VolumeUnit {
     /// When the device still fails.
     pub(crate) fn reinstate(&self) -> Result<(), StoreError> {
         let Ok(volume) = &self.volume else { return Ok(()) };
-        volume.reinstate()?;
-        self.landed.reinstate()
+        self.landed.reinstate(|| volume.reinstate())
     }
 }
 

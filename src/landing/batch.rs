@@ -23,6 +23,7 @@
 //!
 //! If a step fails, the batch ends without effect: the next one does the same again.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,6 +51,28 @@ pub struct Batch<'a> {
     parts: Vec<Landed>,
     ranges: Vec<Range<u64>>,
     brought: AtomicBool,
+}
+
+/// Why a batch has not come home.
+#[derive(Debug)]
+pub enum NotBrought {
+    /// The log's store has failed: home has nothing to do with it.
+    Log(StoreError),
+    /// Home has failed.
+    Home(StoreError),
+}
+
+impl From<NotBrought> for StoreError {
+    fn from(failure: NotBrought) -> Self {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("the landing log could not be read: {error}"))
+        };
+        match failure {
+            NotBrought::Log(Self::Io(error)) => Self::Io(named(error)),
+            NotBrought::Log(Self::Shortage(error)) => Self::Shortage(named(error)),
+            NotBrought::Log(error) | NotBrought::Home(error) => error,
+        }
+    }
 }
 
 impl Landing {
@@ -167,7 +190,7 @@ impl Batch<'_> {
     ///
     /// # Errors
     /// Those of the log's store, and of `home`: an unknown part of the batch has come home. It can be repeated.
-    pub fn bring(&self, home: &dyn Block) -> Result<(), StoreError> {
+    pub fn bring(&self, home: &dyn Block) -> Result<(), NotBrought> {
         let mut buffer = Vec::new();
         let mut parts = &self.parts[..];
         while let Some(first) = parts.first() {
@@ -176,21 +199,23 @@ impl Batch<'_> {
             parts = rest;
             let (start, length) = (first.sectors.start * SECTOR, (end - first.sectors.start) * SECTOR);
             if first.place.is_zeros() {
-                home.discard(start, length)?;
+                home.discard(start, length).map_err(NotBrought::Home)?;
                 continue;
             }
             buffer.resize(length as usize, 0);
             for part in group {
                 let from = (part.sectors.start * SECTOR - start) as usize;
                 let to = (part.sectors.end * SECTOR - start) as usize;
-                if !self.landing.read_piece(&part.place, &mut buffer[from..to], Patience::Wait)? {
+                let read = self.landing.read_piece(&part.place, &mut buffer[from..to], Patience::Wait);
+                if !read.map_err(NotBrought::Log)? {
                     let why = "the landing log has lost a segment that is being brought home".to_owned();
-                    return Err(StoreError::Corrupt(why));
+                    return Err(NotBrought::Log(StoreError::Corrupt(why)));
                 }
             }
-            home.write(start, &buffer, Durability::Cached, Patience::Wait)?;
+            let written = home.write(start, &buffer, Durability::Cached, Patience::Wait);
+            written.map_err(NotBrought::Home)?;
         }
-        home.flush()?;
+        home.flush().map_err(NotBrought::Home)?;
         self.brought.store(true, Ordering::SeqCst);
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use super::format::{
     DATA_PAGES, ENTRIES, Entry, Header, Kind, LENGTH_MAX, PAGE, Position, SECTOR, Sheet, ZEROS_MAX,
 };
-use super::log::{Active, Landing, Log, Segment, offset};
+use super::log::{Active, Landing, Log, Segment, lock, offset};
 use super::map::{EVERY, Place};
 use crate::store::{Durability, Patience, StoreError, check_range};
 
@@ -110,12 +110,14 @@ impl Landing {
     fn land_cached(&self, sector: u64, data: &[u8], patience: Patience) -> Result<bool, StoreError> {
         self.check_clean(patience)?;
         let pages = (data.len() as u64).div_ceil(PAGE);
-        let Some(mut room) = self.take(&mut self.log.lock(), pages, patience)? else { return Ok(false) };
+        let Some(mut room) = self.take(&mut *lock(&self.log, patience)?, pages, patience)? else {
+            return Ok(false);
+        };
         let parts = room.parts();
         let written =
             pieces(parts, sector, data).try_for_each(|(part, _, data)| self.write_data(part, data, patience));
         if let Err(error) = written {
-            parts.iter().for_each(|part| self.give_back(part));
+            parts.iter().for_each(|part| self.give_back(part, patience));
             return Err(error);
         }
         self.publish_all(parts, sector, data, patience)?;
@@ -142,7 +144,7 @@ impl Landing {
                 Err(error) => {
                     self.revoke(&parts[..number]);
                     if matches!(error, StoreError::WouldBlock) {
-                        self.give_back(&parts[number]);
+                        self.give_back(&parts[number], patience);
                     }
                     return Err(error);
                 }
@@ -224,6 +226,7 @@ impl Landing {
 
     /// Takes room for data of so many pages; `None` if there are not enough free slots.
     fn take(&self, log: &mut Log, pages: u64, patience: Patience) -> Result<Option<Room<'_>>, StoreError> {
+        self.check_usable()?; // once more, with the lock: see `close`
         let here = log.active.as_ref().map_or(0, Active::room);
         let here = if pages <= WHOLE_PAGES && here < pages { 0 } else { here };
         if pages <= here {
@@ -258,6 +261,7 @@ impl Landing {
 
     /// Takes room for entries without data, all in one segment.
     fn take_entries(&self, log: &mut Log, entries: usize) -> Result<Option<Part<'_>>, StoreError> {
+        self.check_usable()?;
         let fits = |active: &Active| active.entries + entries <= ENTRIES;
         if !log.active.as_ref().is_some_and(fits) && !self.begin_segment(log, Patience::Wait)? {
             return Ok(None);
@@ -301,9 +305,10 @@ impl Landing {
         Ok(true)
     }
 
-    /// Gives room back in which nothing has been published.
-    fn give_back(&self, part: &Part<'_>) {
-        let mut log = self.log.lock();
+    /// Gives room back in which nothing has been published. Without patience it may stay taken, until the segment comes
+    /// home.
+    fn give_back(&self, part: &Part<'_>, patience: Patience) {
+        let Ok(mut log) = lock(&self.log, patience) else { return };
         let active = log.active.as_mut().filter(|active| Arc::ptr_eq(&active.segment, &part.segment));
         let Some(active) = active else { return };
         active.entries -= part.entries;
@@ -337,7 +342,7 @@ impl Landing {
     ) -> Result<usize, StoreError> {
         let segment = &part.segment;
         let seal = segment.seal.over(data);
-        let mut page = segment.page.lock();
+        let mut page = lock(&segment.page, patience)?;
         let first = page.sheet.count();
         for entry in entries {
             page.sheet.push(entry, seal);

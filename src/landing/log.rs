@@ -2,14 +2,15 @@
 //!
 //! Locks, in the order in which they may be taken: bringing, stable, log, then the page of one segment. None but
 //! `bringing` and `stable` is held while a device works; the log's and a page's are held during a write of one
-//! page into the page cache, which the kernel serialises for one file anyway.
+//! page into the page cache, which the kernel serialises for one file anyway. That write waits for a device where the kernel
+//! makes its caller wait, so who must not wait looks at these two locks only for a moment ([`lock`]).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::format::{PAGE, Position, SEGMENT, Seal, Shape, Sheet, Superblock};
 use super::map::Map;
@@ -140,6 +141,23 @@ pub(super) fn offset(slot: u32) -> u64 {
     (u64::from(slot) + 1) * SEGMENT
 }
 
+/// Looks at a lock that others have for the time of a copy into the page cache.
+const LOOKS: u32 = 256;
+
+/// Takes `mutex`. Without patience not behind somebody who may wait for a device: whoever has it for longer than a copy of
+/// a page takes is one who does.
+pub(super) fn lock<T>(mutex: &Mutex<T>, patience: Patience) -> Result<MutexGuard<'_, T>, StoreError> {
+    match patience {
+        Patience::Wait => Ok(mutex.lock()),
+        Patience::Now => (0..LOOKS)
+            .find_map(|_| {
+                std::hint::spin_loop();
+                mutex.try_lock()
+            })
+            .ok_or(StoreError::WouldBlock),
+    }
+}
+
 /// How many slots a store of `length` bytes has.
 pub(super) fn slots_in(length: u64) -> u32 {
     u32::try_from((length / SEGMENT).saturating_sub(1)).unwrap_or(u32::MAX)
@@ -170,15 +188,45 @@ impl Landing {
         u64::from(self.most) * SEGMENT
     }
 
+    /// How many bytes the log takes up.
+    pub(super) fn allocated(&self) -> Result<u64, StoreError> {
+        self.store.allocated()
+    }
+
+    /// Closes the log for good: from now on nothing lands or comes home. Waits for the batch on its way home, and for
+    /// writes that have room. After that nobody changes the store any more.
+    pub(super) fn close(&self) {
+        let _bringing = self.bringing.lock();
+        let _stable = self.stable.lock();
+        self.failed.store(true, Ordering::SeqCst);
+        let segments = {
+            let mut log = self.log.lock();
+            log.seal();
+            log.segments.clone()
+        };
+        for segment in segments {
+            let mut quiet = self.quiet.lock();
+            while segment.appenders.load(Ordering::SeqCst) > 0 {
+                self.quieted.wait(&mut quiet);
+            }
+            drop(quiet);
+            drop(segment.page.lock()); // it may just be written anew
+        }
+    }
+
     /// Why the log takes no writes, if its store has stopped.
     #[must_use]
     pub(super) fn stopped(&self) -> Option<Stopped> {
         self.store.stopped()
     }
 
-    /// Lets the store take writes again. The log itself does not: it has to be opened again.
+    /// Whether the log is closed until it is opened again.
+    pub(super) fn is_closed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Lets the store of a closed log take writes again. The log itself does not: it has to be opened again.
     pub(super) fn reinstate(&self) -> Result<(), StoreError> {
-        self.failed.store(true, Ordering::SeqCst);
         self.store.reinstate()
     }
 
@@ -240,6 +288,7 @@ impl Landing {
     fn rewrite(&self, segment: &Segment) -> Result<(), StoreError> {
         let mut page = segment.page.lock();
         if page.unclean.is_some() {
+            self.check_usable()?;
             let at = offset(segment.slot);
             self.store.write(at, page.sheet.bytes(), Durability::Stable, Patience::Wait)?;
             page.unclean = None;

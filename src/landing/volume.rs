@@ -38,6 +38,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::batch::NotBrought;
 use super::keepers::{Keepers, Kept, Refusal};
 use super::{Gate, Keeper, Landing, Outcome, Pass, Shape};
 use crate::store::{Durability, Patience, Stopped, Store, StoreError};
@@ -58,6 +59,14 @@ pub trait Place: Send + Sync + fmt::Debug {
     /// # Errors
     /// When nobody can tell whether there is one, or it cannot be opened.
     fn find(&self) -> Result<Option<Arc<dyn Store>>, StoreError>;
+
+    /// Makes reads of the log show what its device has.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn drop_cache(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Makes a store aside, empty, whatever an earlier attempt has left there.
     ///
@@ -95,6 +104,8 @@ pub struct LandedVolume {
     has_log: AtomicBool,
     /// Held while the log is made, or opened again.
     making: Mutex<()>,
+    /// Why the log is closed, if the last attempt to open it again has failed.
+    not_opened: Mutex<Option<String>>,
     keepers: Keepers,
     /// Every change by a host is inside.
     gate: Gate,
@@ -119,6 +130,7 @@ impl LandedVolume {
             log: RwLock::new(None),
             has_log: AtomicBool::new(false),
             making: Mutex::new(()),
+            not_opened: Mutex::new(None),
             keepers: Keepers::default(),
             gate: Gate::default(),
             interval: AtomicU64::new(0),
@@ -164,21 +176,57 @@ impl LandedVolume {
         if self.has_log.load(Ordering::Acquire) { self.log.read().clone() } else { None }
     }
 
-    /// Why the log takes no writes, if its store has stopped.
-    #[must_use]
-    pub fn stopped(&self) -> Option<Stopped> {
-        self.log()?.stopped()
-    }
-
-    /// Opens the log again, whose store has been reinstated or can be: what is found is what the device has.
+    /// How many bytes the log takes up.
     ///
     /// # Errors
-    /// When the device still fails, or the log cannot be read any more.
-    pub fn reinstate(&self) -> Result<(), StoreError> {
+    /// When its device cannot tell.
+    pub fn allocated(&self) -> Result<u64, StoreError> {
+        self.log().map_or(Ok(0), |log| log.allocated())
+    }
+
+    /// Nothing lands and nothing comes home any more, and what is on its way has ended when this returns: the files of the
+    /// volume are about to be removed, and must not be made again by that.
+    pub(crate) fn retire(&self) {
         let _making = self.making.lock();
-        let (Some(log), Some(place)) = (self.log(), &self.place) else { return Ok(()) };
-        log.reinstate()?;
-        self.find(&**place)
+        if let Some(log) = self.log() {
+            log.close();
+        }
+        self.has_log.store(false, Ordering::Release);
+        *self.log.write() = None;
+    }
+
+    /// Why the log takes no writes: its store has stopped, or the log was closed after a failure, even if its store
+    /// answers again.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Stopped> {
+        let log = self.log()?;
+        let closed = || {
+            let not_opened = self.not_opened.lock().clone();
+            let why = not_opened.unwrap_or_else(|| "flushing its landing log failed".to_owned());
+            Stopped { why, since: None }
+        };
+        log.stopped().or_else(|| log.is_closed().then(closed))
+    }
+
+    /// Lets home take writes again by `home`, and opens the log again: what is found is what the device has.
+    ///
+    /// The note that a volume has stopped is about home and the log together, and `home` removes the note. So the log's
+    /// cache is dropped before: if a crash comes in between, nobody takes what never reached the device for durable.
+    ///
+    /// # Errors
+    /// When the device still fails, or the log cannot be read any more. Repeat it then.
+    pub fn reinstate(&self, home: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let _making = self.making.lock();
+        let (Some(log), Some(place)) = (self.log(), &self.place) else { return home() };
+        log.close();
+        let opened = place
+            .drop_cache()
+            .and_then(|()| home())
+            .and_then(|()| log.reinstate())
+            .and_then(|()| self.find(&**place));
+        let why = |error: &StoreError| format!("its landing log could not be opened again: {error}");
+        *self.not_opened.lock() = opened.as_ref().err().map(why);
+        opened
     }
 
     fn shape(&self) -> Shape {
@@ -475,10 +523,12 @@ impl LandedVolume {
                 return Ok(Err(Refusal { keeper: Arc::clone(keeper), error }));
             }
         }
-        if let Err(error) = batch.bring(&*self.home) {
-            keepers.iter().for_each(|keeper| keeper.lost(&error));
-            return Err(error);
-        }
+        batch.bring(&*self.home).map_err(|failure| {
+            if let NotBrought::Home(error) = &failure {
+                keepers.iter().for_each(|keeper| keeper.lost(error));
+            }
+            StoreError::from(failure)
+        })?;
         batch.end()?;
         Ok(Ok(Settled::Home(before.saturating_sub(log.used()))))
     }

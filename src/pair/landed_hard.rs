@@ -15,6 +15,7 @@ use super::{Pair, Progress, State};
 use crate::landing::{LandedVolume, Landing, Outcome, Place, SEGMENT, Settled, Shape};
 use crate::store::{Durability, MemStore, Patience, Stopped, Store, StoreError};
 use crate::units::BlockSize;
+use crate::volume::Block;
 
 const BLOCKS: u64 = 1024;
 const LIMIT: u64 = 16 << 20;
@@ -29,7 +30,10 @@ struct Tricky {
     has: Mutex<BTreeSet<u64>>,
     flush: Duration,
     holds: AtomicBool,
+    /// Holds the first page of a segment back, too.
+    holds_pages: AtomicBool,
     held: AtomicBool,
+    unreadable: AtomicBool,
 }
 
 impl Tricky {
@@ -40,6 +44,8 @@ impl Tricky {
             has: Mutex::default(),
             flush,
             holds: AtomicBool::new(false),
+            holds_pages: AtomicBool::new(false),
+            unreadable: AtomicBool::new(false),
             held: AtomicBool::new(false),
         })
     }
@@ -61,6 +67,9 @@ impl Store for Tricky {
         self.inner.length()
     }
     fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
+        if self.unreadable.load(Ordering::SeqCst) {
+            return Err(StoreError::Io(std::io::Error::other("a sector of the log is broken")));
+        }
         self.inner.read(offset, buffer, patience)
     }
     fn write(
@@ -73,6 +82,10 @@ impl Store for Tricky {
         if offset > SEGMENT && !offset.is_multiple_of(SEGMENT) && self.holds.load(Ordering::SeqCst) {
             self.held.store(true, Ordering::SeqCst);
             wait(|| !self.holds.load(Ordering::SeqCst));
+        }
+        if offset >= SEGMENT && offset.is_multiple_of(SEGMENT) && self.holds_pages.load(Ordering::SeqCst) {
+            self.held.store(true, Ordering::SeqCst);
+            wait(|| !self.holds_pages.load(Ordering::SeqCst));
         }
         let mut has = self.has.lock();
         let pages = offset / 4096..(offset + data.len() as u64).div_ceil(4096);
@@ -272,6 +285,122 @@ fn what_lands_while_the_last_batch_ends_wakes_somebody() {
     background.join().unwrap();
     let woken = wakes.load(Ordering::SeqCst) == 2;
     assert!(volume.is_home() || woken, "it has landed, and nobody will ever bring it home");
+}
+
+#[test]
+fn a_log_that_cannot_be_read_is_no_failure_of_home() {
+    let rig = Rig::new(BLOCKS);
+    let log = Tricky::new(Duration::ZERO);
+    let pair = split(&rig, &log);
+    write(&*pair.primary_side(), 0, 4, 2).unwrap();
+    log.unreadable.store(true, Ordering::SeqCst);
+    let error = pair.primary.settle(4 << 20).unwrap_err().to_string();
+    assert!(error.contains("the landing log could not be read: a sector of the log is broken"), "{error}");
+    assert_eq!((pair.state(), pair.status().error), (State::PsusSp, None));
+    log.unreadable.store(false, Ordering::SeqCst);
+    assert!(matches!(pair.primary.settle(4 << 20), Ok(Settled::Home(_))));
+    assert_eq!(
+        (stamps(&*pair.primary_side(), 0, 1), stamps(&*pair.secondary_side(), 0, 1)),
+        (vec![2], vec![1])
+    );
+}
+
+#[test]
+fn a_discard_ends_where_neither_the_log_nor_home_has_room() {
+    let rig = Rig::new(BLOCKS);
+    let log = Tricky::new(Duration::ZERO);
+    let volume = landed(&rig, &log, false);
+    volume.prepare().unwrap();
+    for block in 0..251 {
+        volume.land(block * BLOCK, &stamped(1, 1), Durability::Cached, Patience::Wait).unwrap();
+    }
+    log.room.store(0, Ordering::SeqCst);
+    rig.primary.full.store(true, Ordering::SeqCst);
+    let (told, answer) = mpsc::channel();
+    let discards = Arc::clone(&volume);
+    let all = BLOCKS * BLOCK;
+    thread::spawn(move || told.send(discards.discard(0, all)));
+    let answer = answer.recv_timeout(PATIENCE).expect("it does not end");
+    assert!(matches!(answer, Err(StoreError::NoSpace)), "{answer:?}");
+    assert_eq!(stamps(&*volume, 0, 1), [1]);
+    rig.primary.full.store(false, Ordering::SeqCst);
+    volume.discard(0, all).unwrap();
+    assert_eq!(stamps(&*volume, 0, 1), [0]);
+}
+
+#[test]
+fn a_discard_of_a_split_primary_ends_where_nothing_has_room() {
+    let rig = Rig::new(BLOCKS);
+    let log = Tricky::new(Duration::ZERO);
+    let pair = split(&rig, &log);
+    for block in 0..251 {
+        write(&*pair.primary_side(), block, 1, 2).unwrap();
+    }
+    log.room.store(0, Ordering::SeqCst);
+    let disks = [&rig.primary, &rig.secondary].into_iter().chain(&rig.record_stores);
+    disks.for_each(|disk| disk.full.store(true, Ordering::SeqCst));
+    let (told, answer) = mpsc::channel();
+    let side = pair.primary_side();
+    thread::spawn(move || told.send(side.discard(0, BLOCKS * BLOCK)));
+    let answer = answer.recv_timeout(PATIENCE).expect("it does not end");
+    assert!(matches!(answer, Err(StoreError::NoSpace)), "{answer:?}");
+    assert_eq!(pair.state(), State::Psue, "the host's discard decides (law 6)");
+}
+
+#[test]
+fn who_must_not_wait_does_not_wait_for_a_lock_of_somebody_who_does() {
+    let rig = Rig::new(BLOCKS);
+    let log = Tricky::new(Duration::ZERO);
+    let volume = landed(&rig, &log, false);
+    volume.prepare().unwrap();
+    // The first time the log's lock is held, while a segment begins, and then the lock of the segment's page.
+    for round in 0..2 {
+        log.held.store(false, Ordering::SeqCst);
+        log.holds_pages.store(true, Ordering::SeqCst);
+        let land = |block: u64, patience| {
+            let volume = Arc::clone(&volume);
+            thread::spawn(move || volume.land(block * BLOCK, &stamped(1, 1), Durability::Cached, patience))
+        };
+        let waits = land(0, Patience::Wait);
+        log.wait_held();
+        let (told, answer) = mpsc::channel();
+        let now = land(1, Patience::Now);
+        thread::spawn(move || told.send(now.join().unwrap()));
+        let answer = answer.recv_timeout(PATIENCE / 2);
+        log.holds_pages.store(false, Ordering::SeqCst);
+        assert!(matches!(answer, Ok(Err(StoreError::WouldBlock))), "round {round}: {answer:?}");
+        assert_eq!(waits.join().unwrap().unwrap(), Some(Outcome::Landed));
+    }
+    let landed = volume.land(BLOCK, &stamped(2, 1), Durability::Cached, Patience::Now).unwrap();
+    assert_eq!((landed, stamps(&*volume, 0, 2)), (Some(Outcome::Landed), vec![1, 2]));
+}
+
+#[test]
+fn a_volume_that_is_about_to_be_removed_is_not_written_by_a_batch_on_its_way_home() {
+    let rig = Rig::new(BLOCKS);
+    let log = Tricky::new(Duration::ZERO);
+    let volume = landed(&rig, &log, false);
+    volume.prepare().unwrap();
+    volume.land(0, &stamped(1, 1), Durability::Cached, Patience::Wait).unwrap();
+    let count = || rig.primary.flushes.load(Ordering::SeqCst);
+    let (before, device) = (count(), rig.primary.flushing.lock());
+    let behind = Arc::clone(&volume);
+    let background = thread::spawn(move || drop(behind.settle(4 << 20)));
+    wait(|| count() > before); // the batch is on its way
+    let (told, retired) = mpsc::channel();
+    let going = Arc::clone(&volume);
+    let going = thread::spawn(move || {
+        going.retire();
+        told.send(()).unwrap();
+    });
+    assert!(retired.recv_timeout(Duration::from_millis(50)).is_err(), "it waits for the batch");
+    drop(device);
+    [background, going].into_iter().for_each(|thread| thread.join().unwrap());
+    retired.recv().unwrap();
+    let before = count();
+    assert!(matches!(volume.settle(4 << 20), Ok(Settled::Nothing)) && !volume.rest());
+    assert!(volume.land(0, &stamped(2, 1), Durability::Cached, Patience::Wait).unwrap().is_none());
+    assert_eq!(count(), before);
 }
 
 #[test]

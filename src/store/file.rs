@@ -134,6 +134,16 @@ impl FileStore {
         })
     }
 
+    /// Makes reads of the file at `path` show what the device holds.
+    pub(crate) fn drop_cache_of(path: &Path) -> Result<(), StoreError> {
+        Self::open_part(path)?.drop_cache()
+    }
+
+    fn drop_cache(&self) -> Result<(), StoreError> {
+        fdatasync(&self.file).map_err(|error| about(&self.path, error.into()))?;
+        fadvise(&self.file, 0, None, Advice::DontNeed).map_err(|error| about(&self.path, error.into()))
+    }
+
     /// The path of the file.
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
@@ -392,8 +402,7 @@ impl Store for FileStore {
     fn reinstate(&self) -> Result<(), StoreError> {
         let mut stable = self.stable.lock();
         let covered = self.changes.load(Ordering::Acquire);
-        fdatasync(&self.file).map_err(|error| about(&self.path, error.into()))?;
-        fadvise(&self.file, 0, None, Advice::DontNeed).map_err(|error| about(&self.path, error.into()))?;
+        self.drop_cache()?;
         if let Some(note) = &self.note {
             note.remove()?;
         }

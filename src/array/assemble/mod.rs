@@ -35,6 +35,8 @@ use crate::volume::Block;
 #[derive(Default)]
 pub(crate) struct Parts {
     pub(crate) volumes: BTreeMap<Name, Result<OpenVolume, Unserved>>,
+    /// Volumes that are put together already.
+    pub(super) units: BTreeMap<Name, VolumeUnit>,
     /// New cartridges.
     pub(crate) cartridges: BTreeMap<Barcode, Cartridge>,
     /// Cartridges on their way into a drive, at their beginning, or out of a drive to the shelf.
@@ -168,8 +170,10 @@ impl Array {
         match step {
             Step::AddVolume(name) => {
                 let entry = &next.catalog.volumes[name];
-                let opened = parts.volumes.remove(name).unwrap_or_else(|| self.open_volume(name, entry));
-                let unit = VolumeUnit::new(name, entry, opened, &self.threads);
+                let unit = parts.units.remove(name).unwrap_or_else(|| {
+                    let opened = parts.volumes.remove(name).unwrap_or_else(|| self.open_volume(name, entry));
+                    VolumeUnit::new(name, entry, opened, &self.threads)
+                });
                 let length = unit.volume.as_ref().ok().map(|volume| volume.length());
                 let found = length.filter(|length| *length != entry.size);
                 findings.sizes.extend(found.map(|size| (name.clone(), size)));
@@ -236,11 +240,12 @@ impl Array {
     }
 }
 
-/// Waits for commands that began before the volume was unmapped; later commands find no medium. A segment file that a
-/// command made later could be in the way of a new volume of this name. Unlocks the volume's directory for its removal.
+/// Waits for commands that began before the volume was unmapped, and for landed writes that are on their way home; later
+/// commands find no medium. A segment file that one of them made later, or a header, could be in the way of a new volume of this name. Unlocks the volume's directory for its removal.
 fn tear_down(unit: &VolumeUnit, entry: &VolumeEntry) {
     let gone = Arc::new(FailedBlock::new(entry.block_size, entry.size, "the volume has been deleted"));
     unit.switch.replace(|_| gone);
+    unit.landed.retire();
     drop(unit.external.lock().take());
 }
 

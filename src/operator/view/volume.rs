@@ -49,7 +49,7 @@ fn view(
         block_size: entry.block_size.bytes(),
         store: entry.store,
         path: array.volume_path(entry).map(|path| path.display().to_string()),
-        allocated_bytes: unit.and_then(|unit| unit.volume.as_ref().ok()?.allocated().ok()).unwrap_or(0),
+        allocated_bytes: unit.and_then(|unit| unit.allocated().ok()).unwrap_or(0),
         naa: identity.naa_text(),
         serial: identity.serial(),
         health: if error.is_none() { Health::Ready } else { Health::Failed },
