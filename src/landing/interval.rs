@@ -41,6 +41,12 @@ impl Landing {
         Ok(Outcome::Landed)
     }
 
+    /// Whether another interval can begin: others than the caller only make room for it.
+    #[must_use]
+    pub fn can_begin(&self) -> bool {
+        self.log.lock().intervals() < INTERVALS
+    }
+
     /// The interval to which belongs what lands now.
     #[must_use]
     pub fn interval(&self) -> u64 {

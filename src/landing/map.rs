@@ -304,6 +304,19 @@ impl Map {
         self.shards.iter().filter_map(next_in).min()
     }
 
+    /// The first extent from `extent` on in which something has landed in `intervals`.
+    pub(super) fn extent_in(&self, extent: u64, intervals: &Range<u64>) -> Option<u64> {
+        if self.is_empty() {
+            return None;
+        }
+        let next_in = |shard: &Shard| {
+            let layers = shard.0.read();
+            let layers = layers.0.iter().filter(|layer| intervals.contains(&layer.interval));
+            layers.filter_map(|layer| Some(*layer.extents.range(extent..).next()?.0)).min()
+        };
+        self.shards.iter().filter_map(next_in).min()
+    }
+
     /// The first sectors in `sectors` that have landed in the intervals before `before`, or in any with [`EVERY`]: part
     /// of one run.
     pub(super) fn first(&self, sectors: Range<u64>, before: u64) -> Option<Landed> {

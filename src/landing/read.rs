@@ -113,6 +113,14 @@ impl Landing {
         read.map(|()| true)
     }
 
+    /// The first extent of 64 KiB, at or after the one of `offset`, of which something is in the log that landed in
+    /// `intervals`: its bytes.
+    #[must_use]
+    pub fn next_landed(&self, intervals: &Range<u64>, offset: u64) -> Option<Range<u64>> {
+        const BYTES: u64 = EXTENT * SECTOR;
+        self.map.extent_in(offset / BYTES, intervals).map(|extent| extent * BYTES..(extent + 1) * BYTES)
+    }
+
     /// The first run of bytes at or after `offset` that may hold data, as hosts see the volume. The run begins at
     /// `offset` at the earliest, and may be cut at its end. `None` when the rest reads as zeros. May wait.
     ///

@@ -254,6 +254,12 @@ impl LandedVolume {
         Ok(Outcome::Landed)
     }
 
+    /// Whether [`LandedVolume::begin_interval`] would find room now. Only the owner of the images takes it away.
+    #[must_use]
+    pub fn can_begin_interval(&self) -> bool {
+        self.log().is_none_or(|log| log.can_begin())
+    }
+
     /// The present interval. An image that is taken must have a higher number.
     #[must_use]
     pub fn interval(&self) -> u64 {
@@ -432,6 +438,13 @@ impl LandedVolume {
         }
     }
 
+    /// The bytes of the first extent of 64 KiB, at or after the one of `offset`, of which something landed in `intervals`
+    /// and is not home yet.
+    #[must_use]
+    pub fn next_landed(&self, intervals: &Range<u64>, offset: u64) -> Option<Range<u64>> {
+        self.landed()?.next_landed(intervals, offset)
+    }
+
     /// Brings home about `budget` bytes of the log, of one interval.
     ///
     /// # Errors
@@ -573,6 +586,12 @@ impl Block for LandedVolume {
         while at < end {
             // A part at a time, so that nobody who takes an image waits until a long range has been kept.
             let all = !self.keepers.need(&(at..end));
+            if !all {
+                // Where there is no data there is nothing to discard, and nothing worth keeping, however long it is.
+                let data = self.next_data(at)?.filter(|data| data.start < end);
+                let Some(data) = data else { break };
+                at = at.max(data.start - data.start % u64::from(self.block_size().bytes()));
+            }
             let part = at..if all { end } else { end.min((at / KEPT_PART + 1) * KEPT_PART) };
             while let Outcome::Full = self.try_discard(&part)? {
                 self.make_room()?;

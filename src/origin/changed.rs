@@ -51,7 +51,7 @@ impl Origin {
             }
             extent == landed || self.was_changed(extent, from, to)
         };
-        while extent < end {
+        while extent < end && at < self.shape.length {
             if has_changed(extent) {
                 let most = extent.saturating_add(RUN).min(end);
                 let last = (extent + 1..most).find(|next| !has_changed(*next));

@@ -36,6 +36,7 @@ fn landed() -> Machine {
     machine.faults = true;
     machine.take();
     write(&machine, 0, 1, 2).unwrap();
+    machine.volume.flush().unwrap();
     assert!(!machine.volume.is_home());
     machine
 }
@@ -43,7 +44,9 @@ fn landed() -> Machine {
 #[test]
 fn a_first_write_costs_one_copy_however_many_images_there_are() {
     let mut machine = machine();
-    (0..5).for_each(|_| drop(machine.take()));
+    for _ in 0..5 {
+        machine.take();
+    }
     write(&machine, 0, 1, 2).unwrap();
     write(&machine, 9, 1, 2).unwrap();
     write(&machine, 2 * PER, 1, 2).unwrap();
@@ -106,7 +109,8 @@ fn before_images_that_cannot_be_kept_break_their_images_and_the_host_goes_on() {
         machine.world.fail_after(calls, Fault::Io);
         let settled = machine.volume.settle(u64::MAX);
         if let Some((number, why)) = machine.origin.broken() {
-            assert!(matches!(settled, Ok(Settled::Home(_))), "{settled:?}");
+            // The last call is the write to home itself.
+            assert_eq!(matches!(settled, Ok(Settled::Home(_))), calls < 6, "{settled:?}");
             assert_eq!(number, 1);
             assert!(why.contains("could not be kept") || why.contains("brought home"), "{why}");
             let Err(OriginError::Broken(said)) = machine.origin.image(1) else { panic!("call {calls}") };
@@ -268,7 +272,7 @@ fn a_damaged_sector_breaks_the_images_that_live_and_not_those_taken_later() {
 
 #[test]
 fn a_pool_of_another_volume_or_a_damaged_one_is_refused_and_left_alone() {
-    let mut machine = landed();
+    let machine = landed();
     machine.volume.settle_all().unwrap();
     let calls = machine.world.calls();
     let open = |identity, living: &[u64]| {

@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn an_entry_takes_less_than_sixteen_bytes_where_extents_have_several() {
-        const EXTENTS: u64 = 64 << 10;
+        const EXTENTS: u64 = 12 << 10;
         for (scattered, per_extent) in [(false, 10), (true, 10)] {
             let (index, mut seed) = (Index::new(), 3);
             for label in 1..=per_extent {

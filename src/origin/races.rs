@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use super::testing::{At, Home, IDENTITY, LENGTH, SECTOR, random, stamped, stamps};
 use super::{Origin, PoolStores};
@@ -37,6 +37,18 @@ impl World {
         origin.prepare().unwrap();
         let (images, stamp, ended) = (RwLock::default(), AtomicU64::new(1), AtomicBool::new(false));
         Self { volume, origin, images, stamp, ended, reads: AtomicU64::new(0) }
+    }
+
+    /// Does `work` on a thread. All threads end when one fails.
+    fn spawn<'scope>(
+        &'scope self,
+        scope: &'scope thread::Scope<'scope, '_>,
+        work: impl FnOnce() + Send + 'scope,
+    ) {
+        scope.spawn(move || {
+            let _ends = Ends(self);
+            work();
+        });
     }
 
     fn ended(&self) -> bool {
@@ -131,31 +143,30 @@ fn images_stay_what_they_were_whatever_happens_around_them() {
     let world = &world;
     thread::scope(|scope| {
         let ends = Ends(world);
-        (0..2).for_each(|seed| drop(scope.spawn(move || world.write(seed))));
-        scope.spawn(|| world.read(7));
-        scope.spawn(|| world.read_dying(8));
-        scope.spawn(|| world.write_image(9, 1));
-        scope.spawn(|| {
+        (0..2).for_each(|seed| world.spawn(scope, move || world.write(seed)));
+        world.spawn(scope, || world.read(7));
+        world.spawn(scope, || world.read_dying(8));
+        world.spawn(scope, || world.write_image(9, 1));
+        world.spawn(scope, || {
             while !world.ended() {
                 world.volume.settle(1 << 20).unwrap();
                 thread::yield_now();
             }
         });
-        scope.spawn(|| {
+        world.spawn(scope, || {
             while !world.ended() {
                 world.origin.sweep(1).unwrap();
                 thread::yield_now();
             }
         });
-        let (mut seed, reads) = (5, Mutex::new(0));
+        let (mut seed, mut before) = (5, 0);
         for number in 2..2 + IMAGES {
             world.take(number);
             // Somebody reads between two images.
-            let before = *reads.lock();
-            while world.reads.load(Ordering::SeqCst) == before {
+            while world.reads.load(Ordering::SeqCst) == before && !world.ended() {
                 thread::yield_now();
             }
-            *reads.lock() = world.reads.load(Ordering::SeqCst);
+            before = world.reads.load(Ordering::SeqCst);
             let living: Vec<u64> = world.images.read().keys().copied().collect();
             if living.len() > 5 {
                 world.forget(living[random(&mut seed) as usize % living.len()]);
