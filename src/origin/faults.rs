@@ -44,7 +44,9 @@ fn landed() -> Machine {
 #[test]
 fn a_first_write_costs_one_copy_however_many_images_there_are() {
     let mut machine = machine();
-    (0..5).for_each(|_| drop(machine.take()));
+    for _ in 0..5 {
+        machine.take();
+    }
     write(&machine, 0, 1, 2).unwrap();
     write(&machine, 9, 1, 2).unwrap();
     write(&machine, 2 * PER, 1, 2).unwrap();

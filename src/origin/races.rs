@@ -39,6 +39,18 @@ impl World {
         Self { volume, origin, images, stamp, ended, reads: AtomicU64::new(0) }
     }
 
+    /// Does `work` on a thread. All threads end when one fails.
+    fn spawn<'scope>(
+        &'scope self,
+        scope: &'scope thread::Scope<'scope, '_>,
+        work: impl FnOnce() + Send + 'scope,
+    ) {
+        scope.spawn(move || {
+            let _ends = Ends(self);
+            work();
+        });
+    }
+
     fn ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
     }
@@ -131,29 +143,22 @@ fn images_stay_what_they_were_whatever_happens_around_them() {
     let world = &world;
     thread::scope(|scope| {
         let ends = Ends(world);
-        let spawn = |work: Box<dyn FnOnce() + Send>| {
-            scope.spawn(move || {
-                // All end when one fails.
-                let _ends = Ends(world);
-                work();
-            });
-        };
-        (0..2).for_each(|seed| spawn(Box::new(move || world.write(seed))));
-        spawn(Box::new(|| world.read(7)));
-        spawn(Box::new(|| world.read_dying(8)));
-        spawn(Box::new(|| world.write_image(9, 1)));
-        spawn(Box::new(|| {
+        (0..2).for_each(|seed| world.spawn(scope, move || world.write(seed)));
+        world.spawn(scope, || world.read(7));
+        world.spawn(scope, || world.read_dying(8));
+        world.spawn(scope, || world.write_image(9, 1));
+        world.spawn(scope, || {
             while !world.ended() {
                 world.volume.settle(1 << 20).unwrap();
                 thread::yield_now();
             }
-        }));
-        spawn(Box::new(|| {
+        });
+        world.spawn(scope, || {
             while !world.ended() {
                 world.origin.sweep(1).unwrap();
                 thread::yield_now();
             }
-        }));
+        });
         let (mut seed, mut before) = (5, 0);
         for number in 2..2 + IMAGES {
             world.take(number);
