@@ -112,7 +112,7 @@ fn array(device: &Device, catalog: &Elsewhere, external: Option<PathBuf>) -> Arc
     let create = volume::Create { path: external, ..volume::Create::new(name("a"), 2 * MIB) };
     operator.run(&Who::Daemon, create).expect("a volume");
     operator.run(&Who::Daemon, target::Create::new(target.clone())).expect("a target");
-    operator.run(&Who::Daemon, lun::Map::new(name("a"), target, 0)).expect("a LUN");
+    operator.run(&Who::Daemon, lun::Map::new(name("a").into(), target, 0)).expect("a LUN");
     with_host(&operator, |raw| assert_eq!(write_stable(raw, 0, 1), 0));
     device.write_back();
     operator

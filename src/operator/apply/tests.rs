@@ -57,7 +57,7 @@ fn full() -> (tempfile::TempDir, Arc<Operator>) {
             deferred("first", "second").into(),
             target::Create::new(iqn("lone")).into(),
             target::Create::new(iqn("t")).into(),
-            lun::Map::new(name("shown"), iqn("t"), 0).into(),
+            lun::Map::new(name("shown").into(), iqn("t"), 0).into(),
             cartridge::Create::new(barcode("LONE01"), MIB).into(),
             cartridge::Create::new(barcode("USED01"), MIB).into(),
             drive::Create::new(name("idle")).into(),
@@ -153,7 +153,7 @@ fn a_step_destroys_no_object_that_the_plan_has_not_seen() {
             vec![target::Delete { iqn: iqn("lone") }.into(), target::Create::new(iqn("lone")).into()],
             target::Delete { iqn: iqn("lone") }.into(),
         ),
-        (vec![unmap().into(), lun::Map::new(name("lone"), iqn("t"), 0).into()], unmap().into()),
+        (vec![unmap().into(), lun::Map::new(name("lone").into(), iqn("t"), 0).into()], unmap().into()),
         (
             vec![pair::Delete { name: name("first-second") }.into(), deferred("first", "second").into()],
             pair::Delete { name: name("first-second") }.into(),
@@ -321,7 +321,7 @@ fn what_is_pruned_goes_in_few_transactions_and_each_deletion_is_told() {
         let path = (at == 0).then(|| elsewhere.clone());
         let new = volume::Create { path, ..volume::Create::new(name(&format!("v{at}")), MIB) };
         let target = iqn(&format!("t{at}"));
-        let map = lun::Map::new(new.name.clone(), target.clone(), 0);
+        let map = lun::Map::new(new.name.clone().into(), target.clone(), 0);
         do_all(&operator, [Verb::from(new), target::Create::new(target).into(), map.into()]);
     }
     *told.0.lock() = 0;
@@ -573,7 +573,7 @@ fn no_other_object_is_shown_at_a_lun_that_a_session_sees() {
     refused(apply(file("lone", &own(&a))));
     let map = |initiator: &IscsiName| lun::Map {
         initiators: [initiator.clone()].into(),
-        ..lun::Map::new(name("lone"), iqn("t"), 0)
+        ..lun::Map::new(name("lone").into(), iqn("t"), 0)
     };
     let by_verb = operator.perform(&Who::Daemon, map(&a).into(), None).unwrap_err();
     assert_eq!(*by_verb.cause, in_use);

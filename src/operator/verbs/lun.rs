@@ -36,8 +36,7 @@ pub struct Map {
 impl Map {
     /// Shows `object` at `lun` of `target` to every initiator, which may write.
     #[must_use]
-    pub fn new(object: impl Into<ObjectName>, target: IscsiName, lun: u16) -> Self {
-        let object = object.into();
+    pub fn new(object: ObjectName, target: IscsiName, lun: u16) -> Self {
         Self { object, target, lun, initiators: BTreeSet::new(), read_only: false }
     }
 
