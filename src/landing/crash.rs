@@ -10,7 +10,7 @@ use super::{Landing, Outcome};
 use crate::store::faulty::{Fault, FaultyStore, Survival, World};
 use crate::store::{Durability, Patience, Store, StoreError};
 use crate::units::BlockSize;
-use crate::volume::Block;
+use crate::volume::{Block, Write};
 
 /// Blocks of the volume: of 4 KiB they are one extent and a half.
 const BLOCKS: u64 = 24;
@@ -32,6 +32,7 @@ struct Machine {
     full: u64,
     brought: u64,
     older: u64,
+    together: u64,
 }
 
 impl Machine {
@@ -42,8 +43,22 @@ impl Machine {
         let (log, home) = (world.store(0), Home(world.store(BLOCKS * size), block_size));
         let landing = Landing::create(shared(log.reopen()), shape(block_size, BLOCKS * size), LIMIT).unwrap();
         let versions = vec![vec![0]; (BLOCKS * size / SECTOR) as usize];
-        let (stamp, full, brought, older) = (0, 0, 0, 0);
-        Self { world, log, home, landing, size, versions, stamp, seed, faults, full, brought, older }
+        let (stamp, full, brought, older, together) = (0, 0, 0, 0, 0);
+        Self {
+            world,
+            log,
+            home,
+            landing,
+            size,
+            versions,
+            stamp,
+            seed,
+            faults,
+            full,
+            brought,
+            older,
+            together,
+        }
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -106,6 +121,33 @@ impl Machine {
                 self.may_be(blocks, self.stamp);
             }
             Err(_) => {}
+        }
+    }
+
+    fn land_together(&mut self) {
+        let mut written = Vec::new();
+        for _ in 0..1 + self.below(6) {
+            let blocks = self.blocks();
+            self.stamp += 1;
+            written.push((
+                blocks.clone(),
+                self.stamp,
+                stamped(self.stamp, blocks.end - blocks.start, self.size),
+            ));
+        }
+        let mut writes: Vec<_> = written
+            .iter()
+            .map(|(blocks, _, data)| Write { offset: blocks.start * self.size, data, done: false })
+            .collect();
+        self.landing.land_together(&mut writes.iter_mut().collect::<Vec<_>>());
+        let done: Vec<bool> = writes.iter().map(|write| write.done).collect();
+        assert!(done.is_sorted_by(|one, next| one >= next), "in their order: {done:?}");
+        self.together += done.iter().filter(|done| **done).count().saturating_sub(1) as u64;
+        let power = self.world.power_has_failed();
+        for ((blocks, stamp, _), done) in written.into_iter().zip(done) {
+            if done || power {
+                self.may_be(blocks, stamp);
+            }
         }
     }
 
@@ -197,7 +239,7 @@ impl Machine {
         if self.world.power_has_failed() {
             return;
         }
-        match self.below(20) {
+        match self.below(24) {
             0..8 => self.land(Durability::Cached, Patience::Wait),
             8 => self.land(Durability::Stable, Patience::Wait),
             9..11 => self.land(Durability::Cached, Patience::Now),
@@ -211,6 +253,7 @@ impl Machine {
                     self.check(what);
                 }
             }
+            19..23 => self.land_together(),
             _ => self.check(what),
         }
     }
@@ -218,7 +261,7 @@ impl Machine {
 
 #[test]
 fn after_a_power_loss_at_any_moment_each_sector_has_one_of_its_contents_since_the_last_flush() {
-    let (mut brought, mut older) = (0, 0);
+    let (mut brought, mut older, mut together) = (0, 0, 0);
     for seed in 0..120 {
         let mut machine = Machine::new(seed, false);
         for round in 0..12 {
@@ -232,8 +275,10 @@ fn after_a_power_loss_at_any_moment_each_sector_has_one_of_its_contents_since_th
             machine.restart(survival, &what);
         }
         (brought, older) = (brought + machine.brought, older + machine.older);
+        together += machine.together;
     }
-    assert!(brought > 1000 && older > 1000, "the test proves too little: {brought}, {older}");
+    let enough = brought > 1000 && older > 1000 && together > 1000;
+    assert!(enough, "the test proves too little: {brought}, {older}, {together}");
 }
 
 #[test]

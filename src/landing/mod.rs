@@ -32,6 +32,7 @@ mod crash;
 #[cfg(test)]
 mod faults;
 mod format;
+mod group;
 mod land;
 mod log;
 mod map;

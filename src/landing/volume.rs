@@ -31,7 +31,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use super::{Landing, Outcome, Shape};
 use crate::store::{Durability, Patience, Stopped, Store, StoreError};
 use crate::units::BlockSize;
-use crate::volume::Block;
+use crate::volume::{Block, Write};
 
 /// Bytes of the log that one step brings home.
 pub(crate) const STEP: u64 = 4 << 20;
@@ -283,6 +283,16 @@ impl LandedVolume {
         Ok(Some(outcome))
     }
 
+    /// Lands `writes` together, whether they have to or not, as far as that is possible without waiting.
+    pub(crate) fn land_together(&self, writes: &mut [&mut Write<'_>]) {
+        if !writes.is_empty()
+            && let Some(log) = self.log()
+        {
+            log.land_together(writes);
+            self.wake();
+        }
+    }
+
     /// Writes to the volume, as far as possible straight home. [`Outcome::Full`]: the log must have room first, and
     /// nothing has happened.
     ///
@@ -443,6 +453,22 @@ impl Block for LandedVolume {
             self.make_room_or_fail()?;
         }
         Ok(())
+    }
+
+    fn gathers(&self) -> bool {
+        !self.is_home()
+    }
+
+    /// Those that meet something that has landed.
+    fn write_together(&self, writes: &mut [Write<'_>]) {
+        let Some(log) = self.landed() else { return };
+        let Ok(_ashore) = self.go_ashore(Patience::Now) else { return };
+        let meets = |write: &&mut Write<'_>| {
+            let end = write.offset.saturating_add(write.data.len() as u64);
+            !write.done && end <= self.length() && log.touches(&(write.offset..end))
+        };
+        let mut meeting: Vec<_> = writes.iter_mut().filter(meets).collect();
+        self.land_together(&mut meeting);
     }
 
     fn flush(&self) -> Result<(), StoreError> {
