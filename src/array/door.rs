@@ -21,7 +21,7 @@ use crate::catalog::names::ObjectName;
 use crate::copy::{CopyManager, OperationId, UnitKey};
 use crate::lu::{
     Announced, Done, ItlNexus, LogicalUnit, LunAccess, LunInventory, Outcome, Reply, ReplySink, Task,
-    WeakItlNexus, missing,
+    WeakItlNexus, Work, missing,
 };
 use crate::sam::{Cdb, Function, FunctionResponse, Lun, Nexus, TaskTag};
 use crate::scsi::sense::{Asc, Format, Sense};
@@ -118,10 +118,21 @@ impl Session {
 
     /// Takes a command for the unit at `lun`. It is answered once through its reply, perhaps before this returns.
     pub fn submit(&self, lun: Lun, task: Task) {
+        if let Some(work) = self.admit(lun, task) {
+            work.begin();
+        }
+    }
+
+    /// Takes a command that a front has received together with others. If it may run now, it is the caller's to start.
+    #[must_use]
+    pub(crate) fn admit(&self, lun: Lun, task: Task) -> Option<Work> {
         self.commands.fetch_add(1, Ordering::Relaxed);
         match self.itl_nexus(lun) {
-            Some(itl) => itl.submit(task),
-            None => missing::answer(&*self.inventory, &self.nexus, lun, task),
+            Some(itl) => itl.admit(task),
+            None => {
+                missing::answer(&*self.inventory, &self.nexus, lun, task);
+                None
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use super::{Landing, Outcome};
 use crate::store::faulty::{Fault, FaultyStore, Survival, World};
 use crate::store::{Durability, Patience, Store, StoreError};
 use crate::units::BlockSize;
-use crate::volume::Block;
+use crate::volume::{Block, Write};
 
 /// Blocks of the volume: of 4 KiB they are one extent and a half.
 const BLOCKS: u64 = 24;
@@ -53,6 +53,7 @@ struct Machine {
     kept: u64,
     crowded: u64,
     older_in_images: u64,
+    together: u64,
 }
 
 impl Machine {
@@ -81,6 +82,7 @@ impl Machine {
             kept: 0,
             crowded: 0,
             older_in_images: 0,
+            together: 0,
         }
     }
 
@@ -187,6 +189,33 @@ impl Machine {
                 self.may_be(blocks, self.stamp);
             }
             Err(_) => {}
+        }
+    }
+
+    fn land_together(&mut self) {
+        let mut written = Vec::new();
+        for _ in 0..1 + self.below(6) {
+            let blocks = self.blocks();
+            self.stamp += 1;
+            written.push((
+                blocks.clone(),
+                self.stamp,
+                stamped(self.stamp, blocks.end - blocks.start, self.size),
+            ));
+        }
+        let mut writes: Vec<_> = written
+            .iter()
+            .map(|(blocks, _, data)| Write { offset: blocks.start * self.size, data, done: false })
+            .collect();
+        self.landing.land_together(&mut writes.iter_mut().collect::<Vec<_>>());
+        let done: Vec<bool> = writes.iter().map(|write| write.done).collect();
+        assert!(done.is_sorted_by(|one, next| one >= next), "in their order: {done:?}");
+        self.together += done.iter().filter(|done| **done).count().saturating_sub(1) as u64;
+        let power = self.world.power_has_failed();
+        for ((blocks, stamp, _), done) in written.into_iter().zip(done) {
+            if done || power {
+                self.may_be(blocks, stamp);
+            }
         }
     }
 
@@ -320,7 +349,7 @@ impl Machine {
         if self.world.power_has_failed() {
             return;
         }
-        match self.below(22) {
+        match self.below(26) {
             0..8 => self.land(Durability::Cached, Patience::Wait),
             8 => self.land(Durability::Stable, Patience::Wait),
             9..11 => self.land(Durability::Cached, Patience::Now),
@@ -334,7 +363,8 @@ impl Machine {
                     self.check(what);
                 }
             }
-            19 => self.check(what),
+            19..23 => self.land_together(),
+            23 => self.check(what),
             _ => self.take(),
         }
     }
@@ -342,7 +372,7 @@ impl Machine {
 
 #[test]
 fn after_a_power_loss_at_any_moment_each_sector_has_one_of_its_contents_since_the_last_flush() {
-    let (mut brought, mut older, mut kept, mut older_in_images) = (0, 0, 0, 0);
+    let (mut brought, mut older, mut kept, mut older_in_images, mut together) = (0, 0, 0, 0, 0);
     for seed in 0..120 {
         let mut machine = Machine::new(seed, false);
         for round in 0..12 {
@@ -357,9 +387,11 @@ fn after_a_power_loss_at_any_moment_each_sector_has_one_of_its_contents_since_th
         }
         (brought, older) = (brought + machine.brought, older + machine.older);
         (kept, older_in_images) = (kept + machine.kept, older_in_images + machine.older_in_images);
+        together += machine.together;
     }
     assert!(brought > 1000 && older > 1000, "the test proves too little: {brought}, {older}");
     assert!(kept > 1000 && older_in_images > 1000, "the test proves too little: {kept}, {older_in_images}");
+    assert!(together > 1000, "the test proves too little: {together}");
 }
 
 #[test]

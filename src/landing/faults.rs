@@ -9,6 +9,7 @@ use super::{Landing, Outcome, SEGMENT};
 use crate::store::faulty::{Fault, FaultyStore, Survival, World};
 use crate::store::{Durability, MemStore, Patience, Stopped, Store, StoreError};
 use crate::units::BlockSize;
+use crate::volume::Write;
 
 const SIZE: u64 = 4096;
 const BLOCKS: u64 = 1024;
@@ -188,6 +189,69 @@ fn a_flush_without_a_change_costs_nothing() {
     assert_eq!(rig.world.calls(), calls);
     rig.landed(0, 1, 2);
     assert_eq!(rig.world.calls(), calls + 2, "two writes: the data and the page with the entry");
+}
+
+/// Lands blocks with one stamp together; how many of them have landed.
+fn land_together(rig: &Rig, blocks: &[u64], stamp: u64) -> usize {
+    let data = stamped(stamp, 1, SIZE);
+    let write = |block: &u64| Write { offset: block * SIZE, data: &data, done: false };
+    let mut writes: Vec<_> = blocks.iter().map(write).collect();
+    rig.landing.land_together(&mut writes.iter_mut().collect::<Vec<_>>());
+    writes.iter().filter(|write| write.done).count()
+}
+
+#[test]
+fn writes_that_land_together_cost_two_writes_of_the_log_and_have_their_order() {
+    let mut rig = Rig::new();
+    rig.landed(0, 1, 1);
+    let calls = rig.world.calls();
+    assert_eq!(land_together(&rig, &(0..32).collect::<Vec<_>>(), 2), 32);
+    assert_eq!(rig.world.calls(), calls + 2);
+    let data = [3, 4, 5].map(|stamp| stamped(stamp, 1, SIZE));
+    let mut writes = [&data[0], &data[1], &data[2]].map(|data| Write { offset: SIZE, data, done: false });
+    rig.landing.land_together(&mut writes.iter_mut().collect::<Vec<_>>());
+    for _ in 0..2 {
+        assert_eq!((rig.seen(0), rig.seen(1), rig.seen(31), rig.seen(32)), (2, 5, 2, 0));
+        rig.kill();
+    }
+}
+
+#[test]
+fn a_group_that_fails_in_its_data_or_in_its_entries_has_not_landed() {
+    for calls in 0..2 {
+        for fault in [Fault::Io, Fault::NoSpace, Fault::Shortage] {
+            let mut rig = Rig::new();
+            rig.landed(3, 1, 1);
+            rig.world.fail_after(calls, fault);
+            assert_eq!(land_together(&rig, &[3, 4, 5], 2), 0);
+            assert_eq!((rig.seen(3), rig.seen(4)), (1, 0));
+            assert_eq!(
+                land_together(&rig, &[7], 3),
+                usize::from(calls == 0),
+                "it may have to wait for a repair"
+            );
+            rig.landed(5, 1, 4);
+            assert_eq!(land_together(&rig, &[7, 8], 3), 2);
+            rig.landing.flush().unwrap();
+            rig.world.restart(Survival::Nothing, calls);
+            rig.kill();
+            assert_eq!([3, 4, 5, 7, 8].map(|block| rig.seen(block)), [1, 0, 4, 3, 3]);
+        }
+    }
+}
+
+#[test]
+fn a_group_goes_on_in_the_next_segment_as_far_as_there_is_room() {
+    let mut rig = Rig::new();
+    let blocks: Vec<u64> = (0..BLOCKS).collect();
+    assert_eq!(land_together(&rig, &blocks, 1), BLOCKS as usize);
+    assert_eq!(
+        land_together(&rig, &blocks, 2),
+        7 * 251 - BLOCKS as usize,
+        "entries of the segments that are left"
+    );
+    rig.kill();
+    assert_eq!((rig.seen(0), rig.seen(732), rig.seen(733), rig.seen(BLOCKS - 1)), (2, 2, 1, 1));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Landing a write: take room in the log, write the data there, then the entry, then tell the map.
+//! Landing a write: take room in the log, write the data there, then the entry, then tell the map. Writes that came
+//! together do each of these steps once ([`super::group`]).
 //!
 //! Room is taken under the log's lock, and nothing else is done there, except when a segment begins: its first page is
 //! written before it has room for anybody. Data is written without a lock. The entry gets its index, which decides the
@@ -11,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::format::{
-    DATA_PAGES, ENTRIES, Entry, Header, Kind, LENGTH_MAX, PAGE, Position, SECTOR, Sheet, ZEROS_MAX,
+    DATA_PAGES, ENTRIES, Entry, Header, Kind, LENGTH_MAX, PAGE, Position, SECTOR, Seal, Sheet, ZEROS_MAX,
 };
 use super::log::{Active, Landing, Log, Segment, lock, offset};
 use super::map::{EVERY, Place};
 use crate::store::{Durability, Patience, StoreError, check_range};
 
 /// A write of up to so many pages begins a new segment rather than be cut in two.
-const WHOLE_PAGES: u64 = 16;
+pub(super) const WHOLE_PAGES: u64 = 16;
 
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +31,11 @@ pub enum Outcome {
 }
 
 /// Room in a segment, as long as this lives: nobody brings the segment home.
-struct Part<'a> {
+pub(super) struct Part<'a> {
     landing: &'a Landing,
-    segment: Arc<Segment>,
+    pub(super) segment: Arc<Segment>,
     /// First page, from 1, and how many. A part for zeros has none.
-    page: u64,
+    pub(super) page: u64,
     pages: u64,
     entries: usize,
     /// The index of the first published entry.
@@ -137,9 +138,9 @@ impl Landing {
     ) -> Result<(), StoreError> {
         let mut at = 0;
         for number in 0..parts.len() {
-            let (_, entry, piece) = piece(&parts[number], sector, data, at);
+            let (part, entry, piece) = piece(&parts[number], sector, data, at);
             at += piece.len();
-            match self.publish(&parts[number], &[entry], piece, patience) {
+            match self.publish(part, &[(entry, part.segment.seal.over(piece))], patience) {
                 Ok(index) => parts[number].index = index,
                 Err(error) => {
                     self.revoke(&parts[..number]);
@@ -207,7 +208,8 @@ impl Landing {
     fn land_entries(&self, entries: &[Entry]) -> Result<bool, StoreError> {
         self.check_clean(Patience::Wait)?;
         let Some(part) = self.take_entries(&mut self.log.lock(), entries.len())? else { return Ok(false) };
-        let first = self.publish(&part, entries, &[], Patience::Wait)?;
+        let sealed: Vec<_> = entries.iter().map(|entry| (*entry, part.segment.seal)).collect();
+        let first = self.publish(&part, &sealed, Patience::Wait)?;
         for (index, entry) in (first..).zip(entries) {
             self.tell_map(&part, entry, index);
         }
@@ -215,7 +217,7 @@ impl Landing {
     }
 
     /// Refuses a write while the log may have pages with entries that failed.
-    fn check_clean(&self, patience: Patience) -> Result<(), StoreError> {
+    pub(super) fn check_clean(&self, patience: Patience) -> Result<(), StoreError> {
         self.check_usable()?;
         match patience {
             _ if !self.suspect.load(Ordering::SeqCst) => Ok(()),
@@ -269,7 +271,7 @@ impl Landing {
         Ok(log.active.as_mut().map(|active| self.part(active, 0, entries)))
     }
 
-    fn part(&self, active: &mut Active, pages: u64, entries: usize) -> Part<'_> {
+    pub(super) fn part(&self, active: &mut Active, pages: u64, entries: usize) -> Part<'_> {
         let segment = Arc::clone(&active.segment);
         segment.appenders.fetch_add(1, Ordering::SeqCst);
         let page = 1 + active.pages;
@@ -279,7 +281,7 @@ impl Landing {
     }
 
     /// Seals the active segment and begins the next one; `false` if no slot is free.
-    fn begin_segment(&self, log: &mut Log, patience: Patience) -> Result<bool, StoreError> {
+    pub(super) fn begin_segment(&self, log: &mut Log, patience: Patience) -> Result<bool, StoreError> {
         let Some(slot) = log.take_slot(self.most) else { return Ok(false) };
         let sequence = log.next;
         self.in_slot.set(slot, sequence);
@@ -307,7 +309,7 @@ impl Landing {
 
     /// Gives room back in which nothing has been published. Without patience it may stay taken, until the segment comes
     /// home.
-    fn give_back(&self, part: &Part<'_>, patience: Patience) {
+    pub(super) fn give_back(&self, part: &Part<'_>, patience: Patience) {
         let Ok(mut log) = lock(&self.log, patience) else { return };
         let active = log.active.as_mut().filter(|active| Arc::ptr_eq(&active.segment, &part.segment));
         let Some(active) = active else { return };
@@ -321,31 +323,26 @@ impl Landing {
     fn write_data(&self, part: &Part<'_>, data: &[u8], patience: Patience) -> Result<(), StoreError> {
         let at = offset(part.segment.slot) + part.page * PAGE;
         let (whole, rest) = data.split_at(data.len() - data.len() % PAGE as usize);
-        if !whole.is_empty() {
-            self.store.write(at, whole, Durability::Cached, patience)?;
+        if rest.is_empty() {
+            return self.store.write_parts(at, &[whole], patience);
         }
-        if !rest.is_empty() {
-            let mut page = [0; PAGE as usize];
-            page[..rest.len()].copy_from_slice(rest);
-            self.store.write(at + whole.len() as u64, &page, Durability::Cached, patience)?;
-        }
-        Ok(())
+        let mut page = [0; PAGE as usize];
+        page[..rest.len()].copy_from_slice(rest);
+        self.store.write_parts(at, &[whole, &page], patience)
     }
 
-    /// Writes `entries`, which have `data`, if any; the index of the first.
-    fn publish(
+    /// Writes `entries`, each with the beginning of its checksum, which covers its data; the index of the first.
+    pub(super) fn publish(
         &self,
         part: &Part<'_>,
-        entries: &[Entry],
-        data: &[u8],
+        entries: &[(Entry, Seal)],
         patience: Patience,
     ) -> Result<usize, StoreError> {
         let segment = &part.segment;
-        let seal = segment.seal.over(data);
         let mut page = lock(&segment.page, patience)?;
         let first = page.sheet.count();
-        for entry in entries {
-            page.sheet.push(entry, seal);
+        for (entry, seal) in entries {
+            page.sheet.push(entry, *seal);
         }
         page.sheet.vouch(Position::of_bits(self.durable.load(Ordering::SeqCst)));
         match self.store.write(offset(segment.slot), page.sheet.bytes(), Durability::Cached, patience) {
@@ -388,7 +385,7 @@ impl Landing {
         }
     }
 
-    fn tell_map(&self, part: &Part<'_>, entry: &Entry, index: usize) {
+    pub(super) fn tell_map(&self, part: &Part<'_>, entry: &Entry, index: usize) {
         let position = Position::new(part.segment.sequence, index);
         let place = Place { position, slot: part.segment.slot, at: entry.at() };
         self.map.insert(part.segment.interval, entry.sectors(), place);
@@ -397,7 +394,7 @@ impl Landing {
 
 impl Active {
     /// Pages of data that a write can have here.
-    fn room(&self) -> u64 {
+    pub(super) fn room(&self) -> u64 {
         if self.entries < ENTRIES { DATA_PAGES - self.pages } else { 0 }
     }
 }

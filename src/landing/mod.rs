@@ -37,6 +37,7 @@ mod crash;
 mod faults;
 mod format;
 mod gate;
+mod group;
 mod home;
 #[cfg(test)]
 mod images;

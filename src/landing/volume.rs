@@ -43,7 +43,7 @@ use super::keepers::{Keepers, Kept, Refusal};
 use super::{Gate, Keeper, Landing, Outcome, Pass, Shape};
 use crate::store::{Durability, Patience, Stopped, Store, StoreError};
 use crate::units::BlockSize;
-use crate::volume::Block;
+use crate::volume::{Block, Write};
 
 /// Bytes of the log that one step brings home.
 pub(crate) const STEP: u64 = 4 << 20;
@@ -371,6 +371,14 @@ impl LandedVolume {
         Ok(Some(outcome))
     }
 
+    /// Lands `writes` together, whether they have to or not, as far as that is possible without waiting.
+    pub(crate) fn land_together(&self, writes: &mut [&mut Write<'_>]) {
+        if let (Ok(_pass), Some(log), false) = (self.pass(Patience::Now), self.log(), writes.is_empty()) {
+            log.land_together(writes);
+            self.wake();
+        }
+    }
+
     /// Writes to the volume, as far as possible straight home. [`Outcome::Full`]: the log must have room first
     /// ([`LandedVolume::make_room`]), and nothing has happened.
     ///
@@ -633,6 +641,27 @@ impl Block for LandedVolume {
             self.make_room()?;
         }
         Ok(())
+    }
+
+    fn gathers(&self) -> bool {
+        !self.is_home()
+    }
+
+    /// Those that would land one by one ([`LandedVolume::try_write`]).
+    fn write_together(&self, writes: &mut [Write<'_>]) {
+        let (Ok(_pass), Some(log)) = (self.pass(Patience::Now), self.log()) else { return };
+        let straight = self.straight.load(Ordering::SeqCst) > 0;
+        let lands = |write: &&mut Write<'_>| {
+            let range = write.offset..write.offset.saturating_add(write.data.len() as u64);
+            !write.done
+                && range.end <= self.length()
+                && (log.touches(&range) || !straight && self.keepers.need(&range))
+        };
+        let mut landing: Vec<_> = writes.iter_mut().filter(lands).collect();
+        if !landing.is_empty() {
+            log.land_together(&mut landing);
+            self.wake();
+        }
     }
 
     fn flush(&self) -> Result<(), StoreError> {

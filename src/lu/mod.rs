@@ -23,6 +23,9 @@ pub(crate) mod tape;
 mod taskset;
 #[cfg(test)]
 mod testing;
+mod together;
+#[cfg(test)]
+mod together_tests;
 mod unit;
 #[cfg(test)]
 mod unit_tests;
@@ -32,8 +35,9 @@ use std::sync::Arc;
 
 pub use announced::Announced;
 pub use called::Called;
-pub use server::{Answer, Buffers, DeviceServer, Refusal, Request};
+pub use server::{Answer, Buffers, DeviceServer, GatheredWrite, Refusal, Request};
 pub use taskset::MAX_TASKS;
+pub(crate) use together::Together;
 pub use unit::Done;
 pub(crate) use unit::{ItlNexus, LogicalUnit, LunAccess, LunInventory, WeakItlNexus};
 pub(crate) use work::{Executor, Work};

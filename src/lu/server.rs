@@ -37,6 +37,18 @@ pub trait DeviceServer: Send + Sync + Debug {
         patience: Patience,
     ) -> Result<Answer, Refusal>;
 
+    /// Whether several WRITEs together may cost less than one by one. May change at any time.
+    fn gathers(&self) -> bool {
+        false
+    }
+
+    /// Executes those of `writes` that cost less together: without waiting, and only if they answer GOOD. The others are
+    /// executed one by one afterwards, in their order. They may have changed what they write, and they overlap none of
+    /// those that have been executed and came later.
+    fn write_together(&self, writes: &mut [GatheredWrite<'_>]) {
+        let _ = writes;
+    }
+
     /// The format of the unit's sense data (D_SENSE of its control mode page).
     fn sense_format(&self) -> Format;
 
@@ -215,6 +227,16 @@ impl Buffers {
     pub(super) fn drop_data_in(&mut self) {
         self.used = false;
     }
+}
+
+/// A WRITE among several that are executed together.
+#[derive(Debug)]
+pub struct GatheredWrite<'a> {
+    pub(super) row: &'static Row,
+    pub(super) command: &'a Command,
+    pub(super) buffers: &'a mut Buffers,
+    /// Whether it has been executed: GOOD.
+    pub(super) done: bool,
 }
 
 /// How a command was executed.

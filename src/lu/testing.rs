@@ -18,7 +18,10 @@ use super::{
 use crate::sam::{Attribute, Cdb, InitiatorPort, Lun, Nexus, NexusId, Status, TargetPort, TaskTag};
 use crate::store::{Durability, MemStore, Patience, Store, StoreError};
 use crate::units::BlockSize;
-use crate::volume::{Block, Identity};
+use crate::volume::{self, Block, Identity};
+
+/// The first byte of a write that the medium does not do together with others.
+pub(super) const NOT_TOGETHER: u8 = 0xEE;
 
 /// A medium in memory that can be made to fail, and that counts calls that make it stable.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub(super) struct TestBlock {
     pub(super) discards: Mutex<u32>,
     /// If set, every call that may not wait would have to.
     pub(super) slow: Mutex<bool>,
+    /// The sizes of the groups of writes that were done together; `None` if none is to be.
+    pub(super) groups: Mutex<Option<Vec<usize>>>,
 }
 
 impl TestBlock {
@@ -45,6 +50,7 @@ impl TestBlock {
             reads: Mutex::new(0),
             discards: Mutex::new(0),
             slow: Mutex::new(false),
+            groups: Mutex::new(None),
         })
     }
 
@@ -84,6 +90,18 @@ impl Block for TestBlock {
         self.check(patience)?;
         *self.stable_writes.lock() += u32::from(durability == Durability::Stable);
         self.store.write(offset, data, durability, patience)
+    }
+    fn gathers(&self) -> bool {
+        self.groups.lock().is_some()
+    }
+    fn write_together(&self, writes: &mut [volume::Write<'_>]) {
+        if let Some(groups) = &mut *self.groups.lock() {
+            groups.push(writes.len());
+        }
+        for write in writes.iter_mut().filter(|write| write.data[0] != NOT_TOGETHER) {
+            let outcome = self.write(write.offset, write.data, Durability::Cached, Patience::Now);
+            write.done = outcome.is_ok();
+        }
     }
     fn flush(&self) -> Result<(), StoreError> {
         self.check(Patience::Wait)?;

@@ -25,7 +25,7 @@ use super::server::{Answer, Buffers, DeviceServer, Refusal, Request};
 use super::taskset::{
     Admission, Caught, Class, Recalled, Released, Scope, Seat, TaskSet, Ticket, Verdict, Waiter,
 };
-use super::work::{Arrival, Executor, ending};
+use super::work::{Arrival, Executor, Work, ending};
 use super::{Ending, Outcome, Reply, ReplySink, Task, check_log};
 use crate::sam::{Attribute, Function, FunctionResponse, Lun, Nexus, NexusId};
 use crate::scsi::designator::Designator;
@@ -312,22 +312,34 @@ pub(crate) struct ItlNexus(Arc<NexusState>);
 impl ItlNexus {
     /// Takes a command. The command ends through `task.reply`, perhaps before this returns.
     pub(crate) fn submit(&self, task: Task) {
+        if let Some(work) = self.admit(task) {
+            work.begin();
+        }
+    }
+
+    /// Takes a command that a front has received together with others. If it may run now, it is the caller's to start.
+    #[must_use]
+    pub(crate) fn admit(&self, task: Task) -> Option<Work> {
         let span = CommandSpan::of(self, &task);
         let _command = span.enter();
         let (row, command) = match gate::pass(self, &task) {
             Ok(passed) => passed,
-            Err(closed) => return self.refuse(task, closed),
+            Err(closed) => {
+                self.refuse(task, closed);
+                return None;
+            }
         };
         let class = self.class(task.attribute, row);
         let tag = task.tag;
         let arrival = Arrival { nexus: self.clone(), row, command, task, span };
         match self.0.unit.tasks.admit(&self.0.seat, tag, class, arrival) {
-            Admission::Run(ticket, arrival) => arrival.admitted(ticket).start(),
+            Admission::Run(ticket, arrival) => return Some(arrival.admitted(ticket)),
             Admission::Held => {}
             Admission::Full(_, arrival, others) => {
                 self.refuse(arrival.task, GateRefusal::Status(others.full()))
             }
         }
+        None
     }
 
     /// The class, in the order of the task set, of a command from this nexus.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tracing::span::EnteredSpan;
 
 use super::command_span::CommandSpan;
-use super::server::{Answer, Buffers, Refusal, Request};
+use super::server::{Answer, Buffers, GatheredWrite, Refusal, Request};
 use super::taskset::{Ticket, Verdict};
 use super::unit::ItlNexus;
 use super::{Ending, Outcome, Reply, Task, check_log};
@@ -23,6 +23,7 @@ use crate::scsi::cdb::block::ByteCheck;
 use crate::scsi::opcode::{ExecutedBy, Row};
 use crate::scsi::sense::{Asc, Format, Key, Sense};
 use crate::store::Patience;
+use crate::volume::SMALL_WRITE;
 
 /// The threads for commands that cannot run on the caller's thread.
 pub(crate) trait Executor: Send + Sync {
@@ -125,6 +126,56 @@ impl Work {
         };
         self.end(outcome);
         None
+    }
+
+    /// Whether the command may be executed together with other writes.
+    pub(super) fn may_gather(&self) -> bool {
+        let small = (1..=SMALL_WRITE).contains(&self.buffers.data_out.len());
+        small
+            && matches!(self.command, Command::Write(_))
+            && self.patience == Patience::Now
+            && !self.nexus.is_nested()
+            && self.nexus.unit().server().gathers()
+    }
+
+    /// Whether the command is one for the unit of `other`.
+    pub(super) fn has_unit_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self.nexus.unit(), other.nexus.unit())
+    }
+
+    /// Starts writes to one unit, in their order: together as far as that is possible without waiting, and the others one
+    /// by one.
+    pub(super) fn start_together(works: &mut Vec<Self>) {
+        let mut executed = Vec::new();
+        if let [first, _, ..] = &works[..] {
+            let server = Arc::clone(first.nexus.unit().server());
+            let runs = |work: &&mut Self| !work.is_cancelled() && !work.nexus.is_closed();
+            let mut writes: Vec<_> = works.iter_mut().take_while(runs).map(Self::gathered).collect();
+            server.write_together(&mut writes);
+            executed = writes.iter().map(|write| write.done).collect();
+        }
+        let executed = executed.into_iter().chain(std::iter::repeat(false));
+        for (mut work, executed) in works.drain(..).zip(executed) {
+            if executed {
+                let _command = work.enter();
+                let outcome = work.outcome(Status::Good, None);
+                work.end(outcome);
+            } else {
+                work.begin();
+            }
+        }
+    }
+
+    fn gathered(&mut self) -> GatheredWrite<'_> {
+        self.buffers.drop_data_in();
+        self.buffers.wanted_out = 0;
+        GatheredWrite { row: self.row, command: &self.command, buffers: &mut self.buffers, done: false }
+    }
+
+    /// Starts the command for a front.
+    pub(crate) fn begin(self) {
+        let _command = self.enter();
+        self.start();
     }
 
     /// Runs the command on the caller's thread if it need not wait and may be tried there; else passes it to the executor.
@@ -251,11 +302,16 @@ impl Work {
                 }
             }
         };
+        Attempt::Ended(self.outcome(status, sense))
+    }
+
+    /// The outcome of a command that was executed. The buffers go with it.
+    fn outcome(&mut self, status: Status, sense: Option<Box<Sense>>) -> Outcome {
         let sense = sense.map_or_else(Vec::new, |sense| sense.encode(self.sense_format()));
         let wanted_out = self.buffers.wanted_out;
         let buffers = std::mem::replace(&mut self.buffers, Buffers::new(Vec::new(), Vec::new(), 0));
         let (data_in, wanted_in, data_out) = buffers.into_parts();
-        Attempt::Ended(Outcome { status, sense, data_in, wanted_in, wanted_out, data_out })
+        Outcome { status, sense, data_in, wanted_in, wanted_out, data_out }
     }
 
     fn end(self, outcome: Outcome) {

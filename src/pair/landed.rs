@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::testing::{BLOCK, LOG_LIMIT, Rig, stamped, stamps, write};
+use super::testing::{BLOCK, LOG_LIMIT, Rig, stamped, stamps, write, write_together};
 use super::{EXTENT, Pair, Progress, State};
 use crate::landing::Settled;
 use crate::store::{Durability, Patience, StoreError};
@@ -69,6 +69,37 @@ fn a_first_write_waits_for_no_device_and_the_image_stays() {
     write(&*pair.primary_side(), 6, 1, 9).unwrap();
     assert!(pair.primary.is_home());
     assert_eq!((stamps(&*rig.primary, 6, 1), image(&pair)[6]), (vec![9], 1));
+}
+
+#[test]
+fn writes_that_come_together_land_together_where_one_by_one_they_would_land() {
+    let rig = Rig::with_landing_log(BLOCKS);
+    let pair = split(&rig);
+    let side = pair.primary_side();
+    assert!(side.gathers());
+    assert_eq!(write_together(&*side, 0, 20, 2).unwrap(), 20);
+    assert_eq!(stamps(&*rig.primary, 0, BLOCKS), [1; BLOCKS as usize], "home is as it was");
+    assert_eq!(stamps(&*side, 0, 21), [[2].repeat(20), vec![1]].concat());
+    pair.primary.settle_all().unwrap();
+    write(&*side, 2 * PER, 1, 3).unwrap(); // the third extent
+    // The first extents are held, and nothing of them has landed: these writes go home, one by one.
+    assert_eq!(write_together(&*side, 2 * PER - 1, 2, 4).unwrap(), 1);
+    assert_eq!(
+        (stamps(&*rig.primary, 2 * PER - 1, 2), stamps(&*side, 2 * PER - 1, 2)),
+        (vec![4, 1], vec![4, 4])
+    );
+    while pair.copy_step(1 << 20) != Progress::Whole {}
+    // All extents are held, and this block has landed.
+    assert_eq!(write_together(&*side, 2 * PER - 1, 3, 5).unwrap(), 1);
+    assert_eq!(
+        (stamps(&*rig.primary, 2 * PER - 1, 3), stamps(&*side, 2 * PER - 1, 3)),
+        (vec![5, 1, 5], vec![5; 3])
+    );
+    pair.primary.settle_all().unwrap();
+    assert!(!side.gathers());
+    assert_eq!(write_together(&*side, 2 * PER - 1, 3, 6).unwrap(), 0);
+    assert_eq!(image(&pair), [1; BLOCKS as usize]);
+    assert_eq!(stamps(&*rig.primary, 2 * PER - 1, 3), [6; 3]);
 }
 
 #[test]
@@ -258,7 +289,10 @@ fn hosts_the_copy_and_the_way_home_need_no_agreement() {
             hosts.push(scope.spawn(move || {
                 for round in 0..2000_u64 {
                     let block = (round * 37 + host * 11) % (BLOCKS / HOSTS) * HOSTS + host;
-                    write(&*side, block, 1, 2 + round).unwrap();
+                    match round % 3 {
+                        0 => drop(write_together(&*side, block, 1, 2 + round).unwrap()),
+                        _ => write(&*side, block, 1, 2 + round).unwrap(),
+                    }
                     assert_eq!(stamps(&*side, block, 1), [2 + round], "nobody else writes this block");
                 }
             }));

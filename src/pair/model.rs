@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::testing::{BLOCK, Rig, stamps, write};
+use super::testing::{BLOCK, Rig, stamps, write, write_together};
 use super::{Pair, PairError, Progress, State};
 use crate::landing::Settled;
 use crate::store::StoreError;
@@ -23,6 +23,11 @@ const BLOCKS: u64 = 4 * 16 + 5;
 enum Step {
     Write {
         secondary: bool,
+        block: u64,
+        count: u64,
+    },
+    /// Writes of one block each, to the primary, that come together.
+    WriteTogether {
         block: u64,
         count: u64,
     },
@@ -82,6 +87,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => (any::<bool>(), run())
             .prop_map(|(secondary, (block, count))| Step::Write { secondary, block, count }),
+        4 => run().prop_map(|(block, count)| Step::WriteTogether { block, count }),
         2 => (any::<bool>(), run())
             .prop_map(|(secondary, (block, count))| Step::Discard { secondary, block, count }),
         2 => any::<bool>().prop_map(|secondary| Step::Flush { secondary }),
@@ -207,6 +213,14 @@ impl World {
         assert!(outcome.is_ok() || dead, "{outcome:?}");
         let volume = if secondary { &mut self.secondary } else { &mut self.primary };
         volume.put(block, count, stamp, outcome.is_ok() && !dead);
+    }
+
+    fn write_together(&mut self, block: u64, count: u64) {
+        self.stamp += 1;
+        let outcome = write_together(&*self.sides()[0], block, count, self.stamp);
+        let dead = self.rig.machine.is_dead();
+        assert!(outcome.is_ok() || dead, "{outcome:?}");
+        self.primary.put(block, count, self.stamp, outcome.is_ok() && !dead);
     }
 
     fn flush(&mut self, secondary: bool) {
@@ -413,6 +427,7 @@ impl World {
             Step::Die { changes } if !dead => return self.rig.machine.arm(changes),
             _ if dead => return,
             Step::Write { secondary, block, count } => self.change(secondary, block, count, false),
+            Step::WriteTogether { block, count } => self.write_together(block, count),
             Step::Discard { secondary, block, count } => self.change(secondary, block, count, true),
             Step::Flush { secondary } => self.flush(secondary),
             Step::StartCopy if self.state == State::Smpl => {

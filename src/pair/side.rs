@@ -34,7 +34,7 @@ use super::{EXTENT, Mode, Pair, touched};
 use crate::landing::{Outcome, Pass};
 use crate::store::{Durability, Patience, StoreError};
 use crate::units::BlockSize;
-use crate::volume::Block;
+use crate::volume::{Block, Write};
 
 /// A change by a host to a range.
 #[derive(Clone, Copy)]
@@ -152,6 +152,27 @@ impl Pair {
                 self.primary.try_write(range.start, data, durability, patience)
             }
             Change::Discard => self.primary.try_discard(range),
+        }
+    }
+
+    /// Lands together those of `writes` that would land one by one ([`Pair::try_change_primary`]).
+    fn write_primary_together(&self, writes: &mut [Write<'_>]) {
+        let Ok(_gate) = self.pass_gate(Patience::Now) else { return };
+        match self.mode() {
+            Mode::Apart | Mode::Stopped => self.primary.write_together(writes),
+            Mode::Split | Mode::Tracked => {
+                let lands = |write: &&mut Write<'_>| {
+                    let length = write.data.len() as u64;
+                    self.check(write.offset, length).is_ok()
+                        && !self.is_free(SetMask::CHANGED, &touched(write.offset, length))
+                };
+                if !self.goes_straight_home() {
+                    let mut landing: Vec<_> = writes.iter_mut().filter(lands).collect();
+                    self.primary.land_together(&mut landing);
+                }
+                self.primary.write_together(writes);
+            }
+            Mode::Mirror | Mode::Restore | Mode::Unfinished | Mode::Sealed | Mode::Closed => {}
         }
     }
 
@@ -516,6 +537,14 @@ impl Block for PrimarySide {
     ) -> Result<(), StoreError> {
         let end = offset.saturating_add(data.len() as u64);
         self.0.change_primary(Change::Write(data, durability), &(offset..end), patience)
+    }
+
+    fn gathers(&self) -> bool {
+        self.0.mode() == Mode::Split || self.0.primary.gathers()
+    }
+
+    fn write_together(&self, writes: &mut [Write<'_>]) {
+        self.0.write_primary_together(writes);
     }
 
     fn flush(&self) -> Result<(), StoreError> {

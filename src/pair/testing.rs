@@ -13,7 +13,7 @@ use super::{Pair, PairError, RecordStores};
 use crate::landing::{LandedVolume, Place};
 use crate::store::{Durability, MemStore, Patience, Stopped, Store, StoreError};
 use crate::units::BlockSize;
-use crate::volume::Block;
+use crate::volume::{Block, Write};
 
 /// splitmix64: a small deterministic generator.
 pub(super) fn random(seed: &mut u64) -> u64 {
@@ -492,4 +492,22 @@ pub(super) fn stamps(side: &dyn Block, first: u64, count: u64) -> Vec<u64> {
 
 pub(super) fn write(side: &dyn Block, block: u64, count: u64, stamp: u64) -> Result<(), StoreError> {
     side.write(block * BLOCK, &stamped(stamp, count), Durability::Cached, Patience::Wait)
+}
+
+/// The same, block by block: together as far as the side does that, and then one by one. How many were done together.
+pub(super) fn write_together(
+    side: &dyn Block,
+    block: u64,
+    count: u64,
+    stamp: u64,
+) -> Result<usize, StoreError> {
+    let data = stamped(stamp, 1);
+    let mut writes: Vec<_> = (block..block + count)
+        .map(|block| Write { offset: block * BLOCK, data: &data, done: false })
+        .collect();
+    side.write_together(&mut writes);
+    for write in writes.iter().filter(|write| !write.done) {
+        side.write(write.offset, write.data, Durability::Cached, Patience::Wait)?;
+    }
+    Ok(writes.iter().filter(|write| write.done).count())
 }

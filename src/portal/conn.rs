@@ -29,7 +29,7 @@ use crate::iscsi::connection::{
 use crate::iscsi::framer::{Digests, FrameError};
 use crate::iscsi::keys::Terms;
 use crate::iscsi::login::{Offer, Proposal};
-use crate::lu::{Announced, Ending, Outcome, Patience, Reply, ReplySink, Task};
+use crate::lu::{Announced, Ending, Outcome, Patience, Reply, ReplySink, Task, Together};
 use crate::memory::{Purse, Wake};
 use crate::sam::{IscsiName, TaskTag};
 use crate::scsi::sense::Asc;
@@ -115,6 +115,8 @@ pub(super) struct Conn {
     mailbox: Arc<Mailbox>,
     sink: Arc<dyn ReplySink>,
     mail: Vec<Mail>,
+    /// Writes of this batch that are to be started.
+    writes: Together,
     /// Commands that are announced to a unit and have neither been handed over nor ended.
     announced: HashMap<TaskTag, Announced>,
     /// The place of a connection that has not logged in. `None` after the login.
@@ -154,6 +156,7 @@ impl Conn {
             mailbox,
             sink,
             mail: Vec::new(),
+            writes: Together::default(),
             announced: HashMap::new(),
             login: Some(login),
             logged_in: None,
@@ -168,6 +171,7 @@ impl Conn {
     /// Serves the connection until either side ends it, and then ends the session's tasks.
     pub(super) async fn run(mut self, stopped: watch::Receiver<bool>) {
         let served = self.serve(stopped).await;
+        self.writes.start();
         self.tell_end(served.err());
         drop(self.stream);
         self.core.lost();
@@ -308,6 +312,7 @@ impl Conn {
                 worked = true;
                 self.handle(event).await?;
             }
+            self.writes.start();
             if let Some(began) = self.tried.take() {
                 self.group.brake.tried(began);
             }
@@ -353,6 +358,9 @@ impl Conn {
     }
 
     async fn handle(&mut self, event: Event) -> ControlFlow<()> {
+        if !matches!(event, Event::Command(_)) {
+            self.writes.start();
+        }
         match event {
             Event::Command(command) => self.submit(command),
             Event::Announce(announce) => self.announce(announce),
@@ -394,13 +402,23 @@ impl Conn {
         let Ok(announced) = self.announced(tag, announced) else { return };
         let patience = self.patience(&data_out);
         // The core hands commands over in a normal session only.
-        let Some(session) = self.session() else { return };
+        let Some(session) = self.logged_in.as_ref().and_then(|logged_in| logged_in.session.as_ref()) else {
+            return;
+        };
         let reply = Reply::new(Arc::clone(&self.sink), tag);
         let nexus = session.nexus().id;
         let task = Task { nexus, tag, attribute, cdb, data_out, data_in, room, patience, reply };
         match announced {
-            Some(announced) => announced.submit(task),
-            None => session.submit(lun, task),
+            Some(announced) => {
+                self.writes.start();
+                announced.submit(task);
+            }
+            None => {
+                self.writes.before(&task);
+                if let Some(work) = session.admit(lun, task) {
+                    self.writes.take(work);
+                }
+            }
         }
     }
 

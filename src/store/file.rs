@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, fdatasync, fstatfs, seek};
-use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2, retry_on_intr};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev, pwritev2, retry_on_intr};
 
 use super::directory::{HeldDirectory, about};
 use super::stopped::{Note, StopState};
@@ -46,6 +46,11 @@ const PAGE: u64 = 4096;
 /// pieces of 256 KiB, 4 KiB random writes ran at 69 000 a second; in pieces of this size, at 217 000. The fill itself
 /// became a tenth slower.
 const PIECE: usize = 16 << 10;
+
+/// The same for [`Store::write_parts`], whose place is written so again. Measured on the same: a new page cost 2.4 to 3.0 µs
+/// in pieces of this size and 3.6 to 4.1 µs in those of [`PIECE`], and a page that is written again in small groups no
+/// more.
+pub(crate) const TOGETHER: usize = 128 << 10;
 
 /// Bytes of zeros that one call writes where holes cannot be punched.
 const ZEROS: usize = 64 << 10;
@@ -241,6 +246,56 @@ impl FileStore {
         }
     }
 
+    /// The same for `parts`, of `length` bytes in all, which stand one behind the other.
+    fn write_parts_now(&self, offset: u64, parts: &[&[u8]], length: usize) -> Result<(), StoreError> {
+        if !self.no_impatient_write.load(Ordering::Relaxed) {
+            match pwritev2(&self.file, &slices(parts), offset, ReadWriteFlags::NOWAIT) {
+                Ok(written) => return self.write_rest(offset, parts, written, length),
+                Err(Errno::AGAIN | Errno::INTR) => return Err(StoreError::WouldBlock),
+                Err(Errno::OPNOTSUPP | Errno::INVAL) => {
+                    self.no_impatient_write.store(true, Ordering::Relaxed);
+                }
+                Err(error) => return Err(about(&self.path, error.into())),
+            }
+        }
+        let page = |length: usize| (length as u64).is_multiple_of(PAGE);
+        let whole = if length <= TOGETHER { page(length) } else { parts.iter().all(|part| page(part.len())) };
+        if whole && offset.is_multiple_of(PAGE) || self.memory {
+            self.write_parts_waiting(offset, parts, length)
+        } else {
+            Err(StoreError::WouldBlock)
+        }
+    }
+
+    /// Few parts by one call; many bytes in pieces of [`TOGETHER`].
+    fn write_parts_waiting(&self, offset: u64, parts: &[&[u8]], length: usize) -> Result<(), StoreError> {
+        if length <= TOGETHER {
+            let written = retry_on_intr(|| pwritev(&self.file, &slices(parts), offset));
+            let written = written.map_err(|error| about(&self.path, error.into()))?;
+            return self.write_rest(offset, parts, written, length);
+        }
+        let mut at = offset;
+        for piece in parts.iter().flat_map(|part| part.chunks(TOGETHER)) {
+            self.file.write_all_at(piece, at).map_err(|error| about(&self.path, error))?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left of `parts` after the first `written` bytes of `length`.
+    fn write_rest(
+        &self,
+        offset: u64,
+        parts: &[&[u8]],
+        written: usize,
+        length: usize,
+    ) -> Result<(), StoreError> {
+        if written == length {
+            return Ok(());
+        }
+        self.write_waiting(offset + written as u64, &parts.concat()[written..])
+    }
+
     fn write_waiting(&self, offset: u64, data: &[u8]) -> Result<(), StoreError> {
         data.chunks(PIECE)
             .zip((offset..).step_by(PIECE))
@@ -288,6 +343,10 @@ impl FileStore {
     }
 }
 
+fn slices<'a>(parts: &[&'a [u8]]) -> Vec<IoSlice<'a>> {
+    parts.iter().map(|part| IoSlice::new(part)).collect()
+}
+
 /// The note of a file that is the only store in its directory, or stops together with the others there.
 fn note_beside(path: &Path) -> Result<Note, StoreError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -324,6 +383,20 @@ impl Store for FileStore {
             }
             (Durability::Cached, Patience::Now) => self.write_now(offset, data),
             (Durability::Cached, Patience::Wait) => self.write_waiting(offset, data),
+        };
+        if !matches!(answer, Err(StoreError::WouldBlock)) {
+            self.changed();
+        }
+        answer
+    }
+
+    fn write_parts(&self, offset: u64, parts: &[&[u8]], patience: Patience) -> Result<(), StoreError> {
+        let length = parts.iter().map(|part| part.len()).sum();
+        self.check(offset, length)?;
+        self.stop_state.check()?;
+        let answer = match patience {
+            Patience::Now => self.write_parts_now(offset, parts, length),
+            Patience::Wait => self.write_parts_waiting(offset, parts, length),
         };
         if !matches!(answer, Err(StoreError::WouldBlock)) {
             self.changed();
@@ -575,6 +648,38 @@ mod tests {
         assert!(store.changes.load(Ordering::Acquire) > covered);
         store.flush().unwrap();
         assert_eq!(*store.stable.lock(), store.changes.load(Ordering::Acquire));
+    }
+
+    #[test]
+    fn parts_are_written_one_behind_the_other() {
+        let (_directory, store) = temporary(2 << 20);
+        let bytes: Vec<u8> = (0..1 << 20).map(|at: u32| (at / 512 + at / 4096) as u8).collect();
+        let (now, wait) = (Patience::Now, Patience::Wait);
+        let written = |parts: &[&[u8]], patience| at_once(store.write_parts(4096, parts, patience));
+        for impatient in [false, true] {
+            store.no_impatient_write.store(impatient, Ordering::Relaxed);
+            for (length, patience) in [(12288, now), (12288, wait), (bytes.len(), now), (bytes.len(), wait)] {
+                let (one, two) = bytes[..length].split_at(8192);
+                assert!(in_some_try(|| written(&[one, two], patience)));
+                let mut found = vec![9; length + 8192];
+                store.read(0, &mut found, wait).unwrap();
+                assert!(found[4096..length + 4096] == bytes[..length]);
+                assert_eq!((&found[..4096], &found[length + 4096..]), (&[0; 4096][..], &[0; 4096][..]));
+                store.discard(0, 2 << 20).unwrap();
+                store.write_rest(4096, &[one, two], 6000, length).unwrap();
+                store.read(0, &mut found, wait).unwrap();
+                assert!(found[..10096] == [0; 10096] && found[10096..length + 4096] == bytes[6000..length]);
+                store.discard(0, 2 << 20).unwrap();
+            }
+            // Parts of pages are whole pages together, as far as they are one call.
+            assert!(in_some_try(|| written(&[&bytes[..1000], &bytes[1000..8192]], now)));
+        }
+        assert_eq!(written(&[&bytes[..1000], &bytes[..1000]], now), store.memory);
+        assert_eq!(written(&[&bytes[..1000], &bytes[1000..]], now), store.memory);
+        let outside = store.write_parts(1 << 20, &[&bytes, &bytes], now);
+        assert!(matches!(outside, Err(StoreError::OutOfRange { .. })));
+        store.stop(Errno::IO);
+        assert!(matches!(store.write_parts(0, &[&bytes], wait), Err(StoreError::Stopped)));
     }
 
     proptest! {

@@ -30,6 +30,7 @@ use std::ops::Range;
 
 pub(crate) use directory::{HeldDirectory, about, make_directory, sync_directory};
 pub use file::FileStore;
+pub(crate) use file::TOGETHER;
 pub(crate) use linear::MAX_SEGMENTS;
 pub use lock::Lock;
 pub use mem::MemStore;
@@ -136,6 +137,15 @@ pub trait Store: Send + Sync + fmt::Debug {
         durability: Durability,
         patience: Patience,
     ) -> Result<(), StoreError>;
+
+    /// Writes `parts` one behind the other from `offset` on: one [`Store::write`] of all their bytes, as
+    /// [`Durability::Cached`]. For who writes the same place so again, and never only a few bytes of it.
+    fn write_parts(&self, offset: u64, parts: &[&[u8]], patience: Patience) -> Result<(), StoreError> {
+        match parts {
+            [part] => self.write(offset, part, Durability::Cached, patience),
+            parts => self.write(offset, &parts.concat(), Durability::Cached, patience),
+        }
+    }
 
     /// Makes every write that has returned durable. May wait.
     fn flush(&self) -> Result<(), StoreError>;

@@ -28,6 +28,21 @@ pub(crate) use switch::Switch;
 use crate::store::{Durability, Patience, StoreError, Untrusted};
 use crate::units::BlockSize;
 
+/// The most bytes of a write that may cost less together with others. A longer one is dear by its bytes, and not by the
+/// call.
+pub(crate) const SMALL_WRITE: usize = 64 << 10;
+
+/// One of several writes that are done together.
+#[derive(Debug)]
+pub struct Write<'a> {
+    /// The byte of the medium where the data begins.
+    pub offset: u64,
+    /// The data.
+    pub data: &'a [u8],
+    /// Whether it has been written.
+    pub done: bool,
+}
+
 /// A medium of logical blocks.
 pub trait Block: Send + Sync + fmt::Debug {
     /// Logical block length.
@@ -47,6 +62,18 @@ pub trait Block: Send + Sync + fmt::Debug {
         durability: Durability,
         patience: Patience,
     ) -> Result<(), StoreError>;
+
+    /// Whether several writes together may cost less than one by one ([`Block::write_together`]). May change at any time.
+    fn gathers(&self) -> bool {
+        false
+    }
+
+    /// Does those of `writes` that cost less together, in their order, without waiting, as [`Durability::Cached`]. A write
+    /// that is not done afterwards has an unknown part on the medium, as after an error: write it by itself, with the same
+    /// data, and that call tells the error.
+    fn write_together(&self, writes: &mut [Write<'_>]) {
+        let _ = writes;
+    }
 
     /// Makes every write that has returned durable. May wait.
     fn flush(&self) -> Result<(), StoreError>;

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::Block;
+use super::{Block, Write};
 use crate::store::{Durability, Patience, StoreError};
 use crate::units::BlockSize;
 
@@ -140,6 +140,16 @@ impl Block for Switch {
         patience: Patience,
     ) -> Result<(), StoreError> {
         self.enter(patience)?.write(offset, data, durability, patience)
+    }
+
+    fn gathers(&self) -> bool {
+        self.enter(Patience::Now).is_ok_and(|medium| medium.gathers())
+    }
+
+    fn write_together(&self, writes: &mut [Write<'_>]) {
+        if let Ok(medium) = self.enter(Patience::Now) {
+            medium.write_together(writes);
+        }
     }
 
     fn flush(&self) -> Result<(), StoreError> {

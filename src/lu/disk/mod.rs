@@ -48,7 +48,7 @@ use std::sync::Arc;
 
 use self::guard::RangeGuard;
 use self::modes::Modes;
-use super::{Answer, Buffers, Called, DeviceServer, Refusal, Request};
+use super::{Answer, Buffers, Called, DeviceServer, GatheredWrite, Refusal, Request};
 use crate::sam::NexusId;
 use crate::scsi::cdb::Command;
 use crate::scsi::limits::BlockLimits;
@@ -160,6 +160,14 @@ impl DeviceServer for Disk {
             Command::SendDiagnostic | Command::TestUnitReady => Ok(Answer::Good),
             _ => Err(Sense::illegal_request(Asc::INVALID_COMMAND_OPERATION_CODE).into()),
         }
+    }
+
+    fn gathers(&self) -> bool {
+        self.block.gathers()
+    }
+
+    fn write_together(&self, writes: &mut [GatheredWrite<'_>]) {
+        self.write_gathered(writes);
     }
 
     fn sense_format(&self) -> Format {

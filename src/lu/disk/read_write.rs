@@ -2,12 +2,14 @@
 
 use super::walk::Walk;
 use super::{Disk, fault, may_sleep};
-use crate::lu::{Answer, Buffers, Refusal, Request};
+use crate::lu::{Answer, Buffers, GatheredWrite, Refusal, Request};
+use crate::scsi::cdb::Command;
 use crate::scsi::cdb::block::{BlockIo, Span, StartStopUnit};
 use crate::scsi::limits::MAX_PREFETCH;
 use crate::scsi::sense::{Asc, Key, Sense};
-use crate::store::Patience;
+use crate::store::{Durability, Patience};
 use crate::units::{BlockRange, BlockSize};
+use crate::volume::Write;
 
 impl Disk {
     pub(super) fn read(
@@ -54,6 +56,43 @@ impl Disk {
             .write(offset, came, durability, patience)
             .map_err(|error| fault::writing(&self.object, error))?;
         Ok(Answer::Good)
+    }
+
+    /// Those of `gathered`, from the first one on, that need nothing but their data on the medium and do not overlap. With
+    /// the first other one the group ends, so that it and what comes behind it have their places in the order.
+    pub(super) fn write_gathered(&self, gathered: &mut [GatheredWrite<'_>]) {
+        if self.modes.write_protected() {
+            return;
+        }
+        let (mut guards, mut writes) = (Vec::new(), Vec::<Write<'_>>::with_capacity(gathered.len()));
+        let mut wanted = Vec::with_capacity(gathered.len());
+        for write in &*gathered {
+            let Command::Write(io) = write.command else { break };
+            let Ok(range) = self.range(io.lba, u64::from(io.count)) else { break };
+            let came = arrived(range, self.block_size(), &write.buffers.data_out);
+            let offset = range.offset(self.block_size());
+            let end = offset + came.len() as u64;
+            let overlaps =
+                |other: &Write<'_>| other.offset < end && offset < other.offset + other.data.len() as u64;
+            if came.is_empty()
+                || self.limits().check(write.row, write.command).is_err()
+                || writes.iter().any(overlaps)
+            {
+                break;
+            }
+            let Ok(guard) = self.guard.shared(offset, came.len() as u64, Patience::Now) else { break };
+            guards.push(guard);
+            if self.modes.durability(io.force_unit_access) == Durability::Stable {
+                break;
+            }
+            wanted.push(range.length(self.block_size()));
+            writes.push(Write { offset, data: came, done: false });
+        }
+        self.block.write_together(&mut writes);
+        let done: Vec<bool> = writes.iter().map(|write| write.done).collect();
+        for ((write, done), wanted) in gathered.iter_mut().zip(done).zip(wanted) {
+            (write.buffers.wanted_out, write.done) = (wanted, done);
+        }
     }
 
     /// COMPARE AND WRITE (SBC-3 5.3): no other command comes between the comparison and the write, and readers see
