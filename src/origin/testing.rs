@@ -223,12 +223,7 @@ impl Machine {
     /// The daemon is killed and started again.
     pub(super) fn kill(&mut self) {
         match self.try_open() {
-            Ok((volume, origin)) => {
-                (self.volume, self.origin) = (volume, origin);
-                if self.faults {
-                    self.look_again();
-                }
-            }
+            Ok((volume, origin)) => (self.volume, self.origin) = (volume, origin),
             Err(_) if self.world.power_has_failed() => {}
             Err(error) => {
                 assert!(self.faults, "{error}");
@@ -585,6 +580,9 @@ impl Machine {
             }
             36 => {
                 self.kill();
+                if self.faults {
+                    self.look_again();
+                }
                 if !self.world.power_has_failed() {
                     self.check(what);
                 }
