@@ -296,7 +296,8 @@ fn a_pool_of_another_volume_or_a_damaged_one_is_refused_and_left_alone() {
 
 #[test]
 fn images_of_several_volumes_are_taken_all_or_none() {
-    let (mut one, other) = (machine(), machine());
+    let (mut one, other) = (machine(), Machine::with_log(1, 16 << 20));
+    write(&other, 0, LENGTH / SECTOR, 1).unwrap();
     one.take();
     let gates = (one.volume.gate().close(), other.volume.gate().close());
     let both = |first, second| take_all(&[(&*one.origin, first), (&*other.origin, second)]);

@@ -237,9 +237,10 @@ impl Block for Image {
         self.within(patience, || self.origin.change_image(self.number, &change, range, patience))
     }
 
-    /// Part of the image is the volume's, so after this the whole image is stable.
+    /// Part of the image is the volume's, so after this the whole image is stable. What failed will not come back either.
     fn flush(&self) -> Result<(), StoreError> {
         self.within(Patience::Wait, || {
+            self.origin.pool.lock().repair()?;
             self.origin.slots.flush()?;
             self.origin.volume.flush()
         })

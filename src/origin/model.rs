@@ -1,15 +1,14 @@
 //! Random steps against the oracle: every image always equals its copy, also after kills, power cuts and failing calls.
 
 use super::open::count;
-use super::testing::Machine;
+use super::testing::{Machine, Seen};
+use crate::store::Store;
 use crate::store::faulty::{Fault, Survival};
-
-use super::testing::Seen;
 
 #[test]
 fn every_image_always_equals_its_copy() {
     let mut seen = Seen::default();
-    for seed in 0..60 {
+    for seed in 0..40 {
         let mut machine = Machine::new(seed);
         for step in 0..250 {
             let what = format!("seed {seed}, step {step}");
@@ -38,13 +37,13 @@ fn every_image_always_equals_its_copy() {
         seen.add(machine.seen);
     }
     let Seen { taken, forgotten, kept, freed, own, .. } = seen;
-    assert!([taken, forgotten, kept, freed, own].iter().all(|count| *count > 300), "{seen:?}");
+    assert!([taken, forgotten, kept, freed, own].iter().all(|count| *count > 100), "{seen:?}");
 }
 
 #[test]
 fn after_a_power_cut_at_any_moment_every_image_has_what_was_stable_or_came_later() {
     let mut seen = Seen::default();
-    for seed in 0..60 {
+    for seed in 0..30 {
         let mut machine = Machine::new(seed);
         for round in 0..12 {
             let what = format!("seed {seed}, power cut {round}");
@@ -59,13 +58,13 @@ fn after_a_power_cut_at_any_moment_every_image_has_what_was_stable_or_came_later
         seen.add(machine.seen);
     }
     let Seen { taken, forgotten, kept, freed, own, older, .. } = seen;
-    assert!([taken, forgotten, kept, freed, own, older].iter().all(|count| *count > 300), "{seen:?}");
+    assert!([taken, forgotten, kept, freed, own, older].iter().all(|count| *count > 100), "{seen:?}");
 }
 
 #[test]
 fn a_call_that_fails_never_shows_an_image_wrong() {
     let mut seen = Seen::default();
-    for seed in 0..40 {
+    for seed in 0..24 {
         let mut machine = Machine::new(seed);
         machine.faults = true;
         for round in 0..10 {
@@ -90,5 +89,5 @@ fn a_call_that_fails_never_shows_an_image_wrong() {
         }
         seen.add(machine.seen);
     }
-    assert!(seen.broken > 5 && seen.failed > 20, "{seen:?}");
+    assert!(seen.broken > 5 && seen.failed > 10, "{seen:?}");
 }

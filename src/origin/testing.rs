@@ -29,7 +29,8 @@ pub(super) const SECTOR: u64 = 512;
 pub(super) const LENGTH: u64 = 3 * EXTENT + EXTENT / 4;
 const SECTORS: u64 = LENGTH / SECTOR;
 const PER_EXTENT: u64 = EXTENT / SECTOR;
-const LOG_LIMIT: u64 = 5 << 20;
+/// Bytes of a log that is full soon.
+const LOG: u64 = 5 << 20;
 pub(super) const IDENTITY: [u8; 16] = *b"origin of a test";
 
 /// `count` sectors full of `stamp`.
@@ -129,6 +130,7 @@ pub(super) struct Machine {
     pub(super) world: World,
     pub(super) home: FaultyStore,
     log: FaultyStore,
+    log_limit: u64,
     pub(super) table: FaultyStore,
     pub(super) slots: FaultyStore,
     made: Arc<AtomicBool>,
@@ -159,11 +161,15 @@ type Which = Option<u64>;
 
 impl Machine {
     pub(super) fn new(seed: u64) -> Self {
+        Self::with_log(seed, LOG)
+    }
+
+    pub(super) fn with_log(seed: u64, log_limit: u64) -> Self {
         let world = World::new();
         let (home, log) = (world.store(LENGTH), world.store(0));
         let (table, slots) = (world.store(0), world.store(0));
         let made = Arc::new(AtomicBool::new(false));
-        let volume = Self::open_volume(&home, &log, &made).unwrap();
+        let volume = Self::open_volume(&home, &log, log_limit, &made).unwrap();
         let stores = PoolStores { table: Arc::new(table.reopen()), slots: Arc::new(slots.reopen()) };
         let origin = Origin::create(Arc::clone(&volume), stores, IDENTITY, u64::MAX).unwrap();
         if !seed.is_multiple_of(4) {
@@ -173,6 +179,7 @@ impl Machine {
             world,
             home,
             log,
+            log_limit,
             table,
             slots,
             made,
@@ -197,15 +204,16 @@ impl Machine {
     fn open_volume(
         home: &FaultyStore,
         log: &FaultyStore,
+        log_limit: u64,
         made: &Arc<AtomicBool>,
     ) -> Result<Arc<LandedVolume>, StoreError> {
         let place = Box::new(At(Arc::new(log.reopen()), Arc::clone(made)));
         let home = Arc::new(Home(home.reopen()));
-        LandedVolume::open(home, IDENTITY, place, LOG_LIMIT).map(Arc::new)
+        LandedVolume::open(home, IDENTITY, place, log_limit).map(Arc::new)
     }
 
     pub(super) fn try_open(&self) -> Result<(Arc<LandedVolume>, Arc<Origin>), OriginError> {
-        let volume = Self::open_volume(&self.home, &self.log, &self.made)?;
+        let volume = Self::open_volume(&self.home, &self.log, self.log_limit, &self.made)?;
         let stores =
             PoolStores { table: Arc::new(self.table.reopen()), slots: Arc::new(self.slots.reopen()) };
         let origin = Origin::open(Arc::clone(&volume), stores, IDENTITY, &self.living, self.limit)?;
@@ -220,6 +228,20 @@ impl Machine {
             Err(error) => {
                 assert!(self.faults, "{error}");
                 self.restart(Survival::Random, "a failed opening");
+            }
+        }
+    }
+
+    /// What failed, and was not removed before the kill, may be there now.
+    fn look_again(&mut self) {
+        for which in [None].into_iter().chain(self.images.keys().copied().map(Some).collect::<Vec<_>>()) {
+            let Ok(block) = self.block(which) else { continue };
+            let found = stamps(&*block, 0, SECTORS).unwrap();
+            for (versions, found) in self.versions(which).iter_mut().zip(found) {
+                assert!(versions.contains(&found), "{which:?} has {found} of {versions:?}");
+                if versions.last() != Some(&found) {
+                    versions.push(found);
+                }
             }
         }
     }
@@ -314,7 +336,10 @@ impl Machine {
                 for (versions, found) in self.versions(which)[range].iter_mut().zip(found) {
                     let last = *versions.last().unwrap();
                     assert!(found == last || found == stamp, "{found} instead of {last} or {stamp}");
-                    if found != last {
+                    if found == last {
+                        // Until what failed has been removed, a crash may show it.
+                        versions.insert(0, stamp);
+                    } else {
                         versions.push(found);
                     }
                 }
@@ -555,6 +580,9 @@ impl Machine {
             }
             36 => {
                 self.kill();
+                if self.faults {
+                    self.look_again();
+                }
                 if !self.world.power_has_failed() {
                     self.check(what);
                 }
