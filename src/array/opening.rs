@@ -114,7 +114,9 @@ mod tests {
                 thread::yield_now();
             }
         };
-        let told = |done| drop(is_told.fetch_or(done == 1, Ordering::SeqCst));
+        let told = |done| {
+            is_told.fetch_or(done == 1, Ordering::SeqCst);
+        };
         side_by_side(&[0, 1], work, Duration::from_millis(1), told);
         assert!(is_told.load(Ordering::SeqCst));
     }
