@@ -581,7 +581,13 @@ fn what_is_in_use_is_not_deleted() {
     refused(array.resize_volume(&name("b"), 2 << 20, false).unwrap_err(), "pair p");
     refused(array.delete_target(&target()).unwrap_err(), "LUN 0");
     assert_eq!(pair(&array, true).unwrap(), array.pair(&name("p")), "an equal one is there");
-    refused(pair(&array, false).unwrap_err(), "defer");
+    let without_overwrite = verbs_of_pair::Create {
+        pace: Pace::Fast,
+        name: Some(name("p")),
+        ..verbs_of_pair::Create::new(name("a"), name("b"))
+    };
+    refused(array.create_pair(without_overwrite).unwrap_err(), "defer");
+    assert_eq!(pair(&array, false).unwrap().state, "copy", "the copy of a deferred pair starts");
     array.delete_pair(&name("p")).unwrap();
     array.delete_volume(&name("b")).unwrap();
     assert!(!temporary.path().join("volumes/b").exists());

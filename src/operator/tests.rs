@@ -479,6 +479,7 @@ fn sensible(verb: &str, directory: &Path) -> Value {
         "volume.create" => json!({"name": "new", "size": 4096, "store": "mem"}),
         "volume.resize" => json!({"name": "c", "size": 2 << 20}),
         "volume.rename" => json!({"name": "c", "to": "e"}),
+        "volume.limit" => json!({"name": "c", "snapshot_policy": "hold"}),
         "volume.reinstate" | "volume.delete" => json!({"name": "c"}),
         "target.create" => json!({"iqn": "iqn.2026-11.internal.cleave:new"}),
         "target.delete" => json!({"iqn": "iqn.2026-11.internal.cleave:empty"}),
@@ -491,6 +492,9 @@ fn sensible(verb: &str, directory: &Path) -> Value {
         "group.add" => json!({"name": "g", "volumes": ["c"]}),
         "group.remove" => json!({"name": "g", "volumes": ["a"]}),
         "group.split" | "group.resync" | "group.delete" => json!({"name": "g"}),
+        "group.snapshot" => json!({"name": "g", "snapshot": "new"}),
+        "snapshot.create" => json!({"name": "c@new"}),
+        "snapshot.protect" | "snapshot.delete" => json!({"name": "a@old"}),
         "cartridge.create" => json!({"barcode": "NEW001L8", "size": 1 << 20}),
         "cartridge.export" => json!({"barcode": "SHELF1L8", "file": directory.join("out.tap")}),
         "cartridge.import" => json!({"barcode": "SHELF1L8", "file": directory.join("in.tap")}),
@@ -526,6 +530,7 @@ fn with_all(directory: &Path) -> Arc<Operator> {
     }
     make("pair.create", serde_json::json!({"primary": "a", "secondary": "b", "defer": true}));
     make("group.create", serde_json::json!({"name": "g", "volumes": ["a"]}));
+    make("snapshot.create", serde_json::json!({"name": "a@old"}));
     for drive in ["tape", "spare"] {
         make("drive.create", serde_json::json!({"name": drive}));
     }

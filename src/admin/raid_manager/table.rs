@@ -171,7 +171,7 @@ mod tests {
         for form in [cli, Form { device: true, ..cli }, Form { percent: false, ..cli }] {
             let lines = shown(form, Side::Primary);
             let words: Vec<usize> = lines[1..].iter().map(|line| line.split_whitespace().count()).collect();
-            assert_eq!(words, [if form.device { 11 } else { 14 }; 4], "{form:?}");
+            assert_eq!(words, [if form.device { 12 } else { 14 }; 4], "{form:?}");
         }
     }
 
