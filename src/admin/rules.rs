@@ -21,10 +21,9 @@ pub(super) fn said_of_a_rule(rule: &Rule) -> (Kind, String, String) {
                 format!("there is no volume or drive {name}"),
                 "see 'cleave volume list' and 'cleave drive list'",
             ),
-            ObjectName::Image(_) => missing(
-                format!("there is no snapshot {name}"),
-                "see 'cleave volume snapshot list'; a file makes no snapshots",
-            ),
+            ObjectName::Image(_) => {
+                missing(format!("there is no snapshot {name}"), "see 'cleave volume snapshot list'")
+            }
         },
         Rule::NoTarget(iqn) => missing(format!("there is no target {iqn}"), "see 'cleave target list'"),
         Rule::Taken { target, entry } => {

@@ -70,6 +70,10 @@ fn documents_have_the_contracted_fields() {
         "path",
         "serial",
         "size",
+        "snapshot_bytes",
+        "snapshot_limit",
+        "snapshot_policy",
+        "snapshots",
         "store",
     ];
     assert_eq!(keys(&volume), expected);

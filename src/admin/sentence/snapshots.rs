@@ -35,7 +35,7 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
         ),
         Cause::SecondaryChanges { volume, pair, state } => refused(
             format!(
-                "{volume} is the secondary of pair {pair}, which is in {state}: what the volume holds is being replaced"
+                "{volume} is the secondary of pair {pair}, which is in {state}: the pair replaces what the volume holds"
             ),
             format!(
                 "take a snapshot of the primary, or wait until the pair is split and whole: 'cleave pair wait {pair} --state psus'"
