@@ -1,7 +1,8 @@
 //! Pairs whose sides become equal again: by a resync, by a restore, and in spite of errors; and steady splits.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -380,4 +381,73 @@ fn a_steady_split_goes_on_after_a_crash() {
     assert_eq!((pair.state(), pair.status().copied_bytes), (State::CopySp, 0));
     quick_split(&pair); // nobody has to wait for it
     assert_eq!(pair.state(), State::PsusSp);
+}
+
+/// Ends the threads of a test, however the test ends.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The log is brought home although hosts never rest, and no write of theirs is lost on either side.
+#[test]
+fn sides_become_equal_under_writers_that_never_rest() {
+    const WRITERS: u64 = 3;
+    for round in 0..24 {
+        let (log, restore) = (round % 2 == 0, round % 4 > 1);
+        let rig = if log { Rig::with_landing_log(BLOCKS) } else { Rig::new(BLOCKS) };
+        let pair = split(&rig);
+        let (over, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+        let last = thread::scope(|scope| {
+            let ends = Ends(&over);
+            let (over, rounds, pair) = (&over, &rounds, &pair);
+            let writer = |writer| {
+                move || {
+                    // One block in each extent.
+                    for stamp in 2.. {
+                        for extent in 0..BLOCKS / PER {
+                            write(&*pair.primary_side(), extent * PER + writer, 1, stamp).unwrap();
+                        }
+                        rounds.fetch_add(1, Ordering::SeqCst);
+                        if over.load(Ordering::SeqCst) {
+                            return stamp;
+                        }
+                    }
+                    unreachable!("the stamps do not end")
+                }
+            };
+            let writers: Vec<_> = (0..WRITERS).map(|number| scope.spawn(writer(number))).collect();
+            scope.spawn(move || {
+                while !over.load(Ordering::SeqCst) {
+                    pair.copy_step(EXTENT);
+                    let _ = pair.primary.settle(EXTENT);
+                    thread::yield_now();
+                }
+            });
+            let more = |count| {
+                let until = rounds.load(Ordering::SeqCst) + count;
+                while rounds.load(Ordering::SeqCst) < until {
+                    thread::yield_now();
+                }
+            };
+            more(2 * WRITERS);
+            if restore { pair.restore() } else { pair.resync() }.unwrap();
+            while pair.state() != State::Pair {
+                thread::yield_now();
+            }
+            more(WRITERS);
+            drop(ends);
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<u64>>()
+        });
+        let [primary, secondary] = both(&rig);
+        assert_eq!(primary, secondary, "round {round}");
+        for extent in 0..BLOCKS / PER {
+            for (writer, stamp) in (0..WRITERS).zip(&last) {
+                assert_eq!(primary[(extent * PER + writer) as usize], *stamp, "round {round}");
+            }
+        }
+    }
 }
