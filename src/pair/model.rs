@@ -87,7 +87,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => (any::<bool>(), run())
             .prop_map(|(secondary, (block, count))| Step::Write { secondary, block, count }),
-        4 => run().prop_map(|(block, count)| Step::WriteTogether { block, count }),
+        4 => run().prop_map(|(block, count)| Step::WriteTogether { block, count: count.min(8) }),
         2 => (any::<bool>(), run())
             .prop_map(|(secondary, (block, count))| Step::Discard { secondary, block, count }),
         2 => any::<bool>().prop_map(|secondary| Step::Flush { secondary }),
