@@ -160,6 +160,7 @@ const UNICODE_FOLDING: &[&str] = &[".to_lowercase()", ".to_uppercase()"];
 /// Heads of folders that use their parts and are used by them, because the parts share items of the head. Each head
 /// has these as its reason. A part that uses another part through the head is in a circle all the same.
 const HEADS: &[(&str, &str)] = &[
+    ("admin::api", "Kind and Shared, the ways to look at any kind of object: the routes of some are parts"),
     ("admin::client", "how a verb reaches a unit and prints: the verbs are its parts"),
     ("array", "Array, of which each part has the methods of one subject"),
     ("initiator", "trait Transport and its errors: the ways to a unit are its parts"),

@@ -152,7 +152,7 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
         | Cause::TooManySnapshots { .. }
         | Cause::SecondaryChanges { .. }
         | Cause::SinceYounger { .. }
-        | Cause::NotTaken { .. } => snapshots::said(verb, cause),
+        | Cause::NotTaken { .. } => snapshots::said(verb, cause).unwrap_or_else(|| said_of_a_file(cause)),
         Cause::Unusable { why } => failed(why, "restore its files and restart the daemon"),
         Cause::Stopped { volume, why } => (
             Kind::Refused,

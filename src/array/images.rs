@@ -15,40 +15,19 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::Array;
 use super::failed::FailedBlock;
+use super::pool::Pool;
 use super::pool_owner::PoolOwner;
 use super::snapshot::Snapshot;
-use super::units::{VolumeUnit, logical_unit};
-use super::workers::Threads;
+use super::units::{ImageUnit, VolumeUnit};
 use crate::catalog::names::{ImageName, Name};
 use crate::catalog::{Catalog, SnapshotEntry, SnapshotPolicy, VolumeEntry};
 use crate::landing::{Gate, Keeper, Outcome, close_all};
-use crate::lu::disk::Disk;
-use crate::lu::{Called, LogicalUnit};
 pub(crate) use crate::origin::Origin;
 use crate::origin::{OriginError, Policy, PoolStores, take_all};
 use crate::store::{FileStore, MemStore, Store, StoreError};
 use crate::volume::{Block, Switch};
-
-/// An image at run time.
-pub(crate) struct ImageUnit {
-    /// What it shows, or that it has failed.
-    pub(crate) switch: Arc<Switch>,
-    /// The logical unit.
-    pub(super) unit: Arc<LogicalUnit>,
-}
-
-impl ImageUnit {
-    fn new(name: &ImageName, entry: &SnapshotEntry, block: Arc<dyn Block>, threads: &Arc<Threads>) -> Self {
-        let switch = Arc::new(Switch::new(block));
-        let called = Called::from(name.to_string().as_str());
-        let server = Disk::new(called.clone(), Arc::clone(&switch) as Arc<dyn Block>);
-        Self { switch, unit: logical_unit(called, entry.seed.0, Arc::new(server), threads) }
-    }
-}
 
 /// How often images are tried to be taken, if hosts fill a log with intervals meanwhile.
 const ATTEMPTS: usize = 8;
@@ -59,16 +38,6 @@ pub(crate) struct NewImage {
     pub(crate) origin: Arc<Origin>,
     /// Its number, which the catalog has.
     pub(crate) number: u64,
-}
-
-/// The pool of a volume.
-#[derive(Default)]
-pub(super) enum Pool {
-    /// It has none.
-    #[default]
-    None,
-    /// It runs.
-    Runs(Arc<Origin>),
 }
 
 impl VolumeUnit {
@@ -318,9 +287,4 @@ fn policy(policy: SnapshotPolicy) -> Policy {
         SnapshotPolicy::DropOldest => Policy::DropOldest,
         SnapshotPolicy::Hold => Policy::Hold,
     }
-}
-
-/// The pool of a volume that has none.
-pub(super) fn no_pool() -> Mutex<Pool> {
-    Mutex::new(Pool::None)
 }

@@ -36,6 +36,7 @@ mod opening;
 pub mod own;
 mod paired;
 mod pairs;
+mod pool;
 mod pool_owner;
 pub(crate) mod progress;
 mod reinstate;

@@ -16,9 +16,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::cartridge_slot::CartridgeSlot;
 use super::door::Visible;
-use super::images::ImageUnit;
 use super::paired::{PairUnit, Paired};
-use super::units::{DriveUnit, VolumeUnit};
+use super::units::{DriveUnit, ImageUnit, VolumeUnit};
 use super::{Array, show};
 use crate::catalog::names::{Barcode, ImageName, IscsiName, Name, ObjectName};
 use crate::catalog::transaction::Key;

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::failed::FailedBlock;
-use super::images::{Pool, no_pool};
 use super::landing::with_log;
+use super::pool::{Pool, no_pool};
 use super::stopped;
 use super::workers::Threads;
-use crate::catalog::names::Name;
-use crate::catalog::{DriveEntry, Seed, VolumeEntry};
+use crate::catalog::names::{ImageName, Name};
+use crate::catalog::{DriveEntry, Seed, SnapshotEntry, VolumeEntry};
 use crate::landing::LandedVolume;
 use crate::lu::disk::Disk;
 use crate::lu::tape::Drive;
@@ -158,6 +158,28 @@ impl VolumeUnit {
     pub(crate) fn reinstate(&self) -> Result<(), StoreError> {
         let Ok(volume) = &self.volume else { return Ok(()) };
         self.landed.reinstate(|| volume.reinstate())
+    }
+}
+
+/// An image at run time.
+pub(crate) struct ImageUnit {
+    /// What it shows, or that it has failed.
+    pub(crate) switch: Arc<Switch>,
+    /// The logical unit.
+    pub(super) unit: Arc<LogicalUnit>,
+}
+
+impl ImageUnit {
+    pub(super) fn new(
+        name: &ImageName,
+        entry: &SnapshotEntry,
+        block: Arc<dyn Block>,
+        threads: &Arc<Threads>,
+    ) -> Self {
+        let switch = Arc::new(Switch::new(block));
+        let called = Called::from(name.to_string().as_str());
+        let server = Disk::new(called.clone(), Arc::clone(&switch) as Arc<dyn Block>);
+        Self { switch, unit: logical_unit(called, entry.seed.0, Arc::new(server), threads) }
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod creation;
 pub(crate) mod desired;
 pub(crate) mod expected;
 pub(crate) mod extents;
+mod fault;
 mod foresee;
 mod medium;
 pub mod operations;

@@ -3,10 +3,10 @@
 use crate::array::error::Kind;
 use crate::operator::{Cause, Verb};
 
-/// Why not, and what to do.
-pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String) {
+/// Why not, and what to do; `None` if the cause is none of snapshots.
+pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> Option<(Kind, String, String)> {
     let refused = |why: String, remedy: String| (Kind::Refused, why, remedy);
-    match cause {
+    Some(match cause {
         Cause::NoVolumes { group } => {
             refused("it has no volumes".to_owned(), format!("first 'cleave group add {group} VOLUME'"))
         }
@@ -51,6 +51,6 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
             format!("no snapshot was made, because that of {volume} failed: {error}"),
             "look at the file system of the volume, then repeat".to_owned(),
         ),
-        other => super::said_of_a_file(other),
-    }
+        _ => return None,
+    })
 }
