@@ -2,7 +2,6 @@
 
 use super::open::count;
 use super::testing::{Machine, Seen};
-use crate::store::Store;
 use crate::store::faulty::{Fault, Survival};
 
 #[test]
