@@ -204,6 +204,7 @@ fn a_deletion_waits_for_those_who_are_in_the_image() {
         });
         // As soon as the deletion waits, nobody new enters.
         while inside.enter(Patience::Now).is_ok() {
+            assert!(!forgotten.load(Ordering::SeqCst));
             thread::yield_now();
         }
         assert!(!forgotten.load(Ordering::SeqCst));
