@@ -82,7 +82,8 @@ pub mod memory {
 /// From `origin`.
 pub mod origin {
     pub use crate::origin::{
-        ImageStatus, Origin, OriginError, Owner, Policy, PoolStores, Status, Swept, Watcher, take_all,
+        Dropped, ImageStatus, Origin, OriginError, Owner, Policy, PoolStores, Status, Swept, Watcher,
+        take_all,
     };
 }
 

@@ -11,12 +11,14 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::Array;
+use super::data_dir::sync_dir;
 use super::failed::FailedBlock;
+use super::paired::PairUnit;
 use super::pool::Pool;
 use super::pool_owner::PoolOwner;
 use super::snapshot::Snapshot;
@@ -38,6 +40,20 @@ pub(crate) struct NewImage {
     pub(crate) origin: Arc<Origin>,
     /// Its number, which the catalog has.
     pub(crate) number: u64,
+    /// The running pair of the volume, and whether the volume is its secondary.
+    pub(crate) pair: Option<(Arc<PairUnit>, bool)>,
+}
+
+impl NewImage {
+    /// Whether the volume holds what it shows. A pair may have begun to replace its contents since the verb looked. With the
+    /// volume's gate closed the answer holds for the image: what is replaced later is kept first.
+    fn shows_itself(&self) -> bool {
+        match &self.pair {
+            Some((unit, true)) => unit.secondary_shows_itself(),
+            Some((unit, false)) => unit.pair.primary_is_whole(),
+            None => true,
+        }
+    }
 }
 
 impl VolumeUnit {
@@ -69,9 +85,14 @@ impl VolumeUnit {
             return Ok(PoolStores { table: store(), slots: store() });
         };
         remove_files(&paths)?;
+        let directory = paths[0].parent().map(Path::to_path_buf).unwrap_or_default();
+        // An older pool must not come back after a power loss, and the new one must not go.
+        sync_dir(&directory)?;
         let [table, slots] =
             paths.map(|path| FileStore::create(&path, 0).map(|store| Arc::new(store) as Arc<dyn Store>));
-        Ok(PoolStores { table: table?, slots: slots? })
+        let stores = PoolStores { table: table?, slots: slots? };
+        sync_dir(&directory)?;
+        Ok(stores)
     }
 
     /// The stores of the pool that is there.
@@ -147,7 +168,10 @@ impl Array {
         let all: Vec<(&Origin, u64)> = images.iter().map(|image| (&*image.origin, image.number)).collect();
         for _ in 0..ATTEMPTS {
             let closed = close_all(&gates, &clock);
-            let taken = take_all(&all);
+            let taken = match images.iter().all(NewImage::shows_itself) {
+                true => take_all(&all),
+                false => Err(StoreError::ReadOnly("a pair replaces what the volume holds").into()),
+            };
             let (_, hold) = closed.open(&clock);
             match taken? {
                 Outcome::Landed => return Ok(hold),

@@ -86,6 +86,11 @@ impl Drop for Held {
 }
 
 impl PairUnit {
+    /// Whether the secondary is a volume of its own: it holds what it shows, and the pair replaces nothing there.
+    pub(crate) fn secondary_shows_itself(&self) -> bool {
+        matches!(self.pair.state(), State::Smpl | State::Psus)
+    }
+
     pub(super) fn new(name: &Name, entry: &PairEntry, pair: Arc<Pair>) -> Self {
         Self {
             name: name.clone(),

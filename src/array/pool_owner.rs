@@ -1,7 +1,7 @@
 //! What an origin asks of the array when it can keep no more: which image goes, and that images are broken.
 //!
-//! An origin asks on a thread that keeps old bytes, and a verb may wait for that thread. So nothing waits here: if a verb has
-//! the turn, the answer is "not now". An image that goes leaves the catalog here, and is taken down by an assembly of its
+//! An origin asks on a thread that keeps old bytes, and a verb may wait for that thread. So nothing waits here for long: if a
+//! verb has the turn, the answer is "not now". An image that goes leaves the catalog here, and is taken down by an assembly of its
 //! own, on a thread that may wait.
 
 use std::sync::Weak;
@@ -12,10 +12,23 @@ use super::{Array, OPERATOR, Turn};
 use crate::catalog::names::{ImageName, Name, ObjectName};
 use crate::catalog::transaction::Transaction;
 use crate::catalog::{Catalog, Seed};
-use crate::origin::Owner;
+use crate::origin::{Dropped, Owner};
 
 /// How long an assembly waits for its turn, and how long it rests when a verb has that.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a deletion waits for its turn. Nobody waits for the thread that asks for it, but its host.
+const TURN: Duration = Duration::from_millis(200);
+
+/// Why the catalog was not changed.
+enum Unchanged {
+    /// A verb has the turn, or the array ends.
+    NotNow,
+    /// There is nothing to change.
+    Nothing,
+    /// The catalog could not be written.
+    Failed,
+}
 
 /// The array, for the origin of one volume.
 pub(super) struct PoolOwner {
@@ -25,21 +38,26 @@ pub(super) struct PoolOwner {
 }
 
 impl PoolOwner {
-    /// Changes the catalog in a turn, if there is one now. `change` returns `None` if there is nothing to change.
-    fn change<T>(&self, change: impl FnOnce(&Turn<'_>, &Name, &mut Catalog) -> Option<T>) -> Option<T> {
-        let array = self.array.upgrade()?;
-        let mut turn = array.turn_until(Instant::now())?;
+    /// Changes the catalog in a turn, if there is one within `patience`. `change` returns `None` if there is nothing to change.
+    fn change<T>(
+        &self,
+        patience: Duration,
+        change: impl FnOnce(&Turn<'_>, &Name, &mut Catalog) -> Option<T>,
+    ) -> Result<T, Unchanged> {
+        let array = self.array.upgrade().ok_or(Unchanged::NotNow)?;
+        let mut turn = array.turn_until(Instant::now() + patience).ok_or(Unchanged::NotNow)?;
         let mut after = Catalog::clone(turn.head());
-        let volume = after.volumes.iter().find(|(_, volume)| volume.seed == self.volume)?.0.clone();
-        let changed = change(&turn, &volume, &mut after)?;
+        let volume = after.volumes.iter().find(|(_, volume)| volume.seed == self.volume);
+        let volume = volume.ok_or(Unchanged::Nothing)?.0.clone();
+        let changed = change(&turn, &volume, &mut after).ok_or(Unchanged::Nothing)?;
         let transaction = Transaction::between(turn.head(), &after);
         if let Err(error) = turn.commit(&transaction) {
             tracing::error!(%volume, %error, "its snapshots could not be changed in the catalog");
-            return None;
+            return Err(Unchanged::Failed);
         }
         drop(turn);
         array.copier.later(std::sync::Arc::new(Assembling(Weak::clone(&self.array))));
-        Some(changed)
+        Ok(changed)
     }
 }
 
@@ -52,8 +70,8 @@ fn is_free(array: &Array, catalog: &Catalog, name: &ImageName) -> bool {
 }
 
 impl Owner for PoolOwner {
-    fn drop_oldest(&self) -> Option<u64> {
-        self.change(|turn, volume, after| {
+    fn drop_oldest(&self) -> Dropped {
+        let dropped = self.change(TURN, |turn, volume, after| {
             let free = after.snapshots_of(volume).filter(|(name, entry)| {
                 !entry.protected && entry.broken.is_none() && is_free(turn.array(), after, name)
             });
@@ -62,11 +80,17 @@ impl Owner for PoolOwner {
             after.snapshots.remove(&name);
             tracing::warn!(target: OPERATOR, snapshot = %name, "it is deleted, because there is no room to keep what it shows");
             Some(number)
-        })
+        });
+        match dropped {
+            Ok(number) => Dropped::Image(number),
+            Err(Unchanged::Nothing) => Dropped::Nothing,
+            Err(Unchanged::NotNow) => Dropped::NotNow,
+            Err(Unchanged::Failed) => Dropped::Failed,
+        }
     }
 
     fn note_broken(&self, number: u64, reason: &str) -> bool {
-        let noted = self.change(|_, volume, after| {
+        let noted = self.change(Duration::ZERO, |_, volume, after| {
             let names: Vec<ImageName> = after
                 .snapshots_of(volume)
                 .filter(|(_, entry)| entry.number <= number && entry.broken.is_none())
@@ -77,7 +101,7 @@ impl Owner for PoolOwner {
             }
             Some(())
         });
-        noted.is_some()
+        noted.is_ok()
     }
 }
 

@@ -24,7 +24,7 @@ use crate::catalog::transaction::Key;
 use crate::catalog::{Catalog, PairEntry, TargetEntry, rules};
 use crate::landing::LandedVolume;
 use crate::lu::LogicalUnit;
-use crate::pair::Status;
+use crate::pair::{State, Status};
 use crate::store::Stopped;
 use crate::volume::Volume;
 
@@ -195,6 +195,23 @@ impl Snapshot {
     /// The status of a pair; `None` if the pair is broken.
     pub(crate) fn pair_status(&self, pair: &Name) -> Option<Status> {
         self.pairs.get(pair).and_then(Paired::status)
+    }
+
+    /// Whether `volume`, which is in `pair`, holds what it shows, and the pair replaces nothing there.
+    pub(crate) fn shows_itself(&self, pair: &Name, volume: &Name) -> bool {
+        let is_secondary = self.catalog.pairs[pair].secondary == *volume;
+        match self.running(pair) {
+            Some(unit) if is_secondary => unit.secondary_shows_itself(),
+            Some(unit) => unit.pair.primary_is_whole(),
+            None => !is_secondary && self.pair_status(pair).is_none_or(|status| status.state != State::Rcpy),
+        }
+    }
+
+    /// The running pair of `volume`, and whether the volume is its secondary.
+    pub(crate) fn pair_beside(&self, volume: &Name) -> Option<(Arc<PairUnit>, bool)> {
+        let pair = self.pair_of(volume)?;
+        let unit = Arc::clone(self.running(pair)?);
+        Some((unit, self.catalog.pairs[pair].secondary == *volume))
     }
 
     /// The reason why a waiting pair waits.

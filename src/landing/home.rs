@@ -21,10 +21,11 @@ impl HomeOf {
         Self(volume)
     }
 
-    fn ask_for_room(outcome: Outcome) -> Result<(), StoreError> {
+    /// A refusal goes to the caller, and to nobody else: there may be room when the next one asks.
+    fn ask_for_room(&self, outcome: Outcome) -> Result<(), StoreError> {
         match outcome {
             Outcome::Landed => Ok(()),
-            Outcome::Full => Err(StoreError::NoSpace),
+            Outcome::Full => Err(self.0.refusal()),
         }
     }
 }
@@ -52,7 +53,7 @@ impl Block for HomeOf {
         if patience == Patience::Now {
             return Err(StoreError::WouldBlock);
         }
-        self.0.try_write_home(offset, data, durability).and_then(Self::ask_for_room)
+        self.0.try_write_home(offset, data, durability).and_then(|outcome| self.ask_for_room(outcome))
     }
 
     fn flush(&self) -> Result<(), StoreError> {
@@ -60,7 +61,7 @@ impl Block for HomeOf {
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
-        self.0.try_discard(&(offset..offset + length)).and_then(Self::ask_for_room)
+        self.0.try_discard(&(offset..offset + length)).and_then(|outcome| self.ask_for_room(outcome))
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {

@@ -26,6 +26,18 @@ impl Landing {
     /// # Errors
     /// [`StoreError::OutOfRange`] if no log can count so far.
     pub fn begin_interval(&self, number: u64) -> Result<Outcome, StoreError> {
+        self.begin(number, INTERVALS)
+    }
+
+    /// The same without a bound. The bound is there for the time of look-ups alone.
+    ///
+    /// # Errors
+    /// As [`Landing::begin_interval`].
+    pub(super) fn resume_interval(&self, number: u64) -> Result<(), StoreError> {
+        self.begin(number, usize::MAX).map(drop)
+    }
+
+    fn begin(&self, number: u64, most: usize) -> Result<Outcome, StoreError> {
         if number > COUNT_MAX {
             return Err(StoreError::OutOfRange { offset: number, length: 0, store: COUNT_MAX });
         }
@@ -33,7 +45,7 @@ impl Landing {
         if number <= log.interval {
             return Ok(Outcome::Landed);
         }
-        if log.intervals() >= INTERVALS {
+        if log.intervals() >= most {
             return Ok(Outcome::Full);
         }
         log.seal();

@@ -302,6 +302,18 @@ impl LandedVolume {
         Ok(Outcome::Landed)
     }
 
+    /// The same at an opening, however many intervals have writes in the log.
+    ///
+    /// # Errors
+    /// Those of [`Landing::begin_interval`].
+    pub(crate) fn resume_interval(&self, number: u64) -> Result<(), StoreError> {
+        if let Some(log) = &*self.log.read() {
+            log.resume_interval(number)?;
+        }
+        self.interval.fetch_max(number, Ordering::SeqCst);
+        Ok(())
+    }
+
     /// Whether [`LandedVolume::begin_interval`] would find room now. Only the owner of the images takes it away.
     #[must_use]
     pub fn can_begin_interval(&self) -> bool {
@@ -437,6 +449,11 @@ impl LandedVolume {
     pub(crate) fn keep_at_home(&self, range: &Range<u64>) -> Result<Outcome, StoreError> {
         let _pass = self.pass(Patience::Wait)?;
         if self.keepers.need(range) { self.keep_first(range, Patience::Wait) } else { Ok(Outcome::Landed) }
+    }
+
+    /// Why a keeper has refused a write that met [`Outcome::Full`] here.
+    pub(super) fn refusal(&self) -> StoreError {
+        self.keepers.refusal().map_or(StoreError::NoSpace, Refusal::into_error)
     }
 
     /// Makes those keep who need something of `range`, so that it can be overwritten at home. [`Outcome::Full`]: there must
@@ -580,8 +597,11 @@ impl LandedVolume {
     /// # Errors
     /// Those of [`LandedVolume::settle_all`].
     pub(crate) fn stay_home(&self) -> Result<Straight<'_>, StoreError> {
-        self.at_home(|| self.straight.fetch_add(1, Ordering::SeqCst))?;
-        Ok(Straight(self))
+        // From the beginning: otherwise others' images would let first writes land as fast as the log comes home.
+        self.straight.fetch_add(1, Ordering::SeqCst);
+        let straight = Straight(self);
+        self.at_home(|| ())?;
+        Ok(straight)
     }
 
     /// Makes room for a write that met [`Outcome::Full`], unless somebody else has just made some: something comes home, or a

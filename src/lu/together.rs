@@ -55,7 +55,9 @@ impl Together {
     /// Starts what is kept.
     pub(crate) fn start(&mut self) {
         if !self.0.is_empty() {
-            Work::start_together(&mut self.0);
+            // Taken out first: a panic must not find the works here again.
+            let mut works = std::mem::take(&mut self.0);
+            Work::start_together(&mut works);
         }
     }
 }

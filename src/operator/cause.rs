@@ -227,8 +227,8 @@ pub enum Cause {
         /// The most.
         most: usize,
     },
-    /// The volume is the secondary of a pair that replaces its contents, so it shows no instant.
-    SecondaryChanges {
+    /// A pair replaces the contents of the volume, so the volume shows no instant.
+    PairReplaces {
         /// The volume.
         volume: Name,
         /// The pair.

@@ -23,7 +23,7 @@ use crate::array::images::Origin;
 use crate::array::show;
 use crate::array::{Array, nicely};
 use crate::catalog::names::{ImageName, Name, ObjectName};
-use crate::pair;
+use crate::pair::{self, State};
 
 /// The bytes of an extent. The last one of a volume may be shorter.
 const EXTENT: u64 = pair::EXTENT;
@@ -74,6 +74,13 @@ impl Since {
             let entry = now.catalog.snapshots.get(name);
             entry.map(|entry| entry.number).ok_or_else(|| Cause::not_found(ObjectKind::Snapshot, name))
         };
+        if let (ObjectName::Whole(_), Some(pair)) = (object, now.pair_of(volume))
+            && !now.shows_itself(pair, volume)
+        {
+            // Hosts see bytes of the other side, of which this volume's changes tell nothing.
+            let state = now.pair_status(pair).map_or(State::Psue, |status| status.state);
+            return Err(Cause::PairReplaces { volume: volume.clone(), pair: pair.clone(), state });
+        }
         let from = number(&name)?;
         let to = object.image().map(number).transpose()?;
         if to.is_some_and(|to| to < from) {

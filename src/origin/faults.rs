@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::suspend::{Owner, Policy};
+use super::suspend::{Dropped, Owner, Policy};
 use super::testing::{IDENTITY, LENGTH, Machine, SECTOR, stamped, stamps};
 use super::{EXTENT, Keeper, Origin, OriginError, PoolStores, take_all};
 use crate::landing::{Outcome, Settled};
@@ -141,8 +141,11 @@ struct Noting {
 }
 
 impl Owner for Noting {
-    fn drop_oldest(&self) -> Option<u64> {
-        Some(self.oldest.swap(0, Ordering::SeqCst)).filter(|number| *number > 0)
+    fn drop_oldest(&self) -> Dropped {
+        match self.oldest.swap(0, Ordering::SeqCst) {
+            0 => Dropped::Nothing,
+            number => Dropped::Image(number),
+        }
     }
     fn note_broken(&self, number: u64, _: &str) -> bool {
         self.noted.store(number, Ordering::SeqCst);

@@ -15,6 +15,7 @@
 //! The keeper holds the pool's lock for all of this, so that two who keep the same extent keep it once.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use super::index::{Entry, Key, Kind, Place};
 use super::pool::Pool;
@@ -191,6 +192,7 @@ impl Keeper for Origin {
     }
 
     fn give_way(&self, error: &StoreError) -> bool {
-        matches!(error, StoreError::NoSpace) && self.relieve()
+        let is_full = self.full.swap(false, Ordering::SeqCst) && matches!(error, StoreError::Shortage(_));
+        (is_full || matches!(error, StoreError::NoSpace)) && self.relieve()
     }
 }

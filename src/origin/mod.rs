@@ -78,7 +78,8 @@ use index::Index;
 use living::Living;
 use pool::Pool;
 
-pub use suspend::{Owner, Policy, Watcher};
+pub use suspend::{Dropped, Owner};
+pub use suspend::{Policy, Watcher};
 pub use sweep::Swept;
 
 /// Bytes of an extent, the unit in which old data is kept.
@@ -185,6 +186,11 @@ pub struct Origin {
     youngest: AtomicU64,
     images: Mutex<BTreeMap<u64, Arc<Inside>>>,
     policy: Mutex<Policy>,
+    /// Held by the one who makes room where there was none, and how often room was made.
+    relieving: Mutex<()>,
+    relieved: AtomicU64,
+    /// The policy has an answer to the last lack of room in the pool, which was told as a shortage.
+    full: AtomicBool,
     owner: OnceLock<Box<dyn Owner>>,
     watcher: OnceLock<Watcher>,
     closed: AtomicBool,

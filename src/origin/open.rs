@@ -9,6 +9,7 @@
 //!
 //! A store that has stopped is refused: what is read there may not be on the device. Somebody has to reinstate it first.
 
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -20,7 +21,7 @@ use super::living::{Broken, Counts, Living};
 use super::pool::{Pass, Pool, damaged};
 use super::suspend::Policy;
 use super::{EXTENT, Origin, OriginError, PoolStores};
-use crate::landing::{LandedVolume, Outcome};
+use crate::landing::LandedVolume;
 use crate::store::{Durability, Patience, Store, StoreError};
 use crate::volume::Block;
 
@@ -120,10 +121,8 @@ impl Origin {
         index: Index,
         living: Living,
     ) -> Result<Arc<Self>, OriginError> {
-        if volume.begin_interval(living.youngest())? == Outcome::Full {
-            let why = "its volume has more writes from between images than it may have".to_owned();
-            return Err(OriginError::Damaged(why));
-        }
+        // The owner had noted the youngest, and was killed before it was taken: there may be as many intervals as there may be.
+        volume.resume_interval(living.youngest())?;
         let images = living.numbers().iter().map(|number| (*number, Arc::new(Inside::default())));
         let images = Mutex::new(images.collect());
         let origin = Arc::new_cyclic(|itself: &Weak<Self>| Self {
@@ -138,6 +137,9 @@ impl Origin {
             living: RwLock::new(Arc::new(living)),
             images,
             policy: Mutex::new(Policy::default()),
+            relieving: Mutex::new(()),
+            relieved: AtomicU64::new(0),
+            full: AtomicBool::new(false),
             owner: OnceLock::new(),
             watcher: OnceLock::new(),
             closed: false.into(),

@@ -13,6 +13,8 @@
 //! The note stands in the table, in a sector of its own that was written when the table was made. If the table takes
 //! nothing any more, the [`Owner`] may note the same where it notes which images live.
 
+use std::sync::atomic::Ordering;
+
 use super::living::Broken;
 use super::pool::Pool;
 use super::{Origin, OriginError};
@@ -30,12 +32,25 @@ pub enum Policy {
     Hold,
 }
 
+/// What has come of the attempt to delete the oldest image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// The image of this number is deleted, durably.
+    Image(u64),
+    /// There is none that may be deleted.
+    Nothing,
+    /// Somebody else changes the images at this moment: ask again.
+    NotNow,
+    /// The deletion could not be made durable.
+    Failed,
+}
+
 /// Whoever knows which images live. It is asked on threads that keep old data, and must not wait there for a thread
 /// that takes or deletes images.
 pub trait Owner: Send + Sync {
-    /// Deletes the oldest image that is not protected, durably, and returns its number. `None` if there is none, or not
-    /// now. The origin forgets the image then.
-    fn drop_oldest(&self) -> Option<u64>;
+    /// Deletes the oldest image that is not protected, durably. The origin forgets the image then. It may wait, a bounded
+    /// time: it is called without any lock.
+    fn drop_oldest(&self) -> Dropped;
 
     /// Notes durably that the images up to `number` are broken, because the pool could not note it; whether that is
     /// done. At the next opening the owner does not name them among those that live.
@@ -112,22 +127,54 @@ impl Origin {
         }
     }
 
-    /// The error for a pool without room. Whoever holds hosts' writes has them answered BUSY.
+    /// The volume has lost what hosts had written, or may have: no image of it can be relied on.
+    ///
+    /// # Errors
+    /// If that cannot be recorded: a restart would show the images.
+    pub(crate) fn lose(&self, reason: &str) -> Result<(), StoreError> {
+        let mut pool = self.pool.lock();
+        let youngest = self.living().youngest();
+        self.suspend(&mut pool, youngest, reason)
+    }
+
+    /// The error for a pool without room. A host whose write is not done for that reason is answered BUSY, unless the images
+    /// are given up.
     pub(super) fn no_room(&self) -> StoreError {
         match *self.policy.lock() {
             Policy::Hold => StoreError::Shortage(std::io::Error::other(NO_ROOM)),
-            Policy::Suspend | Policy::DropOldest => StoreError::NoSpace,
+            Policy::DropOldest => {
+                self.full.store(true, Ordering::SeqCst);
+                StoreError::Shortage(std::io::Error::other(NO_ROOM))
+            }
+            Policy::Suspend => StoreError::NoSpace,
         }
     }
 
     /// Neither the pool nor the landing log has room, and a host wants to write. Whether there may be room now.
     pub(super) fn relieve(&self) -> bool {
+        let relieved = self.relieved.load(Ordering::SeqCst);
+        let _one = self.relieving.lock();
+        if self.relieved.load(Ordering::SeqCst) != relieved {
+            return true; // somebody else has made room
+        }
+        // Before anything is given up: what nobody needs any more.
+        if self.pool.lock().pass.is_some() && self.sweep(u64::MAX).is_ok_and(|swept| swept.freed > 0) {
+            self.relieved.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
         let policy = *self.policy.lock();
-        if policy == Policy::DropOldest
-            && let Some(number) = self.owner.get().and_then(|owner| owner.drop_oldest())
-        {
-            self.forget(number);
-            return self.sweep(u64::MAX).is_ok();
+        if policy == Policy::DropOldest {
+            match self.owner.get().map_or(Dropped::Nothing, |owner| owner.drop_oldest()) {
+                Dropped::Image(number) => {
+                    self.forget(number);
+                    let swept = self.sweep(u64::MAX).is_ok();
+                    self.relieved.fetch_add(1, Ordering::SeqCst);
+                    return swept;
+                }
+                // The host is answered BUSY. It must not wait here: a verb may wait for the host's command.
+                Dropped::NotNow | Dropped::Failed => return false,
+                Dropped::Nothing => {}
+            }
         }
         let mut pool = self.pool.lock();
         let youngest = self.living().youngest();

@@ -406,13 +406,15 @@ fn sides_become_equal_under_writers_that_never_rest() {
             let (over, rounds, pair) = (&over, &rounds, &pair);
             let writer = |writer| {
                 move || {
-                    // One block in each extent.
+                    // One block in each extent. The last round of each begins when the sides are equal: a restore takes
+                    // back what was written before it.
                     for stamp in 2.. {
+                        let is_last = over.load(Ordering::SeqCst);
                         for extent in 0..BLOCKS / PER {
                             write(&*pair.primary_side(), extent * PER + writer, 1, stamp).unwrap();
                         }
                         rounds.fetch_add(1, Ordering::SeqCst);
-                        if over.load(Ordering::SeqCst) {
+                        if is_last {
                             return stamp;
                         }
                     }

@@ -33,12 +33,10 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> Option<(Kind, String, 
             format!("there are {most} snapshots, and there can be no more"),
             "delete some: 'cleave volume snapshot list' names them".to_owned(),
         ),
-        Cause::SecondaryChanges { volume, pair, state } => refused(
+        Cause::PairReplaces { volume, pair, state } => refused(
+            format!("pair {pair} is in {state}, and replaces what {volume} holds"),
             format!(
-                "{volume} is the secondary of pair {pair}, which is in {state}: the pair replaces what the volume holds"
-            ),
-            format!(
-                "take a snapshot of the primary, or wait until the pair is split and whole: 'cleave pair wait {pair} --state psus'"
+                "take a snapshot of the other volume of the pair, or wait until the pair has ended its copy: see 'cleave pair show {pair}'"
             ),
         ),
         Cause::SinceYounger { image, since } => (

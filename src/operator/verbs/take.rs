@@ -120,22 +120,18 @@ fn refuse_name(catalog: &Catalog, name: &ImageName) -> Result<(), Cause> {
     Ok(())
 }
 
-/// Refuses a volume that cannot be relied on, and a secondary whose bytes a pair replaces: neither shows an instant.
+/// Refuses a volume that cannot be relied on, and one whose bytes a pair replaces: neither shows an instant.
 fn refuse_volume(now: &Snapshot, volume: &Name) -> Result<(), Cause> {
     if let Some(why) = now.failure_of(volume) {
         return Err(Cause::VolumeFailed { volume: volume.clone(), why: why.to_owned() });
     }
     super::split::refuse_stopped(now, [volume])?;
-    let Some(pair) = now.pair_of(volume).filter(|pair| now.catalog.pairs[*pair].secondary == *volume) else {
-        return Ok(());
-    };
-    match now.pair_status(pair).map(|status| status.state) {
-        Some(State::Psus) => Ok(()),
-        state => Err(Cause::SecondaryChanges {
-            volume: volume.clone(),
-            pair: pair.clone(),
-            state: state.unwrap_or(State::Psue),
-        }),
+    match now.pair_of(volume) {
+        Some(pair) if !now.shows_itself(pair, volume) => {
+            let state = now.pair_status(pair).map_or(State::Psue, |status| status.state);
+            Err(Cause::PairReplaces { volume: volume.clone(), pair: pair.clone(), state })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -172,7 +168,8 @@ pub(super) fn together(asked: &Asked<'_>, wanted: &Wanted<'_>) -> Result<Outcome
         let origin = array.origin_of(&served, &name.volume, volume);
         let origin = origin.map_err(|error| not_taken(name, &error))?;
         origin.prepare().map_err(|error| not_taken(name, &error))?;
-        images.push(NewImage { volume: Arc::clone(volume), origin, number });
+        let pair = served.pair_beside(&name.volume);
+        images.push(NewImage { volume: Arc::clone(volume), origin, number, pair });
     }
     if let Some(at) = wanted.at {
         sleep_until(asked, at - DECISION, true)?;

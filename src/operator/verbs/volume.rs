@@ -596,6 +596,11 @@ impl Act for Reinstate {
         let volume = now.volume_unit(name).ok_or_else(runs)?;
         let stopped = volume.stopped().ok_or_else(runs)?;
         now.suspend_pair_of(name).map_err(|pair| Cause::NotSuspended { pair })?;
+        if let Some(origin) = volume.origin() {
+            // Images read the volume where nothing was kept, and it may have lost what they show there.
+            let why = format!("volume {name} had stopped and may have lost what was written to it");
+            origin.lose(&why).map_err(|error| Cause::StillFails { error: error.to_string() })?;
+        }
         volume.reinstate().map_err(|error| Cause::StillFails { error: error.to_string() })?;
         unit.attention(Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, None);
         drop(turn);
