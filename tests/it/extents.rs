@@ -127,7 +127,7 @@ fn the_list_is_what_get_lba_status_tells_a_host() {
     let extents: Vec<Value> =
         expected.iter().map(|(offset, length)| json!({ "offset": offset, "length": length })).collect();
     let fields = json!({
-        "volume": "large", "size": 8 << 20, "block_size": 4096, "extent_size": EXTENT, "extents": extents
+        "volume": "large", "since": null, "size": 8 << 20, "block_size": 4096, "extent_size": EXTENT, "extents": extents
     });
     assert_eq!(document, fields);
     assert_eq!(ask(&daemon, "GET", "/v1/volumes/large/extents", "").document, fields);

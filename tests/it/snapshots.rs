@@ -468,7 +468,9 @@ fn a_file_names_the_luns_of_snapshots_and_no_snapshots() {
     let without: String = text.replace("object = \"db@noon\"\nread_only = true\n", "");
     assert_ne!(without, text);
     let fresh = Daemon::fresh(&[]);
-    let refused = fresh.refusal(4, &["apply", file]);
+    let refused = fresh.command(&["apply", file]);
+    assert_eq!(refused.status.code(), Some(4));
+    let refused = String::from_utf8_lossy(&refused.stderr);
     assert!(refused.contains("there is no snapshot db@noon"), "{refused}");
     // A file that names the volume and the target alone: the LUN of the snapshot stays, and the snapshot.
     let volume = text.find("[[lun]]").map_or(&text[..], |at| &text[..at]);
