@@ -86,9 +86,10 @@ impl Drop for Held {
 }
 
 impl PairUnit {
-    /// Whether the secondary is a volume of its own: it holds what it shows, and the pair replaces nothing there.
+    /// Whether the secondary is a volume of its own: it holds what it shows, and the pair replaces nothing there before a
+    /// resync.
     pub(crate) fn secondary_shows_itself(&self) -> bool {
-        matches!(self.pair.state(), State::Smpl | State::Psus)
+        self.pair.state() == State::Psus
     }
 
     pub(super) fn new(name: &Name, entry: &PairEntry, pair: Arc<Pair>) -> Self {

@@ -175,7 +175,7 @@ fn a_pebibyte_with_three_extents_is_listed_at_once_and_who_is_not_there_has_none
         "cleave: cannot list the used extents of nope: there is no volume nope; see 'cleave volume list'\n"
     );
     assert_eq!(ask(&daemon, "GET", "/v1/volumes/nope/extents", "").status, 404);
-    assert_eq!(ask(&daemon, "GET", "/v1/volumes/db@noon/extents", "").status, 400);
+    assert_eq!(ask(&daemon, "GET", "/v1/volumes/db@noon/extents", "").status, 404);
     daemon.refusal(4, &["volume", "delete", "big"]);
     assert_eq!(daemon.json(&["operation", "list"]), json!([]), "who looks begins nothing");
 }

@@ -493,7 +493,7 @@ fn a_snapshot_of_a_secondary_needs_the_secondary_whole() {
     daemon.text(&["pair", "create", "p", "s", "--name", "ps"]);
     daemon.text(&["pair", "wait", "ps", "--state", "pair", "--timeout", "60"]);
     let why = daemon.refusal(4, &["volume", "snapshot", "create", "s", "early"]);
-    assert!(why.contains("s is the secondary of pair ps"), "{why}");
+    assert!(why.contains("pair ps is in PAIR, and replaces what s holds"), "{why}");
     daemon.text(&["volume", "snapshot", "create", "p", "mirrored"]);
     let mirrored = copy.clone();
     (0..4).for_each(|_| change(&mut raw, 0, &mut dice, &mut copy));

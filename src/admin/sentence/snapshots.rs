@@ -34,7 +34,7 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> Option<(Kind, String, 
             "delete some: 'cleave volume snapshot list' names them".to_owned(),
         ),
         Cause::PairReplaces { volume, pair, state } => refused(
-            format!("pair {pair} is in {state}, and replaces what {volume} holds"),
+            format!("pair {pair} is in {state}, and replaces what {volume} holds, or will"),
             format!(
                 "take a snapshot of the other volume of the pair, or wait until the pair has ended its copy: see 'cleave pair show {pair}'"
             ),
