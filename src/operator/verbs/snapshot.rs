@@ -1,6 +1,6 @@
 //! The verbs of `snapshot`: images of a volume, each of one instant.
 //!
-//! `create` is in [`take`](super::take), because a group's snapshots are made by the same steps. The other verbs change the
+//! `create` is in [`super::take`], because a group's snapshots are made by the same steps. The other verbs change the
 //! catalog, and the served images follow. **A deleted image** is out of the catalog first, durably; then it is forgotten,
 //! and what only it needed is swept behind. A crash in between leaves nothing but the sweep, which the next opening goes on
 //! with.
