@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::array::error::Kind;
 use crate::catalog::MapEntry;
-use crate::catalog::names::{IscsiName, ObjectName};
+use crate::catalog::names::IscsiName;
 use crate::catalog::rules::Rule;
 use crate::sam::Lun;
 
@@ -16,15 +16,10 @@ pub(super) fn said_of_a_rule(rule: &Rule) -> (Kind, String, String) {
             let why = format!("{lun} is above the highest LUN, {}", Lun::MAX_NUMBER);
             (Kind::Usage, why, "choose a lower number".to_owned())
         }
-        Rule::NoObject(name) => match name {
-            ObjectName::Whole(_) => missing(
-                format!("there is no volume or drive {name}"),
-                "see 'cleave volume list' and 'cleave drive list'",
-            ),
-            ObjectName::Image(_) => {
-                missing(format!("there is no snapshot {name}"), "see 'cleave volume snapshot list'")
-            }
-        },
+        Rule::NoObject(name) => {
+            let (why, remedy) = name.not_there();
+            missing(why, remedy)
+        }
         Rule::NoTarget(iqn) => missing(format!("there is no target {iqn}"), "see 'cleave target list'"),
         Rule::Taken { target, entry } => {
             let MapEntry { object, lun, initiators, .. } = entry;

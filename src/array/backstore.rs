@@ -131,8 +131,7 @@ fn see(sessions: &Sessions, asked: &str, grant: &Grant) -> Result<Vec<Visible>, 
     let visible = all.zip(0..=Lun::MAX_NUMBER).map(|(name, lun)| {
         let is_shut = keys_of(name).iter().any(|key| sessions.shut.contains(key));
         let unit = sessions.now.unit(name).filter(|_| !is_shut).ok_or_else(|| {
-            let why = format!("there is no volume, drive or snapshot {name}");
-            let remedy = "see 'cleave volume list', 'cleave drive list' and 'cleave volume snapshot list'";
+            let (why, remedy) = name.not_there();
             ArrayError::new(Kind::NotFound, asked, why, remedy)
         })?;
         let read_only = grant.read_only.contains(name);

@@ -150,6 +150,18 @@ pub enum ObjectName {
 }
 
 impl ObjectName {
+    /// What people read where there is no object of this name: why not, and what to do.
+    #[must_use]
+    pub fn not_there(&self) -> (String, &'static str) {
+        match self {
+            Self::Whole(name) => (
+                format!("there is no volume or drive {name}"),
+                "see 'cleave volume list' and 'cleave drive list'",
+            ),
+            Self::Image(name) => (format!("there is no snapshot {name}"), "see 'cleave volume snapshot list'"),
+        }
+    }
+
     /// The name of a volume or drive, if it is one.
     #[must_use]
     pub fn whole(&self) -> Option<&Name> {

@@ -206,9 +206,8 @@ fn check(array: &Array, config: &str) -> Result<(), String> {
     if array.has_object(&name) {
         return Ok(());
     }
-    Err(format!(
-        "there is no volume, drive or snapshot {name}: see 'cleave volume list', 'cleave drive list' and 'cleave volume snapshot list'"
-    ))
+    let (why, remedy) = name.not_there();
+    Err(format!("{why}: {remedy}"))
 }
 
 #[cfg(test)]
@@ -227,6 +226,7 @@ mod tests {
         let array = operator.array();
         assert_eq!(check(array, "cleave/tape0"), Ok(()));
         assert!(check(array, "cleave/tape1").unwrap_err().contains("no volume or drive tape1"));
+        assert!(check(array, "cleave/tape1@noon").unwrap_err().contains("no snapshot tape1@noon"));
         assert!(check(array, "cleave//dev/sda").unwrap_err().contains("/dev/sda"));
         assert!(check(array, "qcow/tape0").is_err());
     }
