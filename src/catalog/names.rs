@@ -158,7 +158,9 @@ impl ObjectName {
                 format!("there is no volume or drive {name}"),
                 "see 'cleave volume list' and 'cleave drive list'",
             ),
-            Self::Image(name) => (format!("there is no snapshot {name}"), "see 'cleave volume snapshot list'"),
+            Self::Image(name) => {
+                (format!("there is no snapshot {name}"), "see 'cleave volume snapshot list'")
+            }
         }
     }
 

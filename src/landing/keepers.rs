@@ -33,6 +33,10 @@ pub trait Keeper: Send + Sync {
     /// Home has failed, and may have lost earlier writes.
     fn lost(&self, error: &StoreError);
 
+    /// The volume or its log could not be flushed, and may have lost answered writes that images have from there. Whoever
+    /// flushes may hold locks of its own keeper, so only keepers of others' images do something.
+    fn unflushed(&self, _error: &StoreError) {}
+
     /// Hosts cannot go on, because this keeper could not keep what they overwrite, with `error`. Returns whether the
     /// keeper has given something up, so that another attempt is worth while. It is called without the gate and
     /// without any lock of the landing log's.
@@ -113,6 +117,12 @@ impl Keepers {
             }
         }
         Ok(Kept::All)
+    }
+
+    /// Tells all keepers that the volume could not be flushed.
+    pub(super) fn unflushed(&self, error: &StoreError) {
+        let all: Vec<_> = self.all.read().iter().filter_map(Weak::upgrade).collect();
+        all.iter().for_each(|keeper| keeper.unflushed(error));
     }
 
     /// The refusal that a write has met, for the first who asks.

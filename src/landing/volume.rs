@@ -685,8 +685,8 @@ impl Block for LandedVolume {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        self.log().map_or(Ok(()), |log| log.flush())?;
-        self.home.flush()
+        let flushed = self.log().map_or(Ok(()), |log| log.flush()).and_then(|()| self.home.flush());
+        flushed.inspect_err(|error| self.keepers.unflushed(error))
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {

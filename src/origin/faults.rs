@@ -154,6 +154,25 @@ impl Owner for Noting {
 }
 
 #[test]
+fn a_volume_that_could_not_be_flushed_may_have_lost_what_its_images_show() {
+    for through_image in [false, true] {
+        let mut machine = machine();
+        machine.faults = true;
+        write(&machine, 0, 1, 2).unwrap();
+        machine.take();
+        let image = machine.origin.image(1).unwrap();
+        // An image flushes the slots first.
+        machine.world.fail_after(u64::from(through_image), Fault::Io);
+        let flushed = if through_image { image.flush() } else { machine.volume.flush() };
+        assert!(flushed.is_err());
+        assert!(stamps(&*image, 0, 1).is_err(), "what it shows may be lost");
+        assert!(matches!(machine.origin.image(1), Err(OriginError::Broken(_))));
+        machine.kill();
+        assert!(matches!(machine.origin.image(1), Err(OriginError::Broken(_))), "and stays so");
+    }
+}
+
+#[test]
 fn an_owner_notes_what_the_table_cannot() {
     let machine = landed();
     let owner = Noting::default();

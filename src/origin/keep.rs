@@ -191,6 +191,10 @@ impl Keeper for Origin {
         self.home_failed(error);
     }
 
+    fn unflushed(&self, error: &StoreError) {
+        self.volume_unflushed(error);
+    }
+
     fn give_way(&self, error: &StoreError) -> bool {
         let is_full = self.full.swap(false, Ordering::SeqCst) && matches!(error, StoreError::Shortage(_));
         (is_full || matches!(error, StoreError::NoSpace)) && self.relieve()

@@ -127,6 +127,17 @@ impl Origin {
         }
     }
 
+    /// The volume could not be flushed. What images have from there may be lost although it can still be read.
+    pub(super) fn volume_unflushed(&self, error: &StoreError) {
+        if matches!(error, StoreError::Shortage(_)) || self.is_closed() {
+            return;
+        }
+        if self.lose(&format!("the volume could not be flushed: {error}")).is_err() {
+            // Nothing is served from now on. Nobody is waited for, because who flushes may be in an image.
+            self.closed.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// The volume has lost what hosts had written, or may have: no image of it can be relied on.
     ///
     /// # Errors
