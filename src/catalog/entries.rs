@@ -107,10 +107,28 @@ pub struct VolumeEntry {
     pub(crate) snapshot_limit: Option<u64>,
     /// What is done when its images can keep no more.
     pub(crate) snapshot_policy: SnapshotPolicy,
+    /// What it is a clone of, as long as a copy behind has not made it independent.
+    pub(crate) clone_of: Option<CloneEntry>,
     /// The labels that an operator has given.
     pub(crate) labels: Labels,
     /// The description that an operator has given.
     pub(crate) description: Description,
+}
+
+/// What a volume is a clone of: an image, which lives as long as a snapshot or such an entry has its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CloneEntry {
+    /// Its identity. Its record, which lies beside the volume's files, repeats it.
+    pub(crate) seed: Seed,
+    /// The identity of the volume that was cloned. Its name may change.
+    pub(crate) source: Seed,
+    /// The number of the image.
+    pub(crate) image: u64,
+    /// Pace of the copy behind.
+    pub(crate) pace: Pace,
+    /// Why what the image shows was found lost when the array opened, so that the clone is lost even if the pool comes back.
+    pub(crate) broken: Option<String>,
 }
 
 /// What is done when there is no room to keep what the images of a volume show.
@@ -178,7 +196,7 @@ impl VolumeEntry {
             VolumeLocation::Internal(directory) => (StoreKind::File, None, Some(directory.clone())),
             VolumeLocation::External(path) => (StoreKind::File, Some(path.to_owned()), None),
         };
-        let (last_image, snapshot_limit, snapshot_policy, labels, description) = Default::default();
+        let (last_image, snapshot_limit, snapshot_policy, clone_of, labels, description) = Default::default();
         Self {
             seed,
             size,
@@ -189,6 +207,7 @@ impl VolumeEntry {
             last_image,
             snapshot_limit,
             snapshot_policy,
+            clone_of,
             labels,
             description,
         }

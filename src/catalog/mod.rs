@@ -38,6 +38,7 @@ pub use transaction::Transaction;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use entries::CloneEntry;
 pub use entries::ExternalScrap;
 pub use entries::Scrap;
 pub(crate) use entries::{
@@ -58,6 +59,9 @@ pub const MAX_OBJECTS: usize = 16384;
 
 /// Most snapshots of one volume.
 pub const MAX_SNAPSHOTS_OF_VOLUME: usize = 1024;
+
+/// Most clones of one volume, or of its snapshots, that are not independent yet.
+pub const MAX_CLONES_OF_VOLUME: usize = 1024;
 
 /// Most snapshots of all volumes together. Each is an entry in the catalog, which is written as a whole.
 pub const MAX_SNAPSHOTS: usize = 65536;
@@ -118,6 +122,7 @@ impl Catalog {
             .chain(self.cartridges.values().map(|cartridge| cartridge.seed))
             .chain(self.pairs.values().map(|pair| pair.seed))
             .chain(self.snapshots.values().map(|snapshot| snapshot.seed))
+            .chain(self.volumes.values().filter_map(|volume| Some(volume.clone_of.as_ref()?.seed)))
     }
 
     /// Whether an object has the identity `seed`.
@@ -172,6 +177,42 @@ impl Catalog {
         from.take_while(move |(name, _)| name.volume == *volume)
     }
 
+    /// The volumes that are clones of images of the volume with the identity `source`, and not independent yet.
+    pub(crate) fn clones_of(&self, source: Seed) -> impl Iterator<Item = (&Name, &CloneEntry)> {
+        let clones = self.volumes.iter().filter_map(|(name, volume)| Some((name, volume.clone_of.as_ref()?)));
+        clones.filter(move |(_, clone)| clone.source == source)
+    }
+
+    /// The numbers of the images that `volume` has to have: those of its snapshots, and those of which there are clones. Each
+    /// with the reason why it is broken, if it is.
+    pub(crate) fn images_of(&self, volume: &Name) -> BTreeMap<u64, Option<&str>> {
+        let Some(entry) = self.volumes.get(volume) else { return BTreeMap::new() };
+        self.images_among(volume, self.clones_of(entry.seed).map(|(_, clone)| clone))
+    }
+
+    /// The same, where `clones` are known to be those of the volume.
+    pub(crate) fn images_among<'a>(
+        &'a self,
+        volume: &Name,
+        clones: impl Iterator<Item = &'a CloneEntry>,
+    ) -> BTreeMap<u64, Option<&'a str>> {
+        let snapshots = self.snapshots_of(volume).map(|(_, entry)| (entry.number, entry.broken.as_deref()));
+        let clones = clones.map(|entry| (entry.image, entry.broken.as_deref()));
+        let mut images = BTreeMap::new();
+        for (number, broken) in snapshots.chain(clones) {
+            let known = images.entry(number).or_insert(broken);
+            *known = known.or(broken);
+        }
+        images
+    }
+
+    /// Whether anything needs the image `number` of `volume`.
+    pub(crate) fn needs_image(&self, volume: &Name, number: u64) -> bool {
+        let Some(entry) = self.volumes.get(volume) else { return false };
+        self.snapshots_of(volume).any(|(_, entry)| entry.number == number)
+            || self.clones_of(entry.seed).any(|(_, entry)| entry.image == number)
+    }
+
     /// The maps of the object `name`.
     pub(crate) fn maps_of(&self, name: &ObjectName) -> impl Iterator<Item = (&IscsiName, &MapEntry)> {
         self.targets
@@ -214,6 +255,7 @@ impl Catalog {
         self.check_pairs()?;
         self.check_groups()?;
         self.check_snapshots()?;
+        self.check_clones()?;
         self.check_targets()?;
         let directories = self.directories();
         match self.scrap.iter().find(|scrap| self.contradicts(&directories, scrap)) {
@@ -366,6 +408,39 @@ impl Catalog {
                     "volume {} has more than {MAX_SNAPSHOTS_OF_VOLUME} snapshots",
                     name.volume
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A clone is like the volume that was cloned, and shows an image that was taken.
+    fn check_clones(&self) -> Result<(), String> {
+        let clones =
+            self.volumes.iter().filter_map(|(name, entry)| Some((name, entry, entry.clone_of.as_ref()?)));
+        let clones: Vec<_> = clones.collect();
+        if clones.is_empty() {
+            return Ok(());
+        }
+        let volumes: BTreeMap<Seed, &Kept<VolumeEntry>> =
+            self.volumes.values().map(|entry| (entry.seed, entry)).collect();
+        let mut counts: BTreeMap<Seed, usize> = BTreeMap::new();
+        for (name, entry, clone) in clones {
+            let Some(source) = volumes.get(&clone.source).filter(|source| source.seed != entry.seed) else {
+                return Err(format!("volume {name} is a clone of a volume that does not exist"));
+            };
+            if !(1..=source.last_image).contains(&clone.image) {
+                return Err(format!("volume {name} is a clone of an image that was not taken"));
+            }
+            if (source.size, source.block_size) != (entry.size, entry.block_size) {
+                return Err(format!("volume {name} is not of the size of which it is a clone"));
+            }
+            if self.pair_of(name.as_str()).is_some() {
+                return Err(format!("volume {name} is a clone that copies, and in a pair"));
+            }
+            let count = counts.entry(clone.source).or_default();
+            *count += 1;
+            if *count > MAX_CLONES_OF_VOLUME {
+                return Err(format!("a volume has more than {MAX_CLONES_OF_VOLUME} clones that copy"));
             }
         }
         Ok(())
