@@ -8,7 +8,8 @@
 //!
 //! At last the reader looks whether the image is broken: from that moment on home is overwritten without an entry.
 //!
-//! Every reader and writer is inside the image. Who deletes an image, or gives back what belongs to a broken one, waits
+//! Every reader and writer is inside the image. As long as a clone is copied from it, writers do not enter
+//! ([`Inside::freeze`]). Who deletes an image, or gives back what belongs to a broken one, waits
 //! until nobody is ([`Inside::shut`]).
 
 use std::fmt;
@@ -27,26 +28,51 @@ use crate::volume::Block;
 /// A search for data looks at this many runs. After that it reports that the next extent may hold data.
 const RUNS_MAX: u32 = 4096;
 
+/// Who may enter an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Readers and writers.
+    #[default]
+    All,
+    /// Readers: somebody relies on the image as it is.
+    Readers,
+    /// Nobody, for ever.
+    Nobody,
+}
+
+const FROZEN: &str = "a clone is copied from the snapshot, which stays as it is until the clone is whole";
+
 /// Those who read and write an image.
 #[derive(Debug, Default)]
 pub(super) struct Inside {
-    /// Whether nobody may enter any more. Held for reading by everybody inside.
-    shut: RwLock<bool>,
+    /// Who may enter. Held for reading by everybody inside.
+    access: RwLock<Access>,
 }
 
 impl Inside {
     /// Enters; `None` if the image is shut.
-    pub(super) fn enter(&self, patience: Patience) -> Result<Option<RwLockReadGuard<'_, bool>>, StoreError> {
+    pub(super) fn enter(
+        &self,
+        patience: Patience,
+    ) -> Result<Option<RwLockReadGuard<'_, Access>>, StoreError> {
         let inside = match patience {
-            Patience::Now => self.shut.try_read().ok_or(StoreError::WouldBlock)?,
-            Patience::Wait => self.shut.read(),
+            Patience::Now => self.access.try_read().ok_or(StoreError::WouldBlock)?,
+            Patience::Wait => self.access.read(),
         };
-        Ok((!*inside).then_some(inside))
+        Ok((*inside != Access::Nobody).then_some(inside))
+    }
+
+    /// No writer is inside when this returns with `frozen`, nor enters until this is called without.
+    pub(super) fn freeze(&self, frozen: bool) {
+        let mut access = self.access.write();
+        if *access != Access::Nobody {
+            *access = if frozen { Access::Readers } else { Access::All };
+        }
     }
 
     /// Nobody is inside when this returns, nor ever will be.
     pub(super) fn shut(&self) {
-        *self.shut.write() = true;
+        *self.access.write() = Access::Nobody;
     }
 }
 
@@ -75,6 +101,22 @@ impl Image {
         work: impl FnOnce() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let _inside = self.inside.enter(patience)?.ok_or_else(|| self.refusal())?;
+        self.check()?;
+        let outcome = work();
+        self.check()?;
+        outcome
+    }
+
+    /// The same for a writer.
+    fn change_within<T>(
+        &self,
+        patience: Patience,
+        work: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let inside = self.inside.enter(patience)?.ok_or_else(|| self.refusal())?;
+        if *inside == Access::Readers {
+            return Err(StoreError::ReadOnly(FROZEN));
+        }
         self.check()?;
         let outcome = work();
         self.check()?;
@@ -234,7 +276,7 @@ impl Block for Image {
         self.origin.check(offset, data.len() as u64)?;
         let change = Change::Write { offset, data, durability };
         let range = offset..offset + data.len() as u64;
-        self.within(patience, || self.origin.change_image(self.number, &change, range, patience))
+        self.change_within(patience, || self.origin.change_image(self.number, &change, range, patience))
     }
 
     /// Part of the image is the volume's, so after this the whole image is stable. What failed will not come back either.
@@ -249,7 +291,7 @@ impl Block for Image {
     fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
         self.origin.check(offset, length)?;
         let range = offset..offset + length;
-        self.within(Patience::Wait, || self.origin.discard_of(self.number, range))
+        self.change_within(Patience::Wait, || self.origin.discard_of(self.number, range))
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {

@@ -259,6 +259,15 @@ impl Origin {
         pool.sweep_again();
     }
 
+    /// From now on nobody writes to the image `number`, or everybody may again. Waits for those who write. It is not kept over
+    /// a restart.
+    pub fn freeze(&self, number: u64, frozen: bool) {
+        let inside = self.images.lock().get(&number).cloned();
+        if let Some(inside) = inside {
+            inside.freeze(frozen);
+        }
+    }
+
     /// The image `number`, for its hosts.
     ///
     /// # Errors
