@@ -41,6 +41,7 @@
 
 mod bitmap;
 mod claims;
+mod clone;
 mod commit;
 mod copier;
 #[cfg(test)]
@@ -102,6 +103,7 @@ use commit::Batches;
 use record::Record;
 use sets::SetMask;
 
+pub(crate) use clone::record_clone;
 pub use copier::Progress;
 pub use format::RecordStores;
 pub(crate) use format::{Decided, RECORD_NAMES, SplitIdentity};

@@ -105,13 +105,23 @@ impl Record {
         shape: Shape,
         standing: RelationState,
     ) -> Result<Self, StoreError> {
+        Self::create_with(record_stores, shape, standing, Sets::new(0).as_ref())
+    }
+
+    /// The same with `sets`.
+    pub(super) fn create_with(
+        record_stores: RecordStores,
+        shape: Shape,
+        standing: RelationState,
+        sets: Sets<&ExtentSet>,
+    ) -> Result<Self, StoreError> {
         for record_store in &record_stores {
             record_store.resize(0)?;
             grow(&**record_store, Version::LATEST.frames())?;
             record_store.flush()?;
         }
         let mut record = Self::at(record_stores, shape, 1, 0, standing);
-        record.rewrite(Sets::new(0).as_ref())?;
+        record.rewrite(sets)?;
         Ok(record)
     }
 

@@ -20,6 +20,9 @@ const LANDING_NEW: &str = "landing.new";
 /// The files of the pool of a volume's images: the table and the slots.
 pub(super) const POOL: [&str; 2] = ["snapshots.table", "snapshots.slots"];
 
+/// The record of a clone that is not independent yet.
+pub(super) const CLONE: [&str; 2] = ["clone.0", "clone.1"];
+
 /// The beginning of a mark's name.
 const MARK: &str = "scrap.";
 
@@ -53,6 +56,7 @@ pub(super) fn remove_files(directory: &Path) -> Result<(), VolumeError> {
     let volumes = |name: &str| {
         [header::FILE, header::NEW, LANDING, LANDING_NEW].contains(&name)
             || POOL.contains(&name)
+            || CLONE.contains(&name)
             || SegmentedStore::is_file_name(name)
     };
     let (names, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| volumes(name));

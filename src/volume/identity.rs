@@ -41,6 +41,14 @@ impl Identity {
         uuid
     }
 
+    /// The UUID as people write it: hexadecimal digits in five groups.
+    #[must_use]
+    pub(crate) fn uuid_text(&self) -> String {
+        let digits = hexadecimal(&self.uuid());
+        let groups = [0..8, 8..12, 12..16, 16..20, 20..32].map(|group| &digits[group]);
+        groups.join("-")
+    }
+
     /// Serial number of VPD page 80h: the NAA in upper case, so that an operator can match the two by eye.
     #[must_use]
     pub(crate) fn serial(&self) -> String {
@@ -64,6 +72,7 @@ mod tests {
         let identity = Identity::from_seed([0xFF; 16]);
         assert_eq!(identity.naa(), [0x3F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]);
         assert_eq!((identity.uuid()[6], identity.uuid()[8]), (0x4F, 0xBF));
+        assert_eq!(identity.uuid_text(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
         let identity = Identity::from_seed([0; 16]);
         assert_eq!(identity.naa_text(), "3000000000000000");
         assert_eq!((identity.uuid()[6], identity.uuid()[8]), (0x40, 0x80));

@@ -7,6 +7,7 @@
 //! NAME/data.00001    the second …
 //! NAME/landing       the volume's landing log, if it ever had an image (landing)
 //! NAME/snapshots.*   the pool of the volume's snapshots, if there are any (origin)
+//! NAME/clone.*       the record of what the volume is a clone of, until it is independent (pair)
 //! ```
 //! Outside of the data directory there is also a lock file ([`ExternalDirectory`](super::ExternalDirectory)).
 //!
@@ -33,7 +34,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::files::{LANDING, POOL, belongs_to_external_directory, entries, remove_files, sync_parent};
+use super::files::{CLONE, LANDING, POOL, belongs_to_external_directory, entries, remove_files, sync_parent};
 use super::header::{self, Header, HeaderFile};
 use super::{Block, Identity, VolumeError};
 use crate::store::{
@@ -200,6 +201,13 @@ impl Volume {
     pub(crate) fn pool_paths(&self) -> Option<[PathBuf; 2]> {
         let header = self.header.as_ref()?;
         Some(POOL.map(|name| header.directory().join(name)))
+    }
+
+    /// The paths of the record of what the volume is a clone of; `None` when the volume is in memory.
+    #[must_use]
+    pub(crate) fn clone_paths(&self) -> Option<[PathBuf; 2]> {
+        let header = self.header.as_ref()?;
+        Some(CLONE.map(|name| header.directory().join(name)))
     }
 
     /// Why the volume takes no more writes, if its store has stopped.
