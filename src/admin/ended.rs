@@ -25,6 +25,7 @@ fn doing(kind: OperationKind) -> &'static str {
         OperationKind::PairCopy => "copy behind pair",
         OperationKind::VolumeExport => "export volume",
         OperationKind::VolumeImport => "import volume",
+        OperationKind::VolumeClone => "copy behind clone",
         OperationKind::Apply => "apply the file",
         _ => "copy",
     }

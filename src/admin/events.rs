@@ -64,6 +64,7 @@ impl NoticeWatcher for Teller {
                 of_pair(journal.event(Kind::PairState), name.as_str(), state.word(), error)
             }
             Notice::Copy(copy) => of_copy(journal, &copy),
+            Notice::Clone { .. } => return, // its operation is told
         };
         journal.tell(event);
     }

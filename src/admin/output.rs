@@ -15,8 +15,8 @@ use super::stdout;
 use super::tree::{self, Tree};
 use crate::array::error::{ArrayError, Kind};
 use crate::array::show::{
-    Cartridge, Copy, Drive, DriveState, Group, Health, Lun, Mapping, Marked, Moved, Pair, Session, Snapshot,
-    Status, Target, Token, Volume,
+    Cartridge, CloneOf, Copy, Drive, DriveState, Group, Health, Lun, Mapping, Marked, Moved, Pair, Session,
+    Snapshot, Status, Target, Token, Volume,
 };
 use crate::catalog::labels::Labels;
 use crate::catalog::{MAX_SNAPSHOTS_OF_VOLUME, SnapshotPolicy};
@@ -170,10 +170,26 @@ pub(super) fn volumes(volumes: &[Volume]) -> String {
             store(volume).to_owned(),
             or_dash(volume.pair.as_ref()),
             mappings(&volume.luns, &volume.kernel_devices),
-            health(volume.health, volume.error.as_ref()),
+            match volume.clone_of.as_ref().filter(|_| volume.health == Health::Ready) {
+                Some(clone) => format!("ready, {}", of_clone(clone)),
+                None => health(volume.health, volume.error.as_ref()),
+            },
         ]
     });
     table(["VOLUME", "SIZE", "ALLOCATED", "BLOCK", "STORE", "PAIR", "LUNS", "HEALTH"], rows)
+}
+
+/// What a volume is a clone of, and how far its copy is.
+fn of_clone(clone: &CloneOf) -> String {
+    format!("clone of {}, {} copied", clone.source, percent(clone.progress))
+}
+
+/// The same, with the identity of what was cloned, the pace and what the copy waits for.
+fn clone_of(clone: &CloneOf) -> String {
+    let pace = serde_json::to_value(clone.pace).unwrap_or_default();
+    let pace = pace.as_str().unwrap_or_default();
+    let error = clone.error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
+    format!("{} ({}), {} copied, pace {pace}{error}", clone.source, clone.uuid, percent(clone.progress))
 }
 
 fn store(volume: &Volume) -> &'static str {
@@ -197,6 +213,7 @@ pub(super) fn volume(volume: &Volume) -> String {
         ("snapshots", of_snapshots(volume)),
         ("snapshot policy", words(volume.snapshot_policy)),
         ("pair", or_dash(volume.pair.as_ref())),
+        ("clone of", or_dash(volume.clone_of.as_ref().map(clone_of).as_ref())),
         ("luns", mappings(&volume.luns, &volume.kernel_devices)),
         ("health", health(volume.health, volume.error.as_ref())),
         ("labels", labels(&volume.labels)),

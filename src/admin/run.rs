@@ -32,7 +32,7 @@ use crate::catalog::names::{Name, node_name};
 use crate::operator::cause::State as PairState;
 use crate::operator::operations::OperationState;
 use crate::operator::verbs::{
-    cartridge, copy, drive, group, lun, object, operation, pair, session, target, token, volume,
+    cartridge, clone, copy, drive, group, lun, object, operation, pair, session, target, token, volume,
 };
 use crate::operator::{Made, ObjectKind, Verb};
 use crate::printable;
@@ -316,6 +316,13 @@ impl Client {
                 extents_text::list(&self.daemon, self.json, &name, since.as_ref())
             }
             VolumeVerb::Snapshot(verb) => self.snapshot(verb),
+            VolumeVerb::Clone { name, new, pace, store, path, notes } => {
+                let asked = || format!("clone {name} as volume {new}");
+                let path = self.directory(path, asked)?;
+                let (labels, description) = notes.of(asked)?;
+                let (pace, store) = (pace.into(), store.into());
+                self.clone_volume(clone::Create { name, new, pace, store, path, labels, description })
+            }
             VolumeVerb::Restore { name } => self.restore(&name),
             VolumeVerb::List(selection) => self.select("/v1/volumes", &selection, output::volumes),
             VolumeVerb::Show { name } => {

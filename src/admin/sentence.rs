@@ -1,5 +1,6 @@
 //! The sentences of refused verbs: three parts and an exit code, made of a typed [`Cause`].
 
+mod clones;
 mod snapshots;
 mod tapes;
 
@@ -53,6 +54,7 @@ pub(super) fn document(asked: &str, cause: &Cause) -> ErrorDocument {
 fn asked(verb: &Verb) -> String {
     match verb {
         Verb::VolumeResize(resize) => format!("resize volume {} to {}", resize.name, Size(resize.size)),
+        Verb::VolumeClone(clone) => format!("clone {} as volume {}", clone.name, clone.new),
         Verb::VolumeLimit(limit) => format!("bound the snapshots of volume {}", limit.name),
         Verb::LunMap(map) => format!("map {} as LUN {} of {}", map.object, map.lun, map.target),
         Verb::LunUnmap(unmap) => format!("unmap LUN {} of {}", unmap.lun, unmap.target),
@@ -176,6 +178,11 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
             Kind::Refused,
             format!("pair {pair} shows an instant of it: {error}"),
             format!("first 'cleave pair delete {pair}'"),
+        ),
+        Cause::NotSuspended { pair: NotSuspended::Clone { error } } => (
+            Kind::Refused,
+            format!("it is a clone that is not whole, and may have lost something: {error}"),
+            "delete it, and clone anew".to_owned(),
         ),
         Cause::Length { why } => usage(why, "choose another size"),
         Cause::Untrusted { why, remedy } => refused(why.clone(), remedy),
@@ -361,7 +368,7 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
         | Cause::ImageEmpty
         | Cause::ImageTooLarge { .. }
         | Cause::ImageCut { .. } => said_of_a_path(cause),
-        _ => tapes::said(verb, cause).unwrap_or_else(|| said_of_a_file(cause)),
+        _ => tapes::said(verb, cause).or_else(|| clones::said(verb, cause)).unwrap_or_else(|| said_of_a_file(cause)),
     }
 }
 

@@ -135,6 +135,18 @@ fn see(sessions: &Sessions, asked: &str, grant: &Grant) -> Result<Vec<Visible>, 
             ArrayError::new(Kind::NotFound, asked, why, remedy)
         })?;
         let read_only = grant.read_only.contains(name);
+        if let (ObjectName::Image(image), false) = (name, read_only)
+            && let Some(clone) = sessions.now.copying_from(image)
+        {
+            let why = format!(
+                "volume {clone} is cloned from {image}, which stays as it is until the clone is whole"
+            );
+            return Err(ArrayError::refused(
+                asked,
+                why,
+                "wait until the clone is whole, or let the device be read-only",
+            ));
+        }
         Ok(Visible { lun, object: name.clone(), unit: Arc::clone(unit), read_only })
     });
     visible.collect()

@@ -35,14 +35,14 @@ const NICER: i32 = 10;
 const GATHER: Duration = Duration::from_millis(100);
 
 /// The bytes of one step: some tens of milliseconds on a slow disk.
-const STEP: u64 = 4 << 20;
+pub(super) const STEP: u64 = 4 << 20;
 
 /// The longest rest, so that a pair whose device stalled once goes on soon.
 const MAX_REST: Duration = Duration::from_secs(2);
 
 /// The rest after a step that found no room: short enough for an operator who has just made room, and long enough for
 /// a device that stays full.
-const NO_ROOM_REST: Duration = Duration::from_secs(2);
+pub(super) const NO_ROOM_REST: Duration = Duration::from_secs(2);
 
 /// The slots that one step of a sweep looks at.
 const SWEEP: u64 = 4096;
@@ -55,7 +55,7 @@ pub(super) trait Background: Send + Sync {
 
 impl Pace {
     /// The rest after a step that took `step`.
-    fn rest(self, step: Duration) -> Duration {
+    pub(super) fn rest(self, step: Duration) -> Duration {
         match self {
             Self::Fast => Duration::ZERO,
             Self::Medium => step.min(MAX_REST),

@@ -158,6 +158,14 @@ fn close_pairs(now: &Snapshot) -> bool {
             closed = false;
         }
     }
+    for (name, unit) in &now.volumes {
+        if let Some(clone) = unit.clone_unit()
+            && let Err(error) = clone.close()
+        {
+            tracing::error!(volume = %name, %error, "the clone was not closed in order");
+            closed = false;
+        }
+    }
     closed
 }
 

@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::Array;
+use super::assemble::Findings;
 use super::data_dir::sync_dir;
 use super::failed::FailedBlock;
 use super::paired::PairUnit;
@@ -24,7 +25,7 @@ use super::pool_owner::PoolOwner;
 use super::snapshot::Snapshot;
 use super::units::{ImageUnit, VolumeUnit};
 use crate::catalog::names::{ImageName, Name};
-use crate::catalog::{Catalog, SnapshotEntry, SnapshotPolicy, VolumeEntry};
+use crate::catalog::{Catalog, Seed, SnapshotEntry, SnapshotPolicy, VolumeEntry};
 use crate::landing::{Gate, Keeper, Outcome, close_all};
 pub(crate) use crate::origin::Origin;
 use crate::origin::{OriginError, Policy, PoolStores, take_all};
@@ -117,7 +118,7 @@ impl VolumeUnit {
 }
 
 /// Removes what is there of a pool.
-fn remove_files(paths: &[PathBuf; 2]) -> Result<(), StoreError> {
+pub(super) fn remove_files(paths: &[PathBuf; 2]) -> Result<(), StoreError> {
     for path in paths {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -182,45 +183,44 @@ impl Array {
         Err(StoreError::NoSpace.into())
     }
 
-    /// Opens the pool of a volume of `catalog` that has images, and removes what is left of one otherwise. Returns the images
-    /// that cannot be relied on any more, with the reason.
+    /// Opens the pool of a volume of `next` that has images, and removes what is left of one otherwise. The images that cannot be
+    /// relied on any more, and the clones of them, are `findings`.
     pub(super) fn open_pool(
         &self,
-        catalog: &Catalog,
+        next: &Snapshot,
         name: &Name,
         volume: &VolumeUnit,
-    ) -> Vec<(ImageName, String)> {
+        findings: &mut Findings,
+    ) {
         if volume.volume.is_err() {
-            return Vec::new();
+            return;
         }
-        let mut living: Vec<(u64, &ImageName)> = catalog
-            .snapshots_of(name)
-            .filter(|(_, entry)| entry.broken.is_none())
-            .map(|(image, entry)| (entry.number, image))
-            .collect();
-        living.sort_unstable();
+        let images = next.images_of(name);
+        let living: Vec<u64> =
+            images.into_iter().filter(|(_, broken)| broken.is_none()).map(|(number, _)| number).collect();
         if living.is_empty() {
             if let Err(error) = volume.pool_paths().map_or(Ok(()), |paths| remove_files(&paths)) {
                 tracing::warn!(volume = %name, %error, "the files of former snapshots could not be removed: left for the next start");
             }
-            return Vec::new();
+            return;
         }
-        let entry = &catalog.volumes[name];
-        let numbers: Vec<u64> = living.iter().map(|(number, _)| *number).collect();
+        let entry = &next.catalog.volumes[name];
         let opened = volume.stores().map_err(OriginError::from).and_then(|stores| {
             let landed = Arc::clone(&volume.landed);
-            Origin::open(landed, stores, entry.seed.0, &numbers, entry.snapshot_limit.unwrap_or(u64::MAX))
+            Origin::open(landed, stores, entry.seed.0, &living, entry.snapshot_limit.unwrap_or(u64::MAX))
         });
         match opened {
             Ok(origin) => {
                 self.run_pool(volume, entry, &origin);
                 self.copier.sweep(&origin, name);
-                Vec::new()
             }
             Err(error) => {
                 let why = format!("what it shows is lost: {error}");
-                tracing::error!(volume = %name, %error, snapshots = numbers.len(), "its snapshots are broken");
-                living.into_iter().map(|(_, image)| (image.clone(), why.clone())).collect()
+                tracing::error!(volume = %name, %error, images = living.len(), "its snapshots are broken");
+                let snapshots = next.catalog.snapshots_of(name);
+                let broken = snapshots.filter(|(_, snapshot)| living.contains(&snapshot.number));
+                findings.broken_images.extend(broken.map(|(image, _)| (image.clone(), why.clone())));
+                findings.break_clones(next, entry.seed, &living, &why);
             }
         }
     }
@@ -249,16 +249,32 @@ impl Array {
         if let Some(unit) = former.images.get(name) {
             unit.switch.replace(|_| failed(of, "the snapshot has been deleted"));
         }
-        let Some(volume) = former.volumes.get(&name.volume) else { return };
+        self.release_image(former, left, of.seed, entry.number);
+    }
+
+    /// Forgets the image `number` of the volume with the identity `of`, unless a snapshot or a clone of `left` needs it.
+    pub(super) fn release_image(&self, former: &Snapshot, left: &Catalog, of: Seed, number: u64) {
+        let by_seed = |catalog: &Catalog| {
+            catalog.volumes.iter().find(|(_, volume)| volume.seed == of).map(|(name, _)| name.clone())
+        };
+        let Some((name, volume)) =
+            by_seed(&former.catalog).and_then(|name| Some((name.clone(), former.volumes.get(&name)?)))
+        else {
+            return;
+        };
         let Some(origin) = volume.origin() else { return };
-        // The origin may have asked for this itself, and have forgotten the image already.
-        if origin.status().images.iter().any(|image| image.number == entry.number) {
-            origin.forget(entry.number);
+        let now = by_seed(left);
+        if now.as_ref().is_some_and(|now| left.needs_image(now, number)) {
+            origin.freeze(number, left.clones_of(of).any(|(_, clone)| clone.image == number));
+            return;
         }
-        let now = left.volumes.iter().find(|(_, volume)| volume.seed == of.seed).map(|(name, _)| name);
-        match now.filter(|now| left.snapshots_of(now).next().is_some()) {
-            Some(now) => self.copier.sweep(&origin, now),
-            None => volume.end_pool(&name.volume),
+        // The origin may have asked for this itself, and have forgotten the image already.
+        if origin.status().images.iter().any(|image| image.number == number) {
+            origin.forget(number);
+        }
+        match now.filter(|now| !left.images_of(now).is_empty()) {
+            Some(now) => self.copier.sweep(&origin, &now),
+            None => volume.end_pool(&name),
         }
     }
 }
@@ -266,7 +282,7 @@ impl Array {
 impl Snapshot {
     /// Ends the pool of `volume` if there are no images of it.
     pub(crate) fn end_empty_pool(&self, volume: &Name) {
-        if self.catalog.snapshots_of(volume).next().is_none()
+        if self.catalog.images_of(volume).is_empty()
             && let Some(unit) = self.volumes.get(volume)
         {
             unit.end_pool(volume);

@@ -17,6 +17,8 @@ mod assemble;
 pub(crate) mod backstore;
 mod bookmark;
 pub(crate) mod cartridge_slot;
+mod cloned;
+pub(crate) mod clones;
 mod copier;
 mod copies;
 pub(crate) mod data_dir;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::{Array, show};
+use crate::catalog::Seed;
 use crate::catalog::names::Name;
 use crate::pair::State;
 
@@ -46,8 +47,31 @@ pub enum Notice {
         /// The error that has suspended the pair.
         error: Option<String>,
     },
+    /// A clone has come to another stage.
+    Clone {
+        /// The identity of the clone, which its volume has until it is whole.
+        clone: Seed,
+        /// The volume's name.
+        volume: Name,
+        /// The stage.
+        stage: CloneStage,
+    },
     /// A copy has begun or ended; its state tells which.
     Copy(show::Copy),
+}
+
+/// How it stands with a clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloneStage {
+    /// Its copy has begun, or goes on after a restart.
+    Copies,
+    /// It is whole, and a volume of its own.
+    Whole,
+    /// An error has suspended it for good.
+    Failed(String),
+    /// It was deleted before it was whole.
+    GivenUp,
 }
 
 /// A session in a notice.

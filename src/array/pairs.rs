@@ -2,7 +2,7 @@
 //! [`assemble`](super::assemble) puts a pair between its volumes and their hosts.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Array;
@@ -163,7 +163,13 @@ fn record_stores(
 /// pair relies on what it reads. Stopped stores count with the contents of their device: a record tells itself which
 /// of its parts were durable, and nothing has relied on parts that could not be flushed.
 fn open_record_stores(directory: &Path) -> Result<RecordStores, StoreError> {
-    let stores = record_stores(directory, FileStore::open)?;
+    open_record_files(RECORD_NAMES.map(|name| directory.join(name)))
+}
+
+/// The same of a record with these files.
+pub(super) fn open_record_files(paths: [PathBuf; 2]) -> Result<RecordStores, StoreError> {
+    let [first, second] = paths.map(|path| FileStore::open(&path).map(Arc::new));
+    let stores = [first?, second?];
     // One note is for both stores, and each was opened beside it.
     for store in &stores {
         if let Some(stopped) = store.stopped() {

@@ -4,6 +4,7 @@
 //! verb has the turn, the answer is "not now". An image that goes leaves the catalog here, and is taken down by an assembly of its
 //! own, on a thread that may wait.
 
+use std::collections::BTreeSet;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
@@ -72,8 +73,13 @@ fn is_free(array: &Array, catalog: &Catalog, name: &ImageName) -> bool {
 impl Owner for PoolOwner {
     fn drop_oldest(&self) -> Dropped {
         let dropped = self.change(TURN, |turn, volume, after| {
+            // The image of a snapshot stays as long as a clone is copied from it.
+            let copied: BTreeSet<u64> = after.clones_of(self.volume).map(|(_, clone)| clone.image).collect();
             let free = after.snapshots_of(volume).filter(|(name, entry)| {
-                !entry.protected && entry.broken.is_none() && is_free(turn.array(), after, name)
+                !entry.protected
+                    && entry.broken.is_none()
+                    && !copied.contains(&entry.number)
+                    && is_free(turn.array(), after, name)
             });
             let oldest = free.min_by_key(|(_, entry)| entry.number);
             let (name, number) = oldest.map(|(name, entry)| (name.clone(), entry.number))?;
@@ -98,6 +104,11 @@ impl Owner for PoolOwner {
                 .collect();
             for name in names {
                 after.snapshots.get_mut(&name)?.broken = Some(reason.to_owned());
+            }
+            let clones = after.clones_of(self.volume);
+            let clones = clones.filter(|(_, clone)| clone.image <= number && clone.broken.is_none());
+            for name in clones.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+                after.volumes.get_mut(&name)?.clone_of.as_mut()?.broken = Some(reason.to_owned());
             }
             Some(())
         });

@@ -27,11 +27,21 @@ pub enum NotSuspended {
         /// The error.
         error: String,
     },
+    /// The volume is a clone that is not whole, and its record could not be written.
+    Clone {
+        /// The error.
+        error: String,
+    },
 }
 
 impl Snapshot {
     /// Suspends the pair that depends on a volume which may have lost data.
     pub(crate) fn suspend_pair_of(&self, volume: &Name) -> Result<(), NotSuspended> {
+        if let Some(clone) = self.volume_unit(volume).and_then(|unit| unit.clone_unit()) {
+            let why = format!("volume {volume} had stopped and may have lost what was written to it");
+            let lost = clone.lose(&why);
+            return lost.map_err(|error| NotSuspended::Clone { error: error.to_string() });
+        }
         let Some(pair) = self.pair_of(volume) else { return Ok(()) };
         let unit = match self.pairs.get(pair) {
             Some(Paired::Runs(unit)) => unit,

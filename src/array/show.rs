@@ -90,6 +90,9 @@ pub struct Volume {
     pub snapshot_policy: SnapshotPolicy,
     /// The pair of which it is the primary or the secondary.
     pub pair: Option<String>,
+    /// What it is a clone of, until it is whole.
+    #[serde(default)]
+    pub clone_of: Option<CloneOf>,
     /// Where it is mapped.
     pub luns: Vec<Mapping>,
     /// The kernel devices (LIO backstores) that serve it.
@@ -101,6 +104,41 @@ pub struct Volume {
     /// The description that an operator has given.
     #[serde(default)]
     pub description: Description,
+}
+
+/// What a volume is a clone of that is not whole yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct CloneOf {
+    /// The volume or snapshot.
+    pub source: String,
+    /// The UUID of the volume that was cloned, or whose snapshot was.
+    pub uuid: String,
+    /// Pace of the copy behind.
+    pub pace: Pace,
+    /// Bytes that it holds itself.
+    pub copied_bytes: u64,
+    /// Bytes of the volume.
+    pub total_bytes: u64,
+    /// From 0.0 to 1.0.
+    pub progress: f64,
+    /// What its copy waits for, or why it will never be whole.
+    pub error: Option<String>,
+}
+
+/// A clone that has just been made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct NewClone {
+    /// The new volume.
+    #[serde(flatten)]
+    pub volume: Volume,
+    /// From the request to the answer, in microseconds.
+    pub elapsed_us: u64,
+    /// The longest hold of a host's write, in microseconds.
+    pub hold_us: u64,
 }
 
 /// A target.
@@ -698,6 +736,7 @@ mod tests {
             snapshot_limit: None,
             snapshot_policy: SnapshotPolicy::Suspend,
             pair: None,
+            clone_of: None,
             luns: vec![Mapping { target: "t".to_owned(), lun: 3 }],
             kernel_devices: Vec::new(),
             labels: Labels::default(),

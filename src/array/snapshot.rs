@@ -21,7 +21,7 @@ use super::units::{DriveUnit, ImageUnit, VolumeUnit};
 use super::{Array, show};
 use crate::catalog::names::{Barcode, ImageName, IscsiName, Name, ObjectName};
 use crate::catalog::transaction::Key;
-use crate::catalog::{Catalog, PairEntry, TargetEntry, rules};
+use crate::catalog::{Catalog, PairEntry, Seed, TargetEntry, rules};
 use crate::landing::LandedVolume;
 use crate::lu::LogicalUnit;
 use crate::pair::{State, Status};
@@ -52,6 +52,8 @@ struct Index {
     pairs: HashMap<Name, Name>,
     /// The drive of a cartridge.
     drives: HashMap<Barcode, Name>,
+    /// The clones of images of a volume, by its identity.
+    clones: HashMap<Seed, Vec<Name>>,
 }
 
 impl Index {
@@ -69,6 +71,11 @@ impl Index {
         let loaded =
             catalog.drives.iter().filter_map(|(name, drive)| Some((drive.loaded.clone()?, name.clone())));
         this.drives.extend(loaded);
+        for (name, volume) in &catalog.volumes {
+            if let Some(clone) = &volume.clone_of {
+                this.clones.entry(clone.source).or_default().push(name.clone());
+            }
+        }
         this
     }
 }
@@ -110,6 +117,11 @@ impl Snapshot {
     /// The pair in which `volume` has a role.
     pub(crate) fn pair_of(&self, volume: &Name) -> Option<&Name> {
         self.index().pairs.get(volume)
+    }
+
+    /// The clones that copy, by the identity of the volume of whose image each is one.
+    pub(super) fn clones_by_source(&self) -> &HashMap<Seed, Vec<Name>> {
+        &self.index().clones
     }
 
     /// The drive that holds a cartridge, by the catalog.
@@ -284,7 +296,7 @@ impl Array {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{CartridgeEntry, DriveEntry, MapEntry, Pace, Seed, VolumeEntry, VolumeLocation};
+    use crate::catalog::{CartridgeEntry, DriveEntry, MapEntry, Pace, VolumeEntry, VolumeLocation};
 
     fn seed(of: u8) -> Seed {
         Seed([of; 16])

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::cloned::CloneUnit;
 use super::failed::FailedBlock;
 use super::landing::with_log;
 use super::pool::{Pool, no_pool};
@@ -49,6 +50,8 @@ pub(crate) struct VolumeUnit {
     pub(crate) switch: Arc<Switch>,
     /// What its images show that it does not show any more.
     pub(super) pool: Mutex<Pool>,
+    /// What it is a clone of, until it is independent.
+    pub(super) clone: Mutex<Option<Arc<CloneUnit>>>,
     /// The logical unit.
     pub(super) unit: Arc<LogicalUnit>,
     /// The external directory, locked as long as the volume's files are in use. A deletion of the volume takes the
@@ -106,6 +109,7 @@ impl VolumeUnit {
             landed,
             switch,
             pool: no_pool(),
+            clone: Mutex::new(None),
             unit,
             external: Mutex::new(external),
             elsewhere: false,

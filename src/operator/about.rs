@@ -26,6 +26,8 @@ pub enum OperationKind {
     VolumeExport,
     /// A stream to a new volume.
     VolumeImport,
+    /// The copy behind a clone.
+    VolumeClone,
     /// A file for the whole array.
     Apply,
 }
@@ -43,6 +45,7 @@ impl OperationKind {
             Self::CartridgeImport => "cartridge_import",
             Self::VolumeExport => "volume_export",
             Self::VolumeImport => "volume_import",
+            Self::VolumeClone => "volume_clone",
             Self::Apply => "apply",
         }
     }

@@ -16,6 +16,7 @@ pub use crate::catalog::rules::Rule;
 use crate::catalog::store::CommitError;
 use crate::operator::expected::Expected;
 pub use crate::operator::fault::{Fault, MoveFault, StoreFault};
+pub use crate::operator::misplaced::{Misplaced, Relation};
 pub use crate::operator::repair::Repair;
 use crate::operator::who::Role;
 pub use crate::pair::State;
@@ -82,56 +83,6 @@ pub struct Shape {
     pub size: u64,
     /// Its logical block length in bytes.
     pub block_size: u32,
-}
-
-/// How a path that is asked for lies to one that is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Relation {
-    /// The path is the volume's directory.
-    Same,
-    /// It lies in the other directory.
-    Inside,
-    /// The other directory lies in it.
-    Above,
-}
-
-impl Relation {
-    /// How `path` lies to the directory `there`; `None`: neither lies in the other.
-    #[must_use]
-    pub fn of(path: &Path, there: &Path) -> Option<Self> {
-        match (path.starts_with(there), there.starts_with(path)) {
-            (true, true) => Some(Self::Same),
-            (true, false) => Some(Self::Inside),
-            (false, true) => Some(Self::Above),
-            (false, false) => None,
-        }
-    }
-}
-
-/// Why the daemon makes no files of an operator at a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Misplaced {
-    /// The path is relative, and the daemon does not run in the operator's directory.
-    Relative,
-    /// The path contains `..`.
-    Upwards,
-    /// The path leads into the data directory.
-    InDataDirectory,
-    /// The path is not UTF-8.
-    NotText,
-    /// The path is longer than any path of the system.
-    TooLong {
-        /// Its length in bytes.
-        length: usize,
-        /// The most bytes of a path.
-        most: usize,
-    },
 }
 
 /// The cause why a verb was not done. Unless the cause says otherwise, nothing has changed.
@@ -235,6 +186,71 @@ pub enum Cause {
         pair: Name,
         /// Its state.
         state: State,
+    },
+    /// A volume is a clone that is not whole yet, so what it shows is not all in the volume.
+    CloneCopies {
+        /// The volume.
+        volume: Name,
+        /// Why it never will be whole; null: its copy goes on.
+        error: Option<String>,
+    },
+    /// There are clones of the volume that are not whole yet, which rely on it.
+    HasClones {
+        /// The volume.
+        volume: Name,
+        /// The first of them.
+        clone: Name,
+        /// How many.
+        count: usize,
+    },
+    /// There are as many clones that are not whole yet as there can be.
+    TooManyClones {
+        /// The volume that was cloned.
+        volume: Name,
+        /// The most.
+        most: usize,
+    },
+    /// Hosts may write to the snapshot that is to be cloned.
+    SnapshotWritable {
+        /// The snapshot.
+        snapshot: ImageName,
+        /// The target that shows it.
+        target: IscsiName,
+        /// The LUN.
+        lun: u16,
+    },
+    /// The snapshot shows nothing any more.
+    SnapshotFailed {
+        /// The snapshot.
+        snapshot: ImageName,
+        /// The reason why not.
+        why: String,
+    },
+    /// A clone is copied from the snapshot, which has to stay as it is.
+    CloneReads {
+        /// The snapshot.
+        snapshot: ImageName,
+        /// The clone.
+        clone: Name,
+    },
+    /// A clone was not made.
+    NotCloned {
+        /// The volume that was to be cloned.
+        volume: Name,
+        /// The error.
+        error: String,
+    },
+    /// The operation is the copy behind a clone, which ends with the clone.
+    CloneRuns {
+        /// The clone.
+        clone: String,
+    },
+    /// An error has suspended the clone for good.
+    CloneFailed {
+        /// The clone.
+        clone: String,
+        /// The error.
+        why: String,
     },
     /// The image is older than the one since which its changes are asked for.
     SinceYounger {

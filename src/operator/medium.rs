@@ -96,6 +96,9 @@ impl Medium {
     fn suspended(&self) -> Option<Cause> {
         let now = self.array.snapshot();
         let volume = self.object.whole()?;
+        if let Some((_, Err(why))) = now.clone_status(volume) {
+            return Some(Cause::CloneFailed { clone: volume.to_string(), why });
+        }
         let pair = now.pair_of(volume)?.clone();
         if now.catalog.pairs.get(&pair)?.secondary != *volume {
             return None;

@@ -17,6 +17,7 @@ pub(crate) mod extents;
 mod fault;
 mod foresee;
 mod medium;
+mod misplaced;
 pub mod operations;
 pub(crate) mod outcome;
 pub(crate) mod outlook;
@@ -480,6 +481,9 @@ impl Operator {
             (Request::Verb(Verb::GroupResync(resync)), Stage::Done) => group(&resync.name),
             _ => Vec::new(),
         };
+        if let (Request::Verb(Verb::VolumeClone(clone)), Stage::Done) = (record.request, record.stage) {
+            self.operations.claim_clone(&self.array, &clone.new, &record.who.into());
+        }
         for pair in copies {
             self.operations.claim(&self.array, &pair, &record.who.into());
         }

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | `copy` | the copy manager's ([`crate::copy`]), whose number it has | yes | yes, as by `copy abort` |
 //! | `pair_copy` | the pair's: its states are told ([`Notice::Pair`]), its progress is read | when the pair is whole or suspended | no: `pair delete` gives the pair up |
+//! | `volume_clone` | the clone's: its stages are told ([`Notice::Clone`]), its progress is read | when the clone is whole or suspended | no: `volume delete` gives the clone up |
 //! | all others | [`Running`], here | yes | at the next piece; of a file, between two groups of its changes |
 //!
 //! So nothing is kept twice. Numbers come from one source, the copy manager's, and begin anew with each daemon. The last
@@ -32,9 +33,10 @@ use super::cause::Cause;
 use super::verb::Verb;
 use super::view;
 use super::who::Who;
-use crate::array::notice::{Notice, NoticeWatcher};
+use crate::array::notice::{CloneStage, Notice, NoticeWatcher};
 use crate::array::progress::Progress;
 use crate::array::{Array, OPERATOR, show};
+use crate::catalog::Seed;
 use crate::catalog::names::Name;
 pub use crate::copy::OperationId;
 use crate::pair::State;
@@ -155,7 +157,8 @@ impl Operation {
     /// Whether somebody can cancel it.
     #[must_use]
     pub fn can_be_cancelled(&self) -> bool {
-        self.state == OperationState::Running && self.about.kind != OperationKind::PairCopy
+        let behind = matches!(self.about.kind, OperationKind::PairCopy | OperationKind::VolumeClone);
+        self.state == OperationState::Running && !behind
     }
 
     /// What is completed has done all there was to do.
@@ -169,12 +172,21 @@ impl Operation {
 /// Is told when an operation begins, and again when it has ended; not of copies and pairs, which are told of themselves.
 pub type Watcher = Box<dyn Fn(&Operation) + Send + Sync>;
 
+/// What a copy is behind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Behind {
+    /// This pair.
+    Pair(Name),
+    /// The clone of this identity. Its volume may be renamed.
+    Clone(Seed),
+}
+
 /// An operation of this list that runs.
 #[derive(Debug)]
 struct Running {
     about: About,
-    /// Behind which it is the copy, if it is one.
-    pair: Option<Name>,
+    /// Behind what it is the copy, if it is one.
+    behind: Option<Behind>,
     who: Asker,
     verb: Option<Box<Verb>>,
     started_at: Timestamp,
@@ -206,14 +218,14 @@ impl Running {
 #[derive(Default)]
 struct Lists {
     running: BTreeMap<OperationId, Running>,
-    /// Those of them that are the copy behind a pair.
-    pair_copies: BTreeMap<Name, OperationId>,
+    /// Those of them that are the copy behind something.
+    copies: BTreeMap<Behind, OperationId>,
     /// Rising by the time of their end.
     ended: VecDeque<Operation>,
     /// Rises with each end, of a copy too.
     ends: u64,
-    /// Copies behind pairs of which it is not known yet who has begun them.
-    unclaimed: BTreeMap<Name, OperationId>,
+    /// Copies behind something of which it is not known yet who has begun them.
+    unclaimed: BTreeMap<Behind, OperationId>,
 }
 
 impl Lists {
@@ -226,8 +238,8 @@ impl Lists {
         now: Timestamp,
     ) -> Option<Operation> {
         let running = self.running.remove(&id)?;
-        if let Some(pair) = &running.pair {
-            self.pair_copies.remove(pair);
+        if let Some(behind) = &running.behind {
+            self.copies.remove(behind);
         }
         let shown = running.show(id);
         let (state, cause, answer) = match result {
@@ -243,6 +255,18 @@ impl Lists {
         self.ended.push_back(ended.clone());
         self.ends += 1;
         Some(ended)
+    }
+
+    /// The copy behind this, of `total` bytes, was begun by `who`.
+    fn claim(&mut self, behind: &Behind, total: u64, who: &Asker) {
+        let Some(id) = self.unclaimed.remove(behind) else { return };
+        if let Some(running) = self.running.get_mut(&id) {
+            running.who = who.clone();
+            running.progress.set_total(total);
+        } else if let Some(ended) = self.ended.iter_mut().rfind(|ended| ended.id == id) {
+            (ended.who, ended.total) = (who.clone(), Some(total));
+            ended.settle();
+        }
     }
 }
 
@@ -272,7 +296,14 @@ impl Operations {
             if let Ok(shown) = view::pair::named(array, &pair)
                 && let Some(outcome) = outcome(&pair, &shown)
             {
-                this.pair_copies_no_more(&pair, outcome);
+                this.copies_no_more(&Behind::Pair(pair), outcome);
+            }
+        }
+        for (clone, volume) in view::volume::clones(array) {
+            this.clone_copies(clone, &volume);
+            this.claim_clone(array, &volume, &Asker::Array);
+            if view::volume::clone_progress(array, clone).is_none() {
+                this.copies_no_more(&Behind::Clone(clone), Ok(None));
             }
         }
         this
@@ -288,7 +319,7 @@ impl Operations {
         let progress = Arc::new(Progress::default());
         let running = Running {
             about,
-            pair: None,
+            behind: None,
             who: who.into(),
             verb: verb.map(Box::new),
             started_at: Timestamp::now(),
@@ -332,55 +363,79 @@ impl Operations {
 
     /// A pair copies behind from now on. Who wants that is told later, if at all.
     fn pair_copies(&self, pair: &Name) {
-        let mut lists = self.lists.lock();
-        if lists.pair_copies.contains_key(pair) {
-            return; // a split while the initial copy runs
-        }
-        let id = self.draw();
         let about = About { kind: OperationKind::PairCopy, objects: vec![pair.to_string()], file: None };
-        let (who, started_at, progress) = (Asker::Array, Timestamp::now(), Arc::default());
-        lists
-            .running
-            .insert(id, Running { about, pair: Some(pair.clone()), who, verb: None, started_at, progress });
-        lists.pair_copies.insert(pair.clone(), id);
-        lists.unclaimed.insert(pair.clone(), id);
+        self.begin_behind(Behind::Pair(pair.clone()), about);
     }
 
-    fn pair_copies_no_more(&self, pair: &Name, outcome: Result<Option<Value>, Cause>) {
-        let mut lists = self.lists.lock();
-        if let Some(id) = lists.pair_copies.get(pair).copied() {
-            lists.end(id, outcome, None, Timestamp::now());
+    /// The same of a clone.
+    fn clone_copies(&self, clone: Seed, volume: &Name) {
+        let about = About { kind: OperationKind::VolumeClone, objects: vec![volume.to_string()], file: None };
+        if let Some(begun) = self.begin_behind(Behind::Clone(clone), about) {
+            self.tell(&begun);
         }
+    }
+
+    fn begin_behind(&self, behind: Behind, about: About) -> Option<Operation> {
+        let mut lists = self.lists.lock();
+        if lists.copies.contains_key(&behind) {
+            return None; // a split while the initial copy runs
+        }
+        let id = self.draw();
+        let (who, started_at, progress) = (Asker::Array, Timestamp::now(), Arc::default());
+        let running = Running { about, behind: Some(behind.clone()), who, verb: None, started_at, progress };
+        let begun = running.show(id);
+        lists.running.insert(id, running);
+        lists.copies.insert(behind.clone(), id);
+        lists.unclaimed.insert(behind, id);
+        Some(begun)
+    }
+
+    fn copies_no_more(&self, behind: &Behind, outcome: Result<Option<Value>, Cause>) {
+        let mut lists = self.lists.lock();
+        let id = lists.copies.get(behind).copied();
+        let ended = id.and_then(|id| lists.end(id, outcome, None, Timestamp::now()));
         drop(lists);
         self.changed.notify_all();
+        // A pair tells itself of its states.
+        if let Some(ended) = ended.filter(|_| matches!(behind, Behind::Clone(_))) {
+            self.tell(&ended);
+        }
+    }
+
+    /// The copy behind the clone `volume` that has begun of late, and may be over, was begun by `who`.
+    pub(super) fn claim_clone(&self, array: &Array, volume: &Name, who: &Asker) {
+        let total = array.size_of(&volume.clone().into()).unwrap_or_default();
+        let mut lists = self.lists.lock();
+        let is_its = |id: &OperationId| {
+            let running = lists.running.get(id).map(|running| &running.about);
+            let about = running.or_else(|| Some(&lists.ended.iter().rfind(|ended| ended.id == *id)?.about));
+            about.is_some_and(|about| about.objects.first().is_some_and(|object| object == volume.as_str()))
+        };
+        let is_clone = |behind: &Behind| matches!(behind, Behind::Clone(_));
+        let found = lists.unclaimed.iter().find(|(behind, id)| is_clone(behind) && is_its(id));
+        if let Some(behind) = found.map(|(behind, _)| behind.clone()) {
+            lists.claim(&behind, total, who);
+        }
     }
 
     /// The copy behind `pair` that has begun of late, and may be over, was begun by `who`.
     pub(super) fn claim(&self, array: &Array, pair: &Name, who: &Asker) {
         let total = view::pair::named(array, pair).map_or(0, |shown| shown.total_bytes);
-        let mut lists = self.lists.lock();
-        let Some(id) = lists.unclaimed.remove(pair) else { return };
-        if let Some(running) = lists.running.get_mut(&id) {
-            running.who = who.clone();
-            running.progress.set_total(total);
-        } else if let Some(ended) = lists.ended.iter_mut().rfind(|ended| ended.id == id) {
-            (ended.who, ended.total) = (who.clone(), Some(total));
-            ended.settle();
-        }
+        self.lists.lock().claim(&Behind::Pair(pair.clone()), total, who);
     }
 
     /// All that run, and those that have ended lately, by rising number.
     #[must_use]
     pub fn list(&self) -> Vec<Operation> {
         let Some(array) = self.array.upgrade() else { return Vec::new() };
-        let copying: Vec<(Name, Arc<Progress>)> = {
+        let copying: Vec<(Behind, Arc<Progress>)> = {
             let lists = self.lists.lock();
-            let progress = |(pair, id): (&Name, &OperationId)| {
-                Some((pair.clone(), Arc::clone(&lists.running.get(id)?.progress)))
+            let progress = |(behind, id): (&Behind, &OperationId)| {
+                Some((behind.clone(), Arc::clone(&lists.running.get(id)?.progress)))
             };
-            lists.pair_copies.iter().filter_map(progress).collect()
+            lists.copies.iter().filter_map(progress).collect()
         };
-        copying.iter().for_each(|(pair, progress)| look_at(&array, pair, progress));
+        copying.iter().for_each(|(behind, progress)| look_at(&array, behind, progress));
         let mut all: Vec<Operation> = {
             let lists = self.lists.lock();
             let running = lists.running.iter().map(|(id, running)| running.show(*id));
@@ -398,10 +453,10 @@ impl Operations {
         let copying = {
             let lists = self.lists.lock();
             let running = lists.running.get(&id);
-            running.and_then(|running| Some((running.pair.clone()?, Arc::clone(&running.progress))))
+            running.and_then(|running| Some((running.behind.clone()?, Arc::clone(&running.progress))))
         };
-        if let Some((pair, progress)) = copying {
-            look_at(&array, &pair, &progress);
+        if let Some((behind, progress)) = copying {
+            look_at(&array, &behind, &progress);
         }
         let listed = {
             let lists = self.lists.lock();
@@ -448,11 +503,13 @@ impl Operations {
     }
 }
 
-/// Notes how far the copy behind `pair` is.
-fn look_at(array: &Array, pair: &Name, progress: &Progress) {
-    if let Ok(shown) = view::pair::named(array, pair) {
-        progress.set_done(shown.copied_bytes);
-    }
+/// Notes how far a copy is.
+fn look_at(array: &Array, behind: &Behind, progress: &Progress) {
+    let done = match behind {
+        Behind::Pair(pair) => view::pair::named(array, pair).ok().map(|shown| shown.copied_bytes),
+        Behind::Clone(clone) => view::volume::clone_progress(array, *clone),
+    };
+    done.into_iter().for_each(|done| progress.set_done(done));
 }
 
 impl Cancel for Operations {
@@ -460,14 +517,17 @@ impl Cancel for Operations {
         self.show(id).is_some()
     }
 
-    /// The copy behind a pair ends with the pair alone.
+    /// The copy behind a pair ends with the pair alone, and that behind a clone with the clone.
     fn cancel(&self, id: OperationId) -> Result<bool, Cause> {
         let lists = self.lists.lock();
         let progress = match lists.running.get(&id) {
-            Some(Running { pair: Some(pair), .. }) => {
+            Some(Running { behind: Some(Behind::Pair(pair)), .. }) => {
                 let pair = pair.clone();
                 drop(lists); // a look at the pair needs none of them
                 return Err(self.goes_on(pair, id));
+            }
+            Some(Running { behind: Some(Behind::Clone(_)), about, .. }) => {
+                return Err(Cause::CloneRuns { clone: about.objects.join(" ") });
             }
             Some(running) => Arc::clone(&running.progress),
             None if lists.ended.iter().any(|ended| ended.id == id) => {
@@ -487,12 +547,22 @@ impl NoticeWatcher for Operations {
             Notice::Pair { name, state, .. } if state.copies() => self.pair_copies(&name),
             Notice::Pair { name, state, error } => {
                 let error = error.as_deref();
+                let behind = Behind::Pair(name.clone());
                 if let Some(outcome) = came_to(&name, state, error) {
-                    self.pair_copies_no_more(&name, outcome);
+                    self.copies_no_more(&behind, outcome);
                 }
                 if state == State::Smpl {
-                    self.lists.lock().unclaimed.remove(&name); // another pair may get the name
+                    self.lists.lock().unclaimed.remove(&behind); // another pair may get the name
                 }
+            }
+            Notice::Clone { clone, volume, stage } => {
+                let outcome = match stage {
+                    CloneStage::Copies => return self.clone_copies(clone, &volume),
+                    CloneStage::Whole => Ok(None),
+                    CloneStage::Failed(why) => Err(Cause::CloneFailed { clone: volume.to_string(), why }),
+                    CloneStage::GivenUp => Err(Cause::Cancelled),
+                };
+                self.copies_no_more(&Behind::Clone(clone), outcome);
             }
             Notice::Copy(copy) if copy.ended_at.is_some() => {
                 self.lists.lock().ends += 1;

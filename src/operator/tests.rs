@@ -479,6 +479,7 @@ fn sensible(verb: &str, directory: &Path) -> Value {
         "volume.create" => json!({"name": "new", "size": 4096, "store": "mem"}),
         "volume.resize" => json!({"name": "c", "size": 2 << 20}),
         "volume.rename" => json!({"name": "c", "to": "e"}),
+        "volume.clone" => json!({"name": "c", "new": "new", "store": "mem"}),
         "volume.limit" => json!({"name": "c", "snapshot_policy": "hold"}),
         "volume.reinstate" | "volume.delete" => json!({"name": "c"}),
         "target.create" => json!({"iqn": "iqn.2026-11.internal.cleave:new"}),

@@ -9,10 +9,12 @@ use super::condition::{Precondition, key};
 use super::expected::Expected;
 use super::read::{Unread, read};
 use super::verbs::{
-    cartridge, copy, drive, group, lun, object, operation, pair, session, snapshot, target, token, volume,
+    cartridge, clone, copy, drive, group, lun, object, operation, pair, session, snapshot, target, token,
+    volume,
 };
 use super::who::{Meta, Route};
 use crate::catalog::index::{Holdings, Index};
+use crate::catalog::names::ObjectName;
 use crate::catalog::transaction::Key;
 use crate::catalog::{Catalog, Seed};
 
@@ -124,6 +126,7 @@ verbs! {
     VolumeResize = "volume.resize": volume::Resize,
     VolumeRename = "volume.rename": volume::Rename,
     VolumeLimit = "volume.limit": volume::Limit,
+    VolumeClone = "volume.clone": clone::Create,
     VolumeReinstate = "volume.reinstate": volume::Reinstate,
     VolumeDelete = "volume.delete": volume::Delete,
     TargetCreate = "target.create": target::Create,
@@ -223,7 +226,8 @@ impl Verb {
             Self::TokenCreate(act) => act,
             Self::TokenDelete(act) => act,
             Self::ObjectAnnotate(act) => act,
-            Self::VolumeReinstate(_)
+            Self::VolumeClone(_)
+            | Self::VolumeReinstate(_)
             | Self::PairSplit(_)
             | Self::PairResync(_)
             | Self::GroupSplit(_)
@@ -262,6 +266,10 @@ impl Verb {
             Self::VolumeResize(act) => Key::Volume(act.name.clone()),
             Self::VolumeRename(act) => Key::Volume(act.name.clone()),
             Self::VolumeLimit(act) => Key::Volume(act.name.clone()),
+            Self::VolumeClone(act) => match &act.name {
+                ObjectName::Whole(name) => Key::Volume(name.clone()),
+                ObjectName::Image(name) => Key::Snapshot(name.clone()),
+            },
             Self::VolumeReinstate(act) => Key::Volume(act.name.clone()),
             Self::VolumeDelete(act) => Key::Volume(act.name.clone()),
             Self::TargetCreate(act) => Key::Target(act.iqn.clone()),

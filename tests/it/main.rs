@@ -3,6 +3,7 @@
 mod admin;
 mod apply;
 mod clients;
+mod clones;
 mod conformance;
 mod contents;
 mod crash;

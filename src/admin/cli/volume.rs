@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::words::{SnapshotPolicyArg, parse_block_size};
-use super::{Notes, Selection, SnapshotVerb, StoreArg};
+use super::{Notes, PaceArg, Selection, SnapshotVerb, StoreArg};
 use crate::catalog::names::{ImageName, Name, ObjectName};
 use crate::operator::Verb;
 use crate::operator::verbs::volume;
@@ -82,6 +82,32 @@ pub(crate) enum VolumeVerb {
     /// Snapshots: images of a volume, each of one instant.
     #[command(subcommand)]
     Snapshot(SnapshotVerb),
+    /// Make a volume that shows another one as it is now, or a snapshot, at once.
+    #[command(
+        long_about = "Make a volume that shows another one as it is now, or a snapshot, at once, whatever its size. It can be \
+        mapped, read and written from the first moment on. A copy behind makes it independent: until then the other volume \
+        is neither resized nor deleted, and the snapshot may be deleted, but takes no writes. 'cleave volume show NEW' tells how \
+        far the copy is."
+    )]
+    Clone {
+        /// The volume, or a snapshot as VOLUME@NAME.
+        #[arg(value_name = "VOLUME[@NAME]")]
+        name: ObjectName,
+        /// The name of the new volume.
+        new: Name,
+        /// Pace of the copy behind.
+        #[arg(long, value_enum, default_value = "medium")]
+        pace: PaceArg,
+        /// Where its bytes are stored; memory is lost when the daemon ends.
+        #[arg(long, value_enum, default_value = "file")]
+        store: StoreArg,
+        /// An external directory for its files, outside the data directory. It is made, or must be empty.
+        #[arg(long, value_name = "PATH")]
+        path: Option<PathBuf>,
+        /// Labels and description.
+        #[command(flatten)]
+        notes: Notes,
+    },
     /// Make a volume what a snapshot of it shows. Not yet: this version refuses it, and says what to do instead.
     Restore {
         /// The snapshot, as VOLUME@NAME.

@@ -6,7 +6,7 @@ use super::{Client, OperationDocument, output};
 use crate::array::error::ArrayError;
 use crate::array::show;
 use crate::catalog::names::ImageName;
-use crate::operator::verbs::{group, snapshot};
+use crate::operator::verbs::{clone, group, snapshot};
 use crate::operator::{Made, Verb};
 
 impl Client {
@@ -70,6 +70,26 @@ impl Client {
         serde_json::from_value(answer).map_err(|error| self.daemon.confused(&error.to_string()))
     }
 
+    /// Clones a volume or snapshot.
+    pub(super) fn clone_volume(&self, verb: clone::Create) -> Result<(), ArrayError> {
+        let source = verb.name.clone();
+        let made: show::NewClone = self.ask(verb)?;
+        self.print(&made, |made| {
+            let show::NewClone { volume: show::Volume { name, clone_of, .. }, elapsed_us, hold_us, .. } =
+                made;
+            let next = match clone_of {
+                Some(_) => format!(
+                    "a copy behind makes it independent: 'cleave volume show {name}' tells how far it is"
+                ),
+                None => "it is independent already".to_owned(),
+            };
+            format!(
+                "volume {name} made as a clone of {source} in {elapsed_us} µs; {}; {next}",
+                held(*hold_us)
+            )
+        })
+    }
+
     /// Refuses to restore a volume, which this version cannot do.
     pub(super) fn restore(&self, name: &ImageName) -> Result<(), ArrayError> {
         let ImageName { volume, .. } = name;
@@ -87,10 +107,14 @@ impl Client {
 /// What a person reads of new snapshots.
 fn made_at(names: &[&String], elapsed_us: u64, hold_us: u64) -> String {
     let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-    let held = match hold_us {
+    let noun = if names.len() == 1 { "snapshot" } else { "snapshots" };
+    format!("{noun} {} made in {elapsed_us} µs; {}", names.join(" "), held(hold_us))
+}
+
+/// For how long host writes were held, in words.
+fn held(hold_us: u64) -> String {
+    match hold_us {
         0 => "no host write was held".to_owned(),
         _ => format!("host writes were held for at most {hold_us} µs"),
-    };
-    let noun = if names.len() == 1 { "snapshot" } else { "snapshots" };
-    format!("{noun} {} made in {elapsed_us} µs; {held}", names.join(" "))
+    }
 }

@@ -21,6 +21,8 @@ pub(super) enum Step {
     /// Takes the pair from between its volumes and their hosts. This comes first, because a new pair may have these
     /// volumes.
     DropPair(Name),
+    /// Takes the clone from between its volume, which has this name before, and the volume's hosts: the volume is whole, or goes.
+    DropClone(Name),
     /// Takes the cartridge out of the drive.
     Unload(Load),
     /// Puts up the volume.
@@ -35,6 +37,8 @@ pub(super) enum Step {
     Load(Load),
     /// Puts the pair between its volumes and their hosts.
     AddPair(Name),
+    /// Puts the clone between its volume and the volume's hosts; the image is there.
+    AddClone(Name),
     /// Sets the pace of the pair's copy.
     Pace(Name),
     /// Takes the cartridge off the shelf.
@@ -70,6 +74,7 @@ pub(super) fn diff(before: &Catalog, after: &Catalog) -> Vec<Step> {
     let mut steps: Vec<Step> =
         renamed.into_iter().map(|(from, to)| Step::RenameVolume { from, to }).collect();
     steps.extend(changed(before, after, &before.pairs, pair).into_iter().map(Step::DropPair));
+    steps.extend(clones(before, after).into_iter().map(Step::DropClone));
     steps.extend(loads(before, after).into_iter().map(Step::Unload));
     steps.extend(added.into_iter().map(Step::AddVolume));
     let (made, ended) = images(before, after, &steps);
@@ -79,6 +84,7 @@ pub(super) fn diff(before: &Catalog, after: &Catalog) -> Vec<Step> {
     steps.extend(changed(before, after, &after.drives, drive).into_iter().map(Step::AddDrive));
     steps.extend(loads(after, before).into_iter().map(Step::Load));
     steps.extend(changed(before, after, &after.pairs, pair).into_iter().map(Step::AddPair));
+    steps.extend(clones(after, before).into_iter().map(Step::AddClone));
     steps.extend(paced(before, after).into_iter().map(Step::Pace));
     let targets = before.targets.keys().chain(after.targets.keys());
     let is_changed = |iqn: &&IscsiName| before.targets.get(*iqn) != after.targets.get(*iqn);
@@ -92,6 +98,18 @@ pub(super) fn diff(before: &Catalog, after: &Catalog) -> Vec<Step> {
     let old = changed(before, after, &before.cartridges, cartridge);
     steps.extend(old.into_iter().map(Step::DropCartridge));
     steps
+}
+
+/// The volumes that are clones in `one`, and not the same ones in `other`.
+fn clones(one: &Catalog, other: &Catalog) -> Vec<Name> {
+    let in_other =
+        other.volumes.values().filter_map(|volume| Some((volume.seed, volume.clone_of.as_ref()?.seed)));
+    let in_other: BTreeSet<(Seed, Seed)> = in_other.collect();
+    let only = |(name, volume): (&Name, &Kept<VolumeEntry>)| {
+        let clone = volume.clone_of.as_ref()?;
+        (!in_other.contains(&(volume.seed, clone.seed))).then(|| name.clone())
+    };
+    one.volumes.iter().filter_map(only).collect()
 }
 
 /// The cartridges that drives hold in `one` and not in `other`. An object with another identity is another object.
@@ -181,7 +199,9 @@ fn changed<N: Ord + Clone, E, I: PartialEq>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{CartridgeEntry, DriveEntry, MapEntry, Pace, TargetEntry, VolumeLocation};
+    use crate::catalog::{
+        CartridgeEntry, CloneEntry, DriveEntry, MapEntry, Pace, TargetEntry, VolumeLocation,
+    };
     use crate::units::BlockSize;
 
     fn name(text: &str) -> Name {
@@ -365,6 +385,40 @@ mod tests {
         ] {
             assert_eq!(diff(before, after), steps);
         }
+    }
+
+    #[test]
+    fn a_clone_is_known_by_its_identity_and_ends_before_pairs_and_volumes_do() {
+        let of = |clone: Option<u8>, copy: Option<&str>| {
+            let mut catalog = Catalog::default();
+            let entry =
+                |seed| VolumeEntry::new(Seed([seed; 16]), 512, BlockSize::B512, VolumeLocation::Memory);
+            catalog.volumes.insert(name("a"), VolumeEntry { last_image: 3, ..entry(1) }.into());
+            let clone_of = clone.map(|seed| CloneEntry {
+                seed: Seed([seed; 16]),
+                source: Seed([1; 16]),
+                image: 3,
+                pace: Pace::Fast,
+                broken: None,
+            });
+            if let Some(copy) = copy {
+                catalog.volumes.insert(name(copy), VolumeEntry { clone_of, ..entry(2) }.into());
+            }
+            catalog.check().unwrap();
+            catalog
+        };
+        let (none, copies, whole) = (of(None, None), of(Some(9), Some("c")), of(None, Some("c")));
+        let [add, drop] = [Step::AddClone(name("c")), Step::DropClone(name("c"))];
+        assert_eq!(diff(&none, &copies), [Step::AddVolume(name("c")), add.clone()]);
+        assert_eq!(diff(&copies, &whole), std::slice::from_ref(&drop));
+        assert_eq!(diff(&copies, &none), [drop.clone(), Step::DropVolume(name("c"))]);
+        assert_eq!(diff(&copies, &of(Some(8), Some("c"))), [drop, add]);
+        let renamed = Step::RenameVolume { from: name("c"), to: name("d") };
+        assert_eq!(diff(&copies, &of(Some(9), Some("d"))), [renamed], "the clone stays with its volume");
+        let mut broken = copies.clone();
+        let entry = broken.volumes.get_mut("c").unwrap();
+        entry.clone_of.as_mut().unwrap().broken = Some("gone".to_owned());
+        assert_eq!(diff(&copies, &broken), [], "it is the same clone");
     }
 
     #[test]

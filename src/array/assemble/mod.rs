@@ -27,7 +27,7 @@ use super::{Array, Session, Turn};
 use crate::catalog::names::{Barcode, ImageName, IscsiName, Name};
 use crate::catalog::{Catalog, Scrap, VolumeEntry};
 use crate::copy::OperationId;
-use crate::pair::Pair;
+use crate::pair::{Pair, RecordStores};
 use crate::tape::Cartridge;
 use crate::volume::Block;
 
@@ -43,6 +43,8 @@ pub(crate) struct Parts {
     pub(crate) borrowed: BTreeMap<Barcode, Borrowed>,
     /// New pairs.
     pub(crate) pairs: BTreeMap<Name, Arc<Pair>>,
+    /// The records of new clones, by the names of their volumes.
+    pub(crate) clone_records: BTreeMap<Name, RecordStores>,
     /// Pairs to be removed. The verb has held each of them since it checked that the pair can go.
     pub(crate) held_pairs: BTreeMap<Name, Held>,
 }
@@ -59,6 +61,8 @@ pub(crate) struct Findings {
     pub(crate) broken: Vec<(Name, String)>,
     /// Snapshots whose pool cannot be relied on, each with the reason.
     pub(crate) broken_images: Vec<(ImageName, String)>,
+    /// Volumes that are clones of such images, each with the reason.
+    pub(crate) broken_clones: Vec<(Name, String)>,
 }
 
 impl Findings {
@@ -72,6 +76,11 @@ impl Findings {
         }
         for (image, why) in self.broken_images {
             catalog.snapshots.get_mut(&image).into_iter().for_each(|entry| entry.broken = Some(why.clone()));
+        }
+        for (volume, why) in self.broken_clones {
+            let entry = catalog.volumes.get_mut(&volume);
+            let clone = entry.and_then(|entry| entry.clone_of.as_mut());
+            clone.into_iter().for_each(|clone| clone.broken = Some(why.clone()));
         }
         for barcode in self.blanked {
             catalog.scrap.remove(&Scrap::Import(barcode));
@@ -116,6 +125,7 @@ impl Turn<'_> {
                             next.volumes.remove(from);
                         }
                         volume.unit.rename(to.as_str());
+                        volume.clone_unit().into_iter().for_each(|clone| clone.rename(to));
                         next.volumes.insert(to.clone(), Arc::clone(volume));
                         former.rename_images(next, from, to);
                     }
@@ -123,6 +133,7 @@ impl Turn<'_> {
                         former.take_down_pair(name, parts.held_pairs.remove(name));
                         next.pairs.remove(name);
                     }
+                    Step::DropClone(name) => array.take_down_clone(&former, next, name),
                     step => array.put_up(next, step, &mut parts, &mut findings),
                 }
             }
@@ -151,6 +162,8 @@ impl Turn<'_> {
                 | Step::AddCartridge(_)
                 | Step::AddDrive(_)
                 | Step::AddPair(_)
+                | Step::AddClone(_)
+                | Step::DropClone(_)
                 | Step::Pace(_)
                 | Step::DropPair(_)
                 | Step::Load(_)
@@ -177,7 +190,10 @@ impl Array {
                 let length = unit.volume.as_ref().ok().map(|volume| volume.length());
                 let found = length.filter(|length| *length != entry.size);
                 findings.sizes.extend(found.map(|size| (name.clone(), size)));
-                findings.broken_images.extend(self.open_pool(&next.catalog, name, &unit));
+                self.open_pool(next, name, &unit, findings);
+                if entry.clone_of.is_none() {
+                    unit.remove_clone_record(name);
+                }
                 next.volumes.insert(name.clone(), Arc::new(unit));
             }
             Step::DropVolume(name) if !next.catalog.volumes.contains_key(name) => {
@@ -207,12 +223,15 @@ impl Array {
                 let broken = self.put_up_pair(next, name, parts.pairs.remove(name));
                 findings.broken.extend(broken.map(|why| (name.clone(), why)));
             }
+            Step::AddClone(name) => {
+                self.put_up_clone(next, name, parts.clone_records.remove(name));
+            }
             Step::Pace(name) => {
                 let pace = next.catalog.pairs[name].pace;
                 next.running(name).into_iter().for_each(|unit| unit.set_pace(pace));
             }
             Step::DropVolume(_) | Step::DropImage(_) | Step::DropDrive(_) | Step::DropCartridge(_) => {}
-            Step::RenameVolume { .. } | Step::DropPair(_) | Step::Targets(_) => {}
+            Step::RenameVolume { .. } | Step::DropPair(_) | Step::DropClone(_) | Step::Targets(_) => {}
         }
     }
 

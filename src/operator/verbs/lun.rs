@@ -47,6 +47,16 @@ impl Map {
     }
 }
 
+impl Map {
+    /// Refuses writers of a snapshot that has to stay as it is.
+    fn refuse_writers(&self, catalog: &Catalog) -> Result<(), Cause> {
+        match &self.object {
+            ObjectName::Image(image) if !self.read_only => super::copying::refuse_copied(catalog, image),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Effect for Map {
     fn effect(&self, catalog: &mut Catalog, _: Seed) -> Result<(), Cause> {
         let (entry, target) = (self.entry(), catalog.targets.get(&self.target));
@@ -55,7 +65,10 @@ impl Effect for Map {
         };
         match target.and_then(|target| target.maps.iter().find(is_same)) {
             Some(has) => super::same::same("read_only", &has.read_only, &entry.read_only),
-            None => Ok(rules::map(catalog, &self.target, entry)?),
+            None => {
+                self.refuse_writers(catalog)?;
+                Ok(rules::map(catalog, &self.target, entry)?)
+            }
         }
     }
 
@@ -64,6 +77,7 @@ impl Effect for Map {
         if index.is_claimed(&self.target, &entry) {
             return self.effect(catalog, identity);
         }
+        self.refuse_writers(catalog)?;
         Ok(rules::add(catalog, &self.target, entry)?)
     }
 }

@@ -1,7 +1,9 @@
 //! The verbs, by their nouns.
 
 pub mod cartridge;
+pub mod clone;
 pub mod copy;
+mod copying;
 pub mod drive;
 pub mod group;
 pub mod lun;

@@ -153,9 +153,11 @@ impl Create {
         }
         for volume in [&self.primary, &self.secondary] {
             super::volume::refuse_paired(by, volume)?;
+            super::copying::refuse_copying(catalog, volume)?;
         }
         // A secondary's bytes are replaced beside its hosts.
         super::volume::refuse_snapshots(catalog, &self.secondary)?;
+        super::copying::refuse_clones(catalog, &self.secondary)?;
         if let Some(group) = &self.group {
             if !catalog.groups.contains_key(group) {
                 return Err(Cause::not_found(ObjectKind::Group, group));

@@ -120,12 +120,16 @@ fn refuse_name(catalog: &Catalog, name: &ImageName) -> Result<(), Cause> {
     Ok(())
 }
 
-/// Refuses a volume that cannot be relied on, and one whose bytes a pair replaces: neither shows an instant.
-fn refuse_volume(now: &Snapshot, volume: &Name) -> Result<(), Cause> {
+/// Refuses a volume that cannot be relied on, one whose bytes a pair replaces, and a clone that does not hold all of what it shows:
+/// none of them has an instant to keep.
+pub(super) fn refuse_volume(now: &Snapshot, volume: &Name) -> Result<(), Cause> {
     if let Some(why) = now.failure_of(volume) {
         return Err(Cause::VolumeFailed { volume: volume.clone(), why: why.to_owned() });
     }
     super::split::refuse_stopped(now, [volume])?;
+    if let Some((_, status)) = now.clone_status(volume) {
+        return Err(Cause::CloneCopies { volume: volume.clone(), error: status.err() });
+    }
     match now.pair_of(volume) {
         Some(pair) if !now.shows_itself(pair, volume) => {
             let state = now.pair_status(pair).map_or(State::Psue, |status| status.state);

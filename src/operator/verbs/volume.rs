@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::copying::{refuse_clones, refuse_copying};
 use super::same::{same, same_notes};
 use crate::array::show::{self, Done};
 use crate::array::{Array, OPERATOR, ShutOut, Snapshot, Turn, VolumeUnit};
@@ -197,7 +198,7 @@ impl Create {
 
 impl Create {
     /// The entry of a new volume; `None`: an equal one is there.
-    fn new_entry(
+    pub(super) fn new_entry(
         &self,
         catalog: &Catalog,
         by: &dyn Lookup,
@@ -306,6 +307,8 @@ impl Effect for Resize {
         }
         refuse_paired(&*catalog, &self.name)?;
         refuse_snapshots(catalog, &self.name)?;
+        refuse_copying(catalog, &self.name)?;
+        refuse_clones(catalog, &self.name)?;
         let Some(entry) = catalog.volumes.get_mut(&self.name) else { return Ok(()) };
         check_length(entry.block_size, self.size)?;
         if self.size < entry.size && !self.shrink {
@@ -389,6 +392,7 @@ impl Effect for Delete {
         refuse_paired(&*catalog, &self.name)?;
         super::group::refuse_member(&*catalog, &self.name, None)?;
         refuse_snapshots(catalog, &self.name)?;
+        refuse_clones(catalog, &self.name)?;
         catalog.volumes.remove(&self.name);
         Ok(())
     }

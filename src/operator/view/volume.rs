@@ -2,9 +2,10 @@
 
 use crate::array::show::{self, Health};
 use crate::array::{Array, KernelDevices, Snapshot};
-use crate::catalog::VolumeEntry;
 use crate::catalog::names::Name;
+use crate::catalog::{CloneEntry, Seed, VolumeEntry};
 use crate::operator::cause::{Cause, ObjectKind};
+use crate::pair::Status;
 use crate::volume::Identity;
 
 /// All volumes.
@@ -27,6 +28,25 @@ pub fn named(array: &Array, name: &Name) -> Result<show::Volume, Cause> {
     }
 }
 
+/// The clones whose copies go on, by their identities.
+pub(crate) fn clones(array: &Array) -> Vec<(Seed, Name)> {
+    let now = array.snapshot();
+    let copies = |(name, _): (&Name, _)| {
+        let (clone, status) = now.clone_status(name)?;
+        status.is_ok().then(|| (clone.seed, name.clone()))
+    };
+    now.catalog.volumes.iter().filter_map(copies).collect()
+}
+
+/// How many bytes the clone of this identity holds; `None`: there is none, or none any more.
+pub(crate) fn clone_progress(array: &Array, clone: Seed) -> Option<u64> {
+    let now = array.snapshot();
+    let is_it = |entry: &VolumeEntry| entry.clone_of.as_ref().is_some_and(|of| of.seed == clone);
+    let (name, _) = now.catalog.volumes.iter().find(|(_, entry)| is_it(entry))?;
+    let (_, status) = now.clone_status(name)?;
+    status.ok().map(|status| status.copied_bytes)
+}
+
 /// The volume `name` in `now`, which has it.
 pub(crate) fn of(array: &Array, now: &Snapshot, name: &Name) -> show::Volume {
     view(array, now, &array.kernel_devices(), name, &now.catalog.volumes[name])
@@ -42,7 +62,9 @@ fn view(
     let unit = now.volume_unit(name);
     let object = name.clone().into();
     let identity = Identity::from_seed(entry.seed.0);
-    let error = unit.and_then(|unit| unit.error(name));
+    let clone = now.clone_status(name);
+    let lost = clone.as_ref().and_then(|(_, status)| status.as_ref().err());
+    let error = unit.and_then(|unit| unit.error(name)).or_else(|| lost.cloned());
     show::Volume {
         name: name.to_string(),
         size: entry.size,
@@ -59,9 +81,31 @@ fn view(
         snapshot_limit: entry.snapshot_limit,
         snapshot_policy: entry.snapshot_policy,
         pair: now.pair_of(name).map(Name::to_string),
+        clone_of: clone.map(|(clone, status)| clone_of(now, entry, clone, status)),
         luns: now.mappings(&object),
         kernel_devices: devices.get(&object).cloned().unwrap_or_default(),
         labels: entry.labels.clone(),
         description: entry.description.clone(),
+    }
+}
+
+fn clone_of(
+    now: &Snapshot,
+    entry: &VolumeEntry,
+    clone: &CloneEntry,
+    status: Result<Status, String>,
+) -> show::CloneOf {
+    let (copied_bytes, progress, error) = match status {
+        Ok(status) => (status.copied_bytes, status.progress(), status.error),
+        Err(why) => (0, 0.0, Some(why)),
+    };
+    show::CloneOf {
+        source: now.source_of(clone).map(|source| source.to_string()).unwrap_or_default(),
+        uuid: Identity::from_seed(clone.source.0).uuid_text(),
+        pace: clone.pace,
+        copied_bytes,
+        total_bytes: entry.size,
+        progress,
+        error,
     }
 }
