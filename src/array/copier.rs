@@ -40,7 +40,7 @@ const GATHER: Duration = Duration::from_millis(100);
 const STEP: u64 = 4 << 20;
 
 /// The longest rest, so that a pair whose device stalled once goes on soon.
-pub(super) const MAX_REST: Duration = Duration::from_secs(2);
+const MAX_REST: Duration = Duration::from_secs(2);
 
 /// The rest after a step that found no room: short enough for an operator who has just made room, and long enough for
 /// a device that stays full.
@@ -227,7 +227,7 @@ impl Background for PairUnit {
         let began = Instant::now();
         let mut progress = self.pair.copy_step(STEP);
         let rest = match governor {
-            Some(governor) => governor.end(began.elapsed()),
+            Some(governor) => governor.end(began.elapsed()).min(MAX_REST),
             None => pace.rest(began.elapsed()),
         };
         if progress == Progress::Splits {

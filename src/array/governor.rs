@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::copier::MAX_REST;
 use super::pulse::{Pulse, Waits};
 
 /// By how much the copy may lengthen what one of a hundred commands of hosts waits.
@@ -101,7 +100,7 @@ impl State {
     }
 
     fn rest(&self, step: Duration) -> Duration {
-        step.mul_f64(1.0 / self.share - 1.0).min(MAX_REST)
+        step.mul_f64(1.0 / self.share - 1.0)
     }
 }
 
@@ -159,13 +158,5 @@ mod tests {
             governor.begin();
             assert!(is(STEP.as_secs_f64() / (STEP + governor.end(STEP)).as_secs_f64(), BESIDE));
         }
-    }
-
-    #[test]
-    fn a_rest_is_bounded() {
-        let governor = Governor::new(Arc::default());
-        shares(&governor, 8, Some((100, 1_000)));
-        governor.begin();
-        assert_eq!(governor.end(Duration::from_secs(600)), MAX_REST);
     }
 }
