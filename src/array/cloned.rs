@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::copier::{Background, NO_ROOM_REST, STEP};
+use super::governor::Governor;
 use super::{Array, OPERATOR};
 use crate::catalog::names::Name;
 use crate::catalog::transaction::Transaction;
@@ -26,6 +27,8 @@ pub(crate) struct CloneUnit {
     /// The pair that fills the volume; or why there is none, and the volume is refused.
     pair: Result<Arc<Pair>, String>,
     pace: Pace,
+    /// Decides about the pace `automatic`.
+    governor: Arc<Governor>,
     /// Whether the last step found no room.
     lacks_room: AtomicBool,
     /// Whether the last attempt to end it failed.
@@ -40,9 +43,10 @@ impl CloneUnit {
         entry: &CloneEntry,
         name: Arc<Mutex<Name>>,
         pair: Result<Arc<Pair>, String>,
+        governor: Arc<Governor>,
     ) -> Self {
         let (lacks_room, stays) = Default::default();
-        Self { array, seed: entry.seed, name, pair, pace: entry.pace, lacks_room, stays }
+        Self { array, seed: entry.seed, name, pair, pace: entry.pace, governor, lacks_room, stays }
     }
 
     /// Its volume's present name.
@@ -111,8 +115,7 @@ impl Background for CloneUnit {
     /// One step of the copy, and after the last one the end.
     fn step(&self) -> Option<Duration> {
         let pair = self.pair.as_ref().ok()?;
-        let began = Instant::now();
-        let progress = pair.copy_step(STEP);
+        let (progress, rest) = self.pace.step(Some(&self.governor), || pair.copy_step(STEP));
         let lacks_room = progress == Progress::NoRoom;
         if self.lacks_room.swap(lacks_room, Ordering::AcqRel) != lacks_room {
             let name = self.name.lock().clone();
@@ -123,7 +126,7 @@ impl Background for CloneUnit {
         }
         match progress {
             Progress::NoRoom => Some(NO_ROOM_REST),
-            Progress::Copied { .. } => Some(self.pace.rest(began.elapsed())),
+            Progress::Copied { .. } => Some(rest),
             Progress::Idle | Progress::Whole | Progress::Splits => match pair.state() {
                 State::Psus => self.end(),
                 _ => None, // suspended, given up or closed

@@ -115,7 +115,13 @@ impl Array {
             }
         }
         let seed = clone.seed;
-        let clone = Arc::new(CloneUnit::new(Weak::clone(&self.itself), clone, called, opened));
+        let clone = Arc::new(CloneUnit::new(
+            Weak::clone(&self.itself),
+            clone,
+            called,
+            opened,
+            Arc::clone(self.copier.governor()),
+        ));
         *unit.clone.lock() = Some(Arc::clone(&clone));
         if clone.status().is_ok() {
             self.tell(|| Notice::Clone { clone: seed, volume: name.clone(), stage: CloneStage::Copies });

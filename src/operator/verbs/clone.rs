@@ -197,6 +197,10 @@ impl Act for Create {
     fn act_for(&self, asked: &Asked<'_>) -> Result<Outcome<show::NewClone>, Cause> {
         let began = Instant::now();
         let array = asked.array;
+        if self.pace == Pace::None {
+            let why = "a clone is copied until it is whole, so its pace cannot be none".to_owned();
+            return Err(Cause::Unreadable { why });
+        }
         let path = self.path.as_deref().filter(|_| self.store == StoreKind::File);
         let path = match path {
             Some(path) => Some(place_of_volume(array, &self.new, path, true)?),
