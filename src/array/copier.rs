@@ -1,7 +1,7 @@
 //! The threads behind the hosts. They copy extents that a secondary does not hold yet, each pair at its pace, and bring
-//! home what has landed in the logs of primaries, and free what deleted images needed.
+//! home what has landed in the logs of primaries, free what deleted images needed, and restore volumes.
 //!
-//! A few threads do all of this work in turn, one bounded step at a time. After a step of a copy the pair rests for a
+//! A few threads do all of this work in turn, one bounded step at a time. After a step of a copy the pair, or the restore, rests for a
 //! multiple of the time that the step took. So the pace is a share of time and follows the device: the slower the
 //! device, the longer the rest. A step that finds no room is tried again every [`NO_ROOM_REST`].
 //!
@@ -35,14 +35,14 @@ const NICER: i32 = 10;
 const GATHER: Duration = Duration::from_millis(100);
 
 /// The bytes of one step: some tens of milliseconds on a slow disk.
-const STEP: u64 = 4 << 20;
+pub(super) const STEP: u64 = 4 << 20;
 
 /// The longest rest, so that a pair whose device stalled once goes on soon.
 const MAX_REST: Duration = Duration::from_secs(2);
 
 /// The rest after a step that found no room: short enough for an operator who has just made room, and long enough for
 /// a device that stays full.
-const NO_ROOM_REST: Duration = Duration::from_secs(2);
+pub(super) const NO_ROOM_REST: Duration = Duration::from_secs(2);
 
 /// The slots that one step of a sweep looks at.
 const SWEEP: u64 = 4096;
@@ -55,7 +55,7 @@ pub(super) trait Background: Send + Sync {
 
 impl Pace {
     /// The rest after a step that took `step`.
-    fn rest(self, step: Duration) -> Duration {
+    pub(super) fn rest(self, step: Duration) -> Duration {
         match self {
             Self::Fast => Duration::ZERO,
             Self::Medium => step.min(MAX_REST),

@@ -40,6 +40,8 @@ mod pool;
 mod pool_owner;
 pub(crate) mod progress;
 mod reinstate;
+mod restore;
+mod restoring;
 pub mod show;
 mod snapshot;
 pub(crate) mod stopped;
