@@ -316,7 +316,7 @@ impl Client {
                 extents_text::list(&self.daemon, self.json, &name, since.as_ref())
             }
             VolumeVerb::Snapshot(verb) => self.snapshot(verb),
-            VolumeVerb::Restore { name } => self.restore(&name),
+            VolumeVerb::Restore { name, pace, give_up } => self.restore(name, pace.map(Into::into), give_up),
             VolumeVerb::List(selection) => self.select("/v1/volumes", &selection, output::volumes),
             VolumeVerb::Show { name } => {
                 let volume: show::Volume = self.daemon.fetch(&format!("/v1/volumes/{name}"))?;

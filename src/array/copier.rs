@@ -1,7 +1,7 @@
 //! The threads behind the hosts. They copy extents that a secondary does not hold yet, each pair at its pace, and bring
-//! home what has landed in the logs of primaries, and free what deleted images needed.
+//! home what has landed in the logs of primaries, free what deleted images needed, and restore volumes.
 //!
-//! A few threads do all of this work in turn, one bounded step at a time. After a step of a copy the pair rests for a
+//! A few threads do all of this work in turn, one bounded step at a time. After a step of a copy the pair, or the restore, rests for a
 //! multiple of the time that the step took. So the pace is a share of time and follows the device: the slower the
 //! device, the longer the rest. A step that finds no room is tried again every [`NO_ROOM_REST`].
 //!
@@ -37,17 +37,17 @@ const NICER: i32 = 10;
 const GATHER: Duration = Duration::from_millis(100);
 
 /// The bytes of one step: some tens of milliseconds on a slow disk.
-const STEP: u64 = 4 << 20;
+pub(super) const STEP: u64 = 4 << 20;
 
 /// The longest rest, so that a pair whose device stalled once goes on soon.
 const MAX_REST: Duration = Duration::from_secs(2);
 
 /// The rest after a step that found no room: short enough for an operator who has just made room, and long enough for
 /// a device that stays full.
-const NO_ROOM_REST: Duration = Duration::from_secs(2);
+pub(super) const NO_ROOM_REST: Duration = Duration::from_secs(2);
 
 /// How soon a pair that does not copy looks whether it is to copy again.
-const NO_PACE_REST: Duration = Duration::from_secs(1);
+pub(super) const NO_PACE_REST: Duration = Duration::from_secs(1);
 
 /// The slots that one step of a sweep looks at.
 const SWEEP: u64 = 4096;
@@ -156,6 +156,11 @@ impl Copier {
         self.shared.add(Instant::now(), Arc::new(sweeping));
     }
 
+    /// Decides about the pace `automatic`.
+    pub(super) fn governor(&self) -> &Governor {
+        &self.shared.governor
+    }
+
     /// Does `work` soon.
     pub(super) fn later(&self, work: Arc<dyn Background>) {
         self.shared.add(Instant::now(), work);
@@ -213,22 +218,33 @@ fn serve(shared: &Shared) {
     shared.wake.notify_all();
 }
 
+/// Does a step of a copy at `pace`; the rest after it. `None` at the pace `none`: nothing was done.
+pub(super) fn paced<T>(
+    governor: Option<&Governor>,
+    pace: Pace,
+    step: impl FnOnce() -> T,
+) -> Option<(T, Duration)> {
+    if pace == Pace::None {
+        return None;
+    }
+    let governor = governor.filter(|_| pace == Pace::Automatic);
+    if let Some(governor) = governor {
+        governor.begin();
+    }
+    let began = Instant::now();
+    let done = step();
+    let took = began.elapsed();
+    Some((done, governor.map_or_else(|| pace.rest(took), |governor| governor.end(took).min(MAX_REST))))
+}
+
 impl Background for PairUnit {
     /// One step of the copy.
     fn step(&self) -> Option<Duration> {
-        let pace = self.pace();
-        if pace == Pace::None && self.pair.has_work() {
-            return Some(NO_PACE_REST);
-        }
-        let governor = self.governor().filter(|_| pace == Pace::Automatic);
-        if let Some(governor) = governor {
-            governor.begin();
-        }
+        let pace = if self.pair.has_work() { self.pace() } else { Pace::Fast };
         let began = Instant::now();
-        let mut progress = self.pair.copy_step(STEP);
-        let rest = match governor {
-            Some(governor) => governor.end(began.elapsed()).min(MAX_REST),
-            None => pace.rest(began.elapsed()),
+        let step = || self.pair.copy_step(STEP);
+        let Some((mut progress, rest)) = paced(self.governor(), pace, step) else {
+            return Some(NO_PACE_REST);
         };
         if progress == Progress::Splits {
             progress = self.complete_split(began);

@@ -199,6 +199,9 @@ impl Array {
             .map(|(image, entry)| (entry.number, image))
             .collect();
         living.sort_unstable();
+        if catalog.volumes[name].restoring.is_none() {
+            volume.forget_restore(name);
+        }
         if living.is_empty() {
             if let Err(error) = volume.pool_paths().map_or(Ok(()), |paths| remove_files(&paths)) {
                 tracing::warn!(volume = %name, %error, "the files of former snapshots could not be removed: left for the next start");
@@ -300,7 +303,7 @@ impl Snapshot {
     }
 }
 
-fn failed(of: &VolumeEntry, why: &str) -> Arc<dyn Block> {
+pub(super) fn failed(of: &VolumeEntry, why: &str) -> Arc<dyn Block> {
     Arc::new(FailedBlock::new(of.block_size, of.size, why))
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::{Array, show};
+use crate::catalog::Seed;
 use crate::catalog::names::Name;
 use crate::pair::State;
 
@@ -46,8 +47,43 @@ pub enum Notice {
         /// The error that has suspended the pair.
         error: Option<String>,
     },
+    /// A restore of a volume has begun, goes on after a restart, or is over.
+    Restore {
+        /// The volume.
+        volume: Name,
+        /// The identity of the volume, whose name may change until the end.
+        identity: Seed,
+        /// The snapshot from which it is restored.
+        image: String,
+        /// What has become of it.
+        state: RestoreState,
+    },
     /// A copy has begun or ended; its state tells which.
     Copy(show::Copy),
+}
+
+/// What has become of a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RestoreState {
+    /// It runs.
+    Running,
+    /// The volume is what the snapshot shows.
+    Completed,
+    /// An operator has given it up.
+    GivenUp,
+}
+
+impl RestoreState {
+    /// As in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::GivenUp => "given_up",
+        }
+    }
 }
 
 /// A session in a notice.

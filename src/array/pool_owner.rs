@@ -72,8 +72,12 @@ fn is_free(array: &Array, catalog: &Catalog, name: &ImageName) -> bool {
 impl Owner for PoolOwner {
     fn drop_oldest(&self) -> Dropped {
         let dropped = self.change(TURN, |turn, volume, after| {
+            let needed = after.volumes[volume].restoring.as_ref().map(|restoring| restoring.image);
             let free = after.snapshots_of(volume).filter(|(name, entry)| {
-                !entry.protected && entry.broken.is_none() && is_free(turn.array(), after, name)
+                !entry.protected
+                    && entry.broken.is_none()
+                    && needed != Some(entry.number)
+                    && is_free(turn.array(), after, name)
             });
             let oldest = free.min_by_key(|(_, entry)| entry.number);
             let (name, number) = oldest.map(|(name, entry)| (name.clone(), entry.number))?;

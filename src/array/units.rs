@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::failed::FailedBlock;
 use super::landing::with_log;
 use super::pool::{Pool, no_pool};
+use super::restoring::RestoreUnit;
 use super::stopped;
 use super::workers::Threads;
 use crate::catalog::names::{ImageName, Name};
@@ -49,6 +50,8 @@ pub(crate) struct VolumeUnit {
     pub(crate) switch: Arc<Switch>,
     /// What its images show that it does not show any more.
     pub(super) pool: Mutex<Pool>,
+    /// It is being restored from one of its images.
+    pub(super) restoring: Mutex<Option<Arc<RestoreUnit>>>,
     /// The logical unit.
     pub(super) unit: Arc<LogicalUnit>,
     /// The external directory, locked as long as the volume's files are in use. A deletion of the volume takes the
@@ -106,10 +109,29 @@ impl VolumeUnit {
             landed,
             switch,
             pool: no_pool(),
+            restoring: Mutex::new(None),
             unit,
             external: Mutex::new(external),
             elsewhere: false,
         }
+    }
+
+    /// Leads the hosts to the result of `exchange`, whose argument is the medium to which they were led before. While the volume
+    /// is being restored, the restore stays above.
+    pub(super) fn lead_to(&self, exchange: impl FnOnce(&Arc<dyn Block>) -> Arc<dyn Block>) {
+        let restoring = self.restoring.lock();
+        match &*restoring {
+            None => self.switch.replace(exchange),
+            Some(unit) => self.switch.replace(|above| {
+                unit.restore.exchange(exchange);
+                Arc::clone(above)
+            }),
+        }
+    }
+
+    /// The restore of the volume that runs.
+    pub(crate) fn restoring(&self) -> Option<Arc<RestoreUnit>> {
+        self.restoring.lock().clone()
     }
 
     /// Does `work` while everything is at home and nothing lands: it changes the files in a way that the log does not know.
@@ -135,7 +157,10 @@ impl VolumeUnit {
     /// The reason why the volume does not work: its files cannot be used, or it has stopped.
     pub(crate) fn error(&self, name: &Name) -> Option<String> {
         match &self.volume {
-            Ok(_) => self.stopped().map(|stopped| stopped::of_volume(name, &stopped)),
+            Ok(_) => {
+                let stopped = self.stopped().map(|stopped| stopped::of_volume(name, &stopped));
+                stopped.or_else(|| self.restoring()?.failure(name))
+            }
             Err(why) => Some(why.clone()),
         }
     }

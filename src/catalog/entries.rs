@@ -107,10 +107,22 @@ pub struct VolumeEntry {
     pub(crate) snapshot_limit: Option<u64>,
     /// What is done when its images can keep no more.
     pub(crate) snapshot_policy: SnapshotPolicy,
+    /// From which of its images it is being restored.
+    pub(crate) restoring: Option<RestoreEntry>,
     /// The labels that an operator has given.
     pub(crate) labels: Labels,
     /// The description that an operator has given.
     pub(crate) description: Description,
+}
+
+/// A restore of a volume. How far it is, is in its record, which lies beside the volume's files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RestoreEntry {
+    /// The number of the image that the volume shows.
+    pub(crate) image: u64,
+    /// The pace of the copy behind.
+    pub(crate) pace: Pace,
 }
 
 /// What is done when there is no room to keep what the images of a volume show.
@@ -178,7 +190,8 @@ impl VolumeEntry {
             VolumeLocation::Internal(directory) => (StoreKind::File, None, Some(directory.clone())),
             VolumeLocation::External(path) => (StoreKind::File, Some(path.to_owned()), None),
         };
-        let (last_image, snapshot_limit, snapshot_policy, labels, description) = Default::default();
+        let (last_image, snapshot_limit, snapshot_policy, restoring, labels, description) =
+            Default::default();
         Self {
             seed,
             size,
@@ -189,6 +202,7 @@ impl VolumeEntry {
             last_image,
             snapshot_limit,
             snapshot_policy,
+            restoring,
             labels,
             description,
         }

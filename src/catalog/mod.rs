@@ -39,6 +39,7 @@ pub use transaction::Transaction;
 use serde::{Deserialize, Serialize};
 
 pub use entries::ExternalScrap;
+pub(crate) use entries::RestoreEntry;
 pub use entries::Scrap;
 pub(crate) use entries::{
     CartridgeEntry, DriveEntry, GroupEntry, MapEntry, PairEntry, SnapshotEntry, TargetEntry, TokenEntry,
@@ -170,6 +171,12 @@ impl Catalog {
     ) -> impl Iterator<Item = (&ImageName, &Kept<SnapshotEntry>)> {
         let from = self.snapshots.range(ImageName::lowest_of(volume)..);
         from.take_while(move |(name, _)| name.volume == *volume)
+    }
+
+    /// The image from which `volume` is being restored.
+    pub(crate) fn restores_from(&self, volume: &Name) -> Option<&ImageName> {
+        let number = self.volumes.get(volume)?.restoring.as_ref()?.image;
+        self.snapshots_of(volume).find(|(_, entry)| entry.number == number).map(|(name, _)| name)
     }
 
     /// The maps of the object `name`.
@@ -368,7 +375,13 @@ impl Catalog {
                 ));
             }
         }
-        Ok(())
+        let restoring = |(name, volume): (&Name, &Kept<VolumeEntry>)| {
+            let image = volume.restoring.as_ref()?.image;
+            let is_there = numbers.get(name).is_some_and(|numbers| numbers.contains(&image));
+            (!is_there)
+                .then(|| format!("volume {name} is being restored from a snapshot that does not exist"))
+        };
+        self.volumes.iter().find_map(restoring).map_or(Ok(()), Err)
     }
 
     fn check_targets(&self) -> Result<(), String> {

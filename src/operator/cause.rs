@@ -236,6 +236,32 @@ pub enum Cause {
         /// Its state.
         state: State,
     },
+    /// The volume is being restored from a snapshot.
+    Restoring {
+        /// The volume.
+        volume: Name,
+        /// The snapshot.
+        snapshot: ImageName,
+    },
+    /// The volume is not being restored.
+    NotRestoring {
+        /// The volume.
+        volume: Name,
+    },
+    /// The restore of a volume could not be begun.
+    NotRestored {
+        /// The volume.
+        volume: Name,
+        /// The error.
+        error: String,
+    },
+    /// The snapshot is broken.
+    SnapshotBroken {
+        /// The snapshot.
+        snapshot: ImageName,
+        /// The reason why.
+        why: String,
+    },
     /// The image is older than the one since which its changes are asked for.
     SinceYounger {
         /// The image.

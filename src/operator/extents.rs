@@ -81,6 +81,10 @@ impl Since {
             let state = now.pair_status(pair).map_or(State::Psue, |status| status.state);
             return Err(Cause::PairReplaces { volume: volume.clone(), pair: pair.clone(), state });
         }
+        if let (ObjectName::Whole(volume), Some(snapshot)) = (object, now.catalog.restores_from(volume)) {
+            // What is not restored yet has changed for the hosts, and not for the origin.
+            return Err(Cause::Restoring { volume: volume.clone(), snapshot: snapshot.clone() });
+        }
         let from = number(&name)?;
         let to = object.image().map(number).transpose()?;
         if to.is_some_and(|to| to < from) {

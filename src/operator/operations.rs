@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | `copy` | the copy manager's ([`crate::copy`]), whose number it has | yes | yes, as by `copy abort` |
 //! | `pair_copy` | the pair's: its states are told ([`Notice::Pair`]), its progress is read | when the pair is whole or suspended | no: `pair delete` gives the pair up |
+//! | `restore` | the restore's: its beginning and its end are told ([`Notice::Restore`]), its progress is read | when the volume is restored | no: it is given up |
 //! | all others | [`Running`], here | yes | at the next piece; of a file, between two groups of its changes |
 //!
 //! So nothing is kept twice. Numbers come from one source, the copy manager's, and begin anew with each daemon. The last
@@ -32,9 +33,10 @@ use super::cause::Cause;
 use super::verb::Verb;
 use super::view;
 use super::who::Who;
-use crate::array::notice::{Notice, NoticeWatcher};
+use crate::array::notice::{Notice, NoticeWatcher, RestoreState};
 use crate::array::progress::Progress;
 use crate::array::{Array, OPERATOR, show};
+use crate::catalog::Seed;
 use crate::catalog::names::Name;
 pub use crate::copy::OperationId;
 use crate::pair::State;
@@ -155,7 +157,8 @@ impl Operation {
     /// Whether somebody can cancel it.
     #[must_use]
     pub fn can_be_cancelled(&self) -> bool {
-        self.state == OperationState::Running && self.about.kind != OperationKind::PairCopy
+        let ends_by_itself = matches!(self.about.kind, OperationKind::PairCopy | OperationKind::Restore);
+        self.state == OperationState::Running && !ends_by_itself
     }
 
     /// What is completed has done all there was to do.
@@ -169,12 +172,21 @@ impl Operation {
 /// Is told when an operation begins, and again when it has ended; not of copies and pairs, which are told of themselves.
 pub type Watcher = Box<dyn Fn(&Operation) + Send + Sync>;
 
+/// Behind what something is copied.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Behind {
+    /// This pair.
+    Pair(Name),
+    /// The restore of the volume of this identity, whose name may change.
+    Restore(Seed),
+}
+
 /// An operation of this list that runs.
 #[derive(Debug)]
 struct Running {
     about: About,
-    /// Behind which it is the copy, if it is one.
-    pair: Option<Name>,
+    /// Behind what it is the copy, if it is one.
+    behind: Option<Behind>,
     who: Asker,
     verb: Option<Box<Verb>>,
     started_at: Timestamp,
@@ -206,14 +218,14 @@ impl Running {
 #[derive(Default)]
 struct Lists {
     running: BTreeMap<OperationId, Running>,
-    /// Those of them that are the copy behind a pair.
-    pair_copies: BTreeMap<Name, OperationId>,
+    /// Those of them that are a copy behind something.
+    copies: BTreeMap<Behind, OperationId>,
     /// Rising by the time of their end.
     ended: VecDeque<Operation>,
     /// Rises with each end, of a copy too.
     ends: u64,
-    /// Copies behind pairs of which it is not known yet who has begun them.
-    unclaimed: BTreeMap<Name, OperationId>,
+    /// Copies behind something of which it is not known yet who has begun them.
+    unclaimed: BTreeMap<Behind, OperationId>,
 }
 
 impl Lists {
@@ -226,8 +238,8 @@ impl Lists {
         now: Timestamp,
     ) -> Option<Operation> {
         let running = self.running.remove(&id)?;
-        if let Some(pair) = &running.pair {
-            self.pair_copies.remove(pair);
+        if let Some(behind) = &running.behind {
+            self.copies.remove(behind);
         }
         let shown = running.show(id);
         let (state, cause, answer) = match result {
@@ -275,6 +287,15 @@ impl Operations {
                 this.pair_copies_no_more(&pair, outcome);
             }
         }
+        let now = array.snapshot();
+        for (name, entry) in now.catalog.volumes.iter().filter(|(_, entry)| entry.restoring.is_some()) {
+            let behind = Behind::Restore(entry.seed);
+            this.restores(name, behind.clone());
+            this.claim_copy(array, &behind, &Asker::Array);
+            if array.catalog().volumes.get(name).is_none_or(|entry| entry.restoring.is_none()) {
+                this.copies_no_more(&behind, Ok(None)); // it has ended between the two looks
+            }
+        }
         this
     }
 
@@ -288,7 +309,7 @@ impl Operations {
         let progress = Arc::new(Progress::default());
         let running = Running {
             about,
-            pair: None,
+            behind: None,
             who: who.into(),
             verb: verb.map(Box::new),
             started_at: Timestamp::now(),
@@ -332,23 +353,37 @@ impl Operations {
 
     /// A pair copies behind from now on. Who wants that is told later, if at all.
     fn pair_copies(&self, pair: &Name) {
+        let about = About { kind: OperationKind::PairCopy, objects: vec![pair.to_string()], file: None };
+        self.copies(Behind::Pair(pair.clone()), about);
+    }
+
+    /// A volume is being restored from now on.
+    fn restores(&self, volume: &Name, behind: Behind) {
+        let about = About { kind: OperationKind::Restore, objects: vec![volume.to_string()], file: None };
+        self.copies(behind, about);
+    }
+
+    /// Something is copied behind from now on, if that is new.
+    fn copies(&self, behind: Behind, about: About) {
         let mut lists = self.lists.lock();
-        if lists.pair_copies.contains_key(pair) {
-            return; // a split while the initial copy runs
+        if lists.copies.contains_key(&behind) {
+            return; // as at a split while the initial copy runs
         }
         let id = self.draw();
-        let about = About { kind: OperationKind::PairCopy, objects: vec![pair.to_string()], file: None };
         let (who, started_at, progress) = (Asker::Array, Timestamp::now(), Arc::default());
-        lists
-            .running
-            .insert(id, Running { about, pair: Some(pair.clone()), who, verb: None, started_at, progress });
-        lists.pair_copies.insert(pair.clone(), id);
-        lists.unclaimed.insert(pair.clone(), id);
+        let running = Running { about, behind: Some(behind.clone()), who, verb: None, started_at, progress };
+        lists.running.insert(id, running);
+        lists.copies.insert(behind.clone(), id);
+        lists.unclaimed.insert(behind, id);
     }
 
     fn pair_copies_no_more(&self, pair: &Name, outcome: Result<Option<Value>, Cause>) {
+        self.copies_no_more(&Behind::Pair(pair.clone()), outcome);
+    }
+
+    fn copies_no_more(&self, behind: &Behind, outcome: Result<Option<Value>, Cause>) {
         let mut lists = self.lists.lock();
-        if let Some(id) = lists.pair_copies.get(pair).copied() {
+        if let Some(id) = lists.copies.get(behind).copied() {
             lists.end(id, outcome, None, Timestamp::now());
         }
         drop(lists);
@@ -357,14 +392,25 @@ impl Operations {
 
     /// The copy behind `pair` that has begun of late, and may be over, was begun by `who`.
     pub(super) fn claim(&self, array: &Array, pair: &Name, who: &Asker) {
-        let total = view::pair::named(array, pair).map_or(0, |shown| shown.total_bytes);
+        self.claim_copy(array, &Behind::Pair(pair.clone()), who);
+    }
+
+    /// The same of the copy behind the restore of `volume`.
+    pub(super) fn claim_restore(&self, array: &Array, volume: &Name, who: &Asker) {
+        if let Some(entry) = array.catalog().volumes.get(volume) {
+            self.claim_copy(array, &Behind::Restore(entry.seed), who);
+        }
+    }
+
+    fn claim_copy(&self, array: &Array, behind: &Behind, who: &Asker) {
+        let total = bytes_of(array, behind).map_or(0, |(_, total)| total);
         let mut lists = self.lists.lock();
-        let Some(id) = lists.unclaimed.remove(pair) else { return };
+        let Some(id) = lists.unclaimed.remove(behind) else { return };
         if let Some(running) = lists.running.get_mut(&id) {
             running.who = who.clone();
             running.progress.set_total(total);
         } else if let Some(ended) = lists.ended.iter_mut().rfind(|ended| ended.id == id) {
-            (ended.who, ended.total) = (who.clone(), Some(total));
+            (ended.who, ended.total) = (who.clone(), Some(total).filter(|total| *total > 0));
             ended.settle();
         }
     }
@@ -373,14 +419,14 @@ impl Operations {
     #[must_use]
     pub fn list(&self) -> Vec<Operation> {
         let Some(array) = self.array.upgrade() else { return Vec::new() };
-        let copying: Vec<(Name, Arc<Progress>)> = {
+        let copying: Vec<(Behind, Arc<Progress>)> = {
             let lists = self.lists.lock();
-            let progress = |(pair, id): (&Name, &OperationId)| {
-                Some((pair.clone(), Arc::clone(&lists.running.get(id)?.progress)))
+            let progress = |(behind, id): (&Behind, &OperationId)| {
+                Some((behind.clone(), Arc::clone(&lists.running.get(id)?.progress)))
             };
-            lists.pair_copies.iter().filter_map(progress).collect()
+            lists.copies.iter().filter_map(progress).collect()
         };
-        copying.iter().for_each(|(pair, progress)| look_at(&array, pair, progress));
+        copying.iter().for_each(|(behind, progress)| look_at(&array, behind, progress));
         let mut all: Vec<Operation> = {
             let lists = self.lists.lock();
             let running = lists.running.iter().map(|(id, running)| running.show(*id));
@@ -398,10 +444,10 @@ impl Operations {
         let copying = {
             let lists = self.lists.lock();
             let running = lists.running.get(&id);
-            running.and_then(|running| Some((running.pair.clone()?, Arc::clone(&running.progress))))
+            running.and_then(|running| Some((running.behind.clone()?, Arc::clone(&running.progress))))
         };
-        if let Some((pair, progress)) = copying {
-            look_at(&array, &pair, &progress);
+        if let Some((behind, progress)) = copying {
+            look_at(&array, &behind, &progress);
         }
         let listed = {
             let lists = self.lists.lock();
@@ -437,21 +483,50 @@ impl Operations {
 }
 
 impl Operations {
-    /// Why the copy behind `pair` cannot be cancelled.
-    fn goes_on(&self, pair: Name, id: OperationId) -> Cause {
-        let shown = self.array.upgrade().and_then(|array| view::pair::named(&array, &pair).ok());
-        let state = shown.and_then(|shown| State::ALL.into_iter().find(|state| state.word() == shown.state));
-        match state {
-            Some(state) => Cause::PairCopies { pair, state },
-            None => Cause::OperationEnded { operation: id.0 }, // the pair has gone meanwhile
+    /// Why the copy behind something cannot be cancelled.
+    fn goes_on(&self, behind: Behind, id: OperationId) -> Cause {
+        let over = Cause::OperationEnded { operation: id.0 }; // the object has gone meanwhile
+        let Some(array) = self.array.upgrade() else { return over };
+        match behind {
+            Behind::Pair(pair) => {
+                let shown = view::pair::named(&array, &pair).ok();
+                let state =
+                    shown.and_then(|shown| State::ALL.into_iter().find(|state| state.word() == shown.state));
+                state.map_or(over, |state| Cause::PairCopies { pair, state })
+            }
+            Behind::Restore(seed) => {
+                let catalog = array.catalog();
+                let volume = catalog.volumes.iter().find(|(_, entry)| entry.seed == seed);
+                let snapshot = volume.and_then(|(name, _)| catalog.restores_from(name));
+                snapshot.map_or(over, |snapshot| Cause::Restoring {
+                    volume: snapshot.volume.clone(),
+                    snapshot: snapshot.clone(),
+                })
+            }
         }
     }
 }
 
-/// Notes how far the copy behind `pair` is.
-fn look_at(array: &Array, pair: &Name, progress: &Progress) {
-    if let Ok(shown) = view::pair::named(array, pair) {
-        progress.set_done(shown.copied_bytes);
+/// How many bytes are copied behind something, and of how many.
+fn bytes_of(array: &Array, behind: &Behind) -> Option<(u64, u64)> {
+    match behind {
+        Behind::Pair(pair) => {
+            let shown = view::pair::named(array, pair).ok()?;
+            Some((shown.copied_bytes, shown.total_bytes))
+        }
+        Behind::Restore(seed) => {
+            let now = array.snapshot();
+            let (name, _) = now.catalog.volumes.iter().find(|(_, entry)| entry.seed == *seed)?;
+            let status = now.volume_unit(name)?.restoring()?.status();
+            Some((status.total_bytes.saturating_sub(status.left_bytes), status.total_bytes))
+        }
+    }
+}
+
+/// Notes how far the copy behind something is.
+fn look_at(array: &Array, behind: &Behind, progress: &Progress) {
+    if let Some((done, _)) = bytes_of(array, behind) {
+        progress.set_done(done);
     }
 }
 
@@ -460,14 +535,14 @@ impl Cancel for Operations {
         self.show(id).is_some()
     }
 
-    /// The copy behind a pair ends with the pair alone.
+    /// The copy behind a pair ends with the pair alone, and that behind a restore with the restore.
     fn cancel(&self, id: OperationId) -> Result<bool, Cause> {
         let lists = self.lists.lock();
         let progress = match lists.running.get(&id) {
-            Some(Running { pair: Some(pair), .. }) => {
-                let pair = pair.clone();
-                drop(lists); // a look at the pair needs none of them
-                return Err(self.goes_on(pair, id));
+            Some(Running { behind: Some(behind), .. }) => {
+                let behind = behind.clone();
+                drop(lists); // a look at the object needs none of them
+                return Err(self.goes_on(behind, id));
             }
             Some(running) => Arc::clone(&running.progress),
             None if lists.ended.iter().any(|ended| ended.id == id) => {
@@ -491,7 +566,15 @@ impl NoticeWatcher for Operations {
                     self.pair_copies_no_more(&name, outcome);
                 }
                 if state == State::Smpl {
-                    self.lists.lock().unclaimed.remove(&name); // another pair may get the name
+                    self.lists.lock().unclaimed.remove(&Behind::Pair(name)); // another pair may get the name
+                }
+            }
+            Notice::Restore { volume, identity, state, .. } => {
+                let behind = Behind::Restore(identity);
+                match state {
+                    RestoreState::Running => self.restores(&volume, behind),
+                    RestoreState::GivenUp => self.copies_no_more(&behind, Err(Cause::Cancelled)),
+                    _ => self.copies_no_more(&behind, Ok(None)),
                 }
             }
             Notice::Copy(copy) if copy.ended_at.is_some() => {

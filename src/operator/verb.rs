@@ -9,7 +9,8 @@ use super::condition::{Precondition, key};
 use super::expected::Expected;
 use super::read::{Unread, read};
 use super::verbs::{
-    cartridge, copy, drive, group, lun, object, operation, pair, session, snapshot, target, token, volume,
+    cartridge, copy, drive, group, lun, object, operation, pair, restore, session, snapshot, target, token,
+    volume,
 };
 use super::who::{Meta, Route};
 use crate::catalog::index::{Holdings, Index};
@@ -125,6 +126,9 @@ verbs! {
     VolumeRename = "volume.rename": volume::Rename,
     VolumeLimit = "volume.limit": volume::Limit,
     VolumeReinstate = "volume.reinstate": volume::Reinstate,
+    VolumeRestore = "volume.restore": restore::Restore,
+    VolumePace = "volume.pace": restore::SetPace,
+    VolumeGiveUp = "volume.give-up": restore::GiveUp,
     VolumeDelete = "volume.delete": volume::Delete,
     TargetCreate = "target.create": target::Create,
     TargetDelete = "target.delete": target::Delete,
@@ -201,6 +205,9 @@ impl Verb {
             Self::VolumeDelete(act) => act,
             Self::VolumeRename(act) => act,
             Self::VolumeLimit(act) => act,
+            Self::VolumeRestore(act) => act,
+            Self::VolumePace(act) => act,
+            Self::VolumeGiveUp(act) => act,
             Self::TargetCreate(act) => act,
             Self::TargetDelete(act) => act,
             Self::LunMap(act) => act,
@@ -263,6 +270,9 @@ impl Verb {
             Self::VolumeRename(act) => Key::Volume(act.name.clone()),
             Self::VolumeLimit(act) => Key::Volume(act.name.clone()),
             Self::VolumeReinstate(act) => Key::Volume(act.name.clone()),
+            Self::VolumeRestore(act) => Key::Volume(act.name.clone()),
+            Self::VolumePace(act) => Key::Volume(act.name.clone()),
+            Self::VolumeGiveUp(act) => Key::Volume(act.name.clone()),
             Self::VolumeDelete(act) => Key::Volume(act.name.clone()),
             Self::TargetCreate(act) => Key::Target(act.iqn.clone()),
             Self::TargetDelete(act) => Key::Target(act.iqn.clone()),

@@ -56,6 +56,7 @@ mod own;
 mod pool;
 #[cfg(test)]
 mod races;
+mod restore;
 mod suspend;
 mod sweep;
 #[cfg(test)]
@@ -78,6 +79,7 @@ use index::Index;
 use living::Living;
 use pool::Pool;
 
+pub(crate) use restore::{Advance, Restore, RestoreStatus, Subject};
 pub use suspend::{Dropped, Owner};
 pub use suspend::{Policy, Watcher};
 pub use sweep::Swept;
@@ -189,6 +191,8 @@ pub struct Origin {
     /// Held by the one who makes room where there was none, and how often room was made.
     relieving: Mutex<()>,
     relieved: AtomicU64,
+    /// The image that is not given up for lack of room; 0: none.
+    pinned: AtomicU64,
     /// The policy has an answer to the last lack of room in the pool, which was told as a shortage.
     full: AtomicBool,
     owner: OnceLock<Box<dyn Owner>>,

@@ -16,6 +16,7 @@ fn every_image_always_equals_its_copy() {
                 machine.check(&what);
             }
         }
+        machine.restore_all();
         machine.volume.settle_all().unwrap();
         while !machine.origin.sweep(u64::MAX).unwrap().done {}
         machine.check("at the end");
@@ -35,8 +36,8 @@ fn every_image_always_equals_its_copy() {
         assert_eq!((status.bytes, status.slots, status.images.len()), (0, 0, 0), "seed {seed}");
         seen.add(machine.seen);
     }
-    let Seen { taken, forgotten, kept, freed, own, .. } = seen;
-    assert!([taken, forgotten, kept, freed, own].iter().all(|count| *count > 100), "{seen:?}");
+    let Seen { taken, forgotten, kept, freed, own, restored, .. } = seen;
+    assert!([taken, forgotten, kept, freed, own, restored].iter().all(|count| *count > 100), "{seen:?}");
 }
 
 #[test]
@@ -56,8 +57,9 @@ fn after_a_power_cut_at_any_moment_every_image_has_what_was_stable_or_came_later
         }
         seen.add(machine.seen);
     }
-    let Seen { taken, forgotten, kept, freed, own, older, .. } = seen;
-    assert!([taken, forgotten, kept, freed, own, older].iter().all(|count| *count > 100), "{seen:?}");
+    let Seen { taken, forgotten, kept, freed, own, older, restored, .. } = seen;
+    let all = [taken, forgotten, kept, freed, own, older, restored];
+    assert!(all.iter().all(|count| *count > 100), "{seen:?}");
 }
 
 #[test]

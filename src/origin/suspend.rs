@@ -3,7 +3,7 @@
 //! | why | what happens |
 //! |---|---|
 //! | the pool is full, or the system short of something | the writes stay in the landing log, and hosts go on |
-//! | the pool is full, and the landing log too | the [`Policy`] decides |
+//! | the pool is full, and the landing log too | the [`Policy`] decides, but never against a [pinned](Origin::pin) image |
 //! | a store failed | the images that need the bytes are broken, durably, before home is overwritten |
 //! | and that cannot be recorded either | nothing comes home any more; when the log is full the volume takes no writes |
 //!
@@ -77,6 +77,16 @@ impl Origin {
     /// Decides by `policy` when there is no room.
     pub fn set_policy(&self, policy: Policy) {
         *self.policy.lock() = policy;
+    }
+
+    /// Does not give the image `number` up for lack of room, whatever the policy says: the volume is being restored from it.
+    /// Who cannot write for that reason is answered BUSY. `None`: the policy decides about all images.
+    pub fn pin(&self, number: Option<u64>) {
+        self.pinned.store(number.unwrap_or(0), Ordering::SeqCst);
+    }
+
+    fn has_pinned(&self) -> bool {
+        self.living().contains(self.pinned.load(Ordering::SeqCst))
     }
 
     /// The images up to this number are broken, and why.
@@ -157,6 +167,7 @@ impl Origin {
                 self.full.store(true, Ordering::SeqCst);
                 StoreError::Shortage(std::io::Error::other(NO_ROOM))
             }
+            Policy::Suspend if self.has_pinned() => StoreError::Shortage(std::io::Error::other(NO_ROOM)),
             Policy::Suspend => StoreError::NoSpace,
         }
     }
@@ -187,9 +198,12 @@ impl Origin {
                 Dropped::Nothing => {}
             }
         }
+        if policy == Policy::Hold || self.has_pinned() {
+            return false;
+        }
         let mut pool = self.pool.lock();
         let youngest = self.living().youngest();
-        policy != Policy::Hold && self.suspend(&mut pool, youngest, NO_ROOM).is_ok()
+        self.suspend(&mut pool, youngest, NO_ROOM).is_ok()
     }
 
     /// Why image `number` is not served.

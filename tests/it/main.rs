@@ -31,6 +31,7 @@ mod power;
 mod raid_manager;
 mod raw;
 mod requests;
+mod restore;
 mod resync;
 mod rights;
 mod scale;

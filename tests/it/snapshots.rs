@@ -430,7 +430,6 @@ fn what_a_snapshot_forbids_is_said_with_what_to_do() {
     refused(4, &["volume", "delete", "db"], "it has a snapshot");
     refused(4, &["volume", "resize", "db", "2MiB"], "it has a snapshot");
     refused(4, &["volume", "snapshot", "create", "db", "noon"], "snapshot db@noon exists already");
-    refused(4, &["volume", "restore", "db@noon"], "does not do that yet");
     refused(3, &["volume", "snapshot", "create", "none", "noon"], "there is no volume none");
     refused(3, &["volume", "snapshot", "show", "db@night"], "see 'cleave volume snapshot list'");
     refused(

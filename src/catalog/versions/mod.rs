@@ -9,13 +9,14 @@ mod version_2;
 mod version_3;
 mod version_4;
 mod version_5;
+mod version_6;
 
 use serde::{Deserialize, Serialize};
 
 use super::Catalog;
 
 /// The version that this program writes, and the newest that it reads.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// The largest catalog that is read, in bytes: it bounds the memory that a damaged file can make the daemon allocate.
 pub(crate) const MAX_BYTES: u64 = 256 << 20;
@@ -119,6 +120,7 @@ fn read(version: u32, body: &[u8]) -> serde_json::Result<Catalog> {
         3 => version_4::Catalog::from(serde_json::from_slice::<version_3::Catalog>(body)?).into(),
         4 => serde_json::from_slice::<version_4::Catalog>(body)?.into(),
         5 => serde_json::from_slice(body)?,
+        6 => return serde_json::from_slice::<version_6::Catalog>(body).map(Into::into),
         _ => return serde_json::from_slice(body),
     };
     let mut catalog = Catalog::from(version_5);

@@ -1,5 +1,5 @@
 //! Version 5 of the catalog, which has no snapshots. Its volumes are of a type of their own. Its other entries have the types
-//! of version 6, which are today's: who changes these gives version 6 types of its own, and versions 3 to 5 have those then.
+//! of version 7, which are today's: who changes these gives version 6 types of its own, and versions 3 to 5 have those then.
 //! An entry of a LUN could not name an image; one that does leads nowhere, and the catalog is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,7 +46,7 @@ pub(super) struct VolumeEntry {
 impl From<VolumeEntry> for entries::VolumeEntry {
     fn from(old: VolumeEntry) -> Self {
         let VolumeEntry { seed, size, block_size, store, path, directory, labels, description } = old;
-        let (last_image, snapshot_limit, snapshot_policy) = Default::default();
+        let (last_image, snapshot_limit, snapshot_policy, restoring) = Default::default();
         Self {
             seed,
             size,
@@ -57,6 +57,7 @@ impl From<VolumeEntry> for entries::VolumeEntry {
             last_image,
             snapshot_limit,
             snapshot_policy,
+            restoring,
             labels,
             description,
         }

@@ -20,7 +20,9 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::split::{DECISION, LEAD, micros, refuse_time, sleep_until};
+use super::split::{
+    DECISION, LEAD, micros, refuse_replaced, refuse_restored, refuse_stopped, refuse_time, sleep_until,
+};
 use crate::array::images::NewImage;
 use crate::array::{Array, OPERATOR, Snapshot, show};
 use crate::catalog::labels::Notes;
@@ -32,7 +34,7 @@ use crate::operator::cause::{Cause, ObjectKind};
 use crate::operator::outcome::Outcome;
 use crate::operator::view;
 use crate::operator::work::Work;
-use crate::pair::{State, as_recorded};
+use crate::pair::as_recorded;
 
 /// The operation of a snapshot at a time.
 pub(super) fn about(name: String) -> About {
@@ -120,19 +122,14 @@ fn refuse_name(catalog: &Catalog, name: &ImageName) -> Result<(), Cause> {
     Ok(())
 }
 
-/// Refuses a volume that cannot be relied on, and one whose bytes a pair replaces: neither shows an instant.
-fn refuse_volume(now: &Snapshot, volume: &Name) -> Result<(), Cause> {
+/// Refuses a volume that cannot be relied on, and one whose bytes a pair or a restore replaces: neither shows an instant.
+pub(super) fn refuse_volume(now: &Snapshot, volume: &Name) -> Result<(), Cause> {
     if let Some(why) = now.failure_of(volume) {
         return Err(Cause::VolumeFailed { volume: volume.clone(), why: why.to_owned() });
     }
-    super::split::refuse_stopped(now, [volume])?;
-    match now.pair_of(volume) {
-        Some(pair) if !now.shows_itself(pair, volume) => {
-            let state = now.pair_status(pair).map_or(State::Psue, |status| status.state);
-            Err(Cause::PairReplaces { volume: volume.clone(), pair: pair.clone(), state })
-        }
-        _ => Ok(()),
-    }
+    refuse_stopped(now, [volume])?;
+    refuse_restored(now, [volume])?;
+    refuse_replaced(now, volume)
 }
 
 /// Refuses what can be seen to be refused already. The verb itself looks again.
