@@ -72,11 +72,12 @@ fn is_free(array: &Array, catalog: &Catalog, name: &ImageName) -> bool {
 impl Owner for PoolOwner {
     fn drop_oldest(&self) -> Dropped {
         let dropped = self.change(TURN, |turn, volume, after| {
+            // The younger ones have what the volume was before: they are not given up for what is restored.
             let needed = after.volumes[volume].restoring.as_ref().map(|restoring| restoring.image);
             let free = after.snapshots_of(volume).filter(|(name, entry)| {
                 !entry.protected
                     && entry.broken.is_none()
-                    && needed != Some(entry.number)
+                    && needed.is_none_or(|needed| entry.number < needed)
                     && is_free(turn.array(), after, name)
             });
             let oldest = free.min_by_key(|(_, entry)| entry.number);

@@ -9,8 +9,9 @@
 //!
 //! The order of the end: all is restored, which the record says durably; the catalog says it; the volume is used without the
 //! restore again; the record is removed. An operator who gives the restore up does the same without the first.
-//! A record that a crash leaves behind is removed at the next start. A beginning that fails removes it at once: if nobody knows
-//! whether the catalog says it, a restart finds no record then, and refuses the volume, which hosts have written since.
+//! A record that a crash leaves behind is removed at the next start. A beginning that fails empties the record, durably, or
+//! removes it, before hosts write again: if nobody knows whether the catalog says it, a restart finds nothing to restore, or
+//! refuses the volume, which hosts have written since.
 //!
 //! The restore stands above all that the hosts used before, also above a side of a pair. A pair may come to be waited for,
 //! or be deleted, below ([`VolumeUnit::lead_to`]).
@@ -53,6 +54,20 @@ impl Guard for Unchanging {
 }
 
 impl VolumeUnit {
+    /// Takes back a restore that has not begun. Nobody may know whether the catalog says it. So first the record says that nothing
+    /// is to be restored, or is removed, and only then hosts go on. If neither can be done, their writes stay refused: a
+    /// restart would show the image over them.
+    pub(crate) fn take_back_restore(&self, name: &Name, unit: &RestoreUnit, image: Option<&ImageUnit>) {
+        let annulled = unit.restore.annul();
+        let removed = self.restore_path().map_or(Ok(()), |path| remove_record(&path));
+        match (annulled, removed) {
+            (Err(error), Err(_)) => {
+                tracing::error!(volume = %name, %error, "a restore could not be taken back: writes to the volume are refused until a restart");
+            }
+            _ => self.end_restore(unit, image),
+        }
+    }
+
     /// Ends its restore `unit`, whatever has been restored, and lets the image be written again.
     pub(crate) fn end_restore(&self, unit: &RestoreUnit, image: Option<&ImageUnit>) {
         unit.is_over.store(true, Ordering::Release);

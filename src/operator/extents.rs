@@ -97,6 +97,12 @@ impl Since {
 
     fn next(&self, at: u64) -> Result<Option<Range<u64>>, Cause> {
         let changed = self.origin.changed(self.from, self.to, at);
+        // Looked at afterwards: a restore that had not begun before has changed nothing for the hosts.
+        if self.to.is_none() && self.origin.has_pinned() {
+            let error = "a restore of the volume has begun meanwhile: ask again when the restore has ended"
+                .to_owned();
+            return Err(Cause::Medium { fault: Fault::Other, error });
+        }
         changed.map_err(|error| Cause::Medium { fault: Fault::Other, error: error.to_string() })
     }
 }

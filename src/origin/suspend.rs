@@ -85,7 +85,9 @@ impl Origin {
         self.pinned.store(number.unwrap_or(0), Ordering::SeqCst);
     }
 
-    fn has_pinned(&self) -> bool {
+    /// Whether there is such an image.
+    #[must_use]
+    pub(crate) fn has_pinned(&self) -> bool {
         self.living().contains(self.pinned.load(Ordering::SeqCst))
     }
 

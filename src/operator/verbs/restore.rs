@@ -122,10 +122,7 @@ impl Change for Restore {
         let (undone, of, shown) =
             (Arc::clone(&unit), Arc::clone(&volume), served.image_unit(&image).cloned());
         let name = self.name.clone();
-        work.undo(move |_| {
-            of.end_restore(&undone, shown.as_deref());
-            of.forget_restore(&name);
-        });
+        work.undo(move |_| of.take_back_restore(&name, &undone, shown.as_deref()));
         if let Some((pair, _)) = served.pair_beside(&self.name) {
             // A split that has seen no restore is over when the pair can be held.
             drop(pair.hold());

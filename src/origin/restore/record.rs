@@ -276,6 +276,8 @@ impl Record {
     pub(super) fn flush(&self) -> Result<(), StoreError> {
         let left = self.left.load(Ordering::SeqCst);
         if self.flushed.load(Ordering::SeqCst) < left {
+            // No sector changes while the device takes it: a device may take a part of each content.
+            let _writing = self.writing.lock();
             self.store.flush()?;
             self.flushed.fetch_max(left, Ordering::SeqCst);
         }

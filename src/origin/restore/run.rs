@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 
@@ -18,8 +19,14 @@ use crate::volume::Block;
 /// The most runs of extents that one step gathers.
 const RUNS_MAX: usize = 256;
 
-/// The most extents of a run without data: 1 GiB. To discard them costs little, and it is no more than a step should.
-const HOLE_MAX: u64 = 1 << 14;
+/// The most extents of a run without data: 64 MiB. To discard them may mean to keep their old data for other images.
+const HOLE_MAX: u64 = 1 << 10;
+
+/// So many bytes of a hole are as much work as one byte of data.
+const HOLE_SHARE: u64 = 16;
+
+/// The longest time for which a host's write waits until the restore begins. After that it is answered BUSY.
+const CLOSED_IN: Duration = Duration::from_secs(1);
 
 /// The most bytes in memory at once.
 const PART: u64 = 1 << 20;
@@ -51,7 +58,7 @@ pub(crate) enum Advance {
     Idle,
     /// Extents have been restored.
     Restored {
-        /// Bytes of data read and written; holes count as none.
+        /// Bytes of data read and written; of holes a part counts.
         bytes: u64,
     },
     /// Nothing is left to restore, and the record says so durably.
@@ -92,6 +99,8 @@ pub(crate) struct Restore {
     /// Why nobody knows R.
     pub(super) lost: Option<String>,
 }
+
+const BEGINS: &str = "the volume is about to be restored";
 
 /// Whether `error` may be over later, with nothing lost.
 fn is_shortage(error: &StoreError) -> bool {
@@ -184,6 +193,16 @@ impl Restore {
         self.enter_phase(Phase::Restoring);
     }
 
+    /// Empties the record, durably: whoever finds it finds nothing to restore. Hosts' writes still wait.
+    ///
+    /// # Errors
+    /// The record's.
+    pub(crate) fn annul(&self) -> Result<(), StoreError> {
+        let runs: Vec<Range<u64>> = self.record.set().read().runs().collect();
+        self.record.clear(&runs)?;
+        self.record.flush()
+    }
+
     /// Everything goes to the volume from now on, whatever has been restored. No step is under way when this returns.
     pub(crate) fn end(&self) {
         self.enter_phase(Phase::Over);
@@ -272,7 +291,11 @@ impl Restore {
                         return Err(StoreError::WouldBlock);
                     }
                     let mut closing_in = self.closing_in.lock();
-                    self.opened.wait_while(&mut closing_in, |closing_in| *closing_in);
+                    let waited =
+                        self.opened.wait_while_for(&mut closing_in, |closing_in| *closing_in, CLOSED_IN);
+                    if waited.timed_out() && *closing_in {
+                        return Err(StoreError::Shortage(std::io::Error::other(BEGINS)));
+                    }
                     continue;
                 }
                 Phase::ClosingIn | Phase::Restoring | Phase::Over => {}
@@ -347,26 +370,36 @@ impl Restore {
             return Ok(Advance::Whole);
         }
         let (mut claims, mut runs, mut moved): (Vec<Claim<'_>>, Vec<Range<u64>>, u64) = Default::default();
+        let mut failed = None;
         while (runs.is_empty() || moved < budget) && runs.len() < RUNS_MAX {
             let Some(mut claim) = self.claim_next(cursor, runs.is_empty()) else { break };
             let room = budget.saturating_sub(moved).div_ceil(EXTENT).max(1);
             moved += match self.restore(below, &mut claim, room) {
                 Ok(bytes) => bytes,
-                // The runs that were restored before count.
-                Err(error) if is_shortage(&error) && !runs.is_empty() => break,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // The next step begins behind: one extent that cannot be restored now does not hold up the others.
+                    *cursor = claim.run().start + 1;
+                    failed = Some(error);
+                    break;
+                }
             };
             *cursor = claim.run().end;
             runs.push(claim.run().clone());
             claims.push(claim);
+        }
+        if let Some(error) = failed.take_if(|_| runs.is_empty()) {
+            return Err(error);
         }
         if runs.is_empty() {
             // Hosts are taking all that is left out of R.
             self.claims.wait_for_release();
             return Ok(Advance::Restored { bytes: 0 });
         }
-        self.leave(below, &runs)?;
-        Ok(Advance::Restored { bytes: moved })
+        self.leave(below, &runs)?; // what was restored before an error counts
+        match failed.filter(|error| !is_shortage(error)) {
+            Some(error) => Err(error),
+            None => Ok(Advance::Restored { bytes: moved }),
+        }
     }
 
     /// Claims the next run of R at or after `cursor` that nobody has claimed; if there is none, the first one of all, if the
@@ -399,7 +432,7 @@ impl Restore {
     }
 
     /// Restores the hole at the beginning of what is claimed, or up to `room` extents of data, and gives the rest of the claim
-    /// back. Returns how many bytes of data that were.
+    /// back. Returns how much work that was, in bytes of data.
     fn restore(&self, below: &dyn Block, claim: &mut Claim<'_>, room: u64) -> Result<u64, StoreError> {
         let run = claim.run().clone();
         let bytes = self.bytes(&run);
@@ -409,7 +442,7 @@ impl Restore {
             claim.shrink(hole);
             let bytes = self.bytes(&(run.start..hole));
             below.discard(bytes.start, bytes.end - bytes.start)?;
-            return Ok(0);
+            return Ok((bytes.end - bytes.start) / HOLE_SHARE);
         }
         let end = data.map_or(run.end, |data| data.end.div_ceil(EXTENT)).max(run.start + 1);
         claim.shrink(end.min(run.end).min(run.start.saturating_add(room)));
