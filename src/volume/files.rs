@@ -20,6 +20,9 @@ const LANDING_NEW: &str = "landing.new";
 /// The files of the pool of a volume's images: the table and the slots.
 pub(super) const POOL: [&str; 2] = ["snapshots.table", "snapshots.slots"];
 
+/// The note that the pool takes no more writes.
+pub(crate) const POOL_STOPPED: &str = "snapshots.stopped";
+
 /// The beginning of a mark's name.
 const MARK: &str = "scrap.";
 
@@ -51,7 +54,7 @@ pub(super) fn sync_parent(directory: &Path) -> Result<(), VolumeError> {
 pub(super) fn remove_files(directory: &Path) -> Result<(), VolumeError> {
     let names = entries(directory)?;
     let volumes = |name: &str| {
-        [header::FILE, header::NEW, LANDING, LANDING_NEW].contains(&name)
+        [header::FILE, header::NEW, LANDING, LANDING_NEW, POOL_STOPPED].contains(&name)
             || POOL.contains(&name)
             || SegmentedStore::is_file_name(name)
     };
