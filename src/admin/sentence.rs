@@ -150,6 +150,7 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
         | Cause::HasSnapshots { .. }
         | Cause::Protected { .. }
         | Cause::TooManySnapshots { .. }
+        | Cause::PoolStopped { .. }
         | Cause::PairReplaces { .. }
         | Cause::SinceYounger { .. }
         | Cause::NotTaken { .. } => snapshots::said(verb, cause).unwrap_or_else(|| said_of_a_file(cause)),

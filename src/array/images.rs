@@ -29,7 +29,7 @@ use super::snapshot::Snapshot;
 use super::units::{ImageUnit, VolumeUnit};
 use super::{Array, Turn, stopped};
 use crate::catalog::names::{ImageName, Name};
-use crate::catalog::{Catalog, Kept, SnapshotEntry, SnapshotPolicy, VolumeEntry};
+use crate::catalog::{Catalog, SnapshotEntry, SnapshotPolicy, VolumeEntry};
 use crate::landing::{Gate, Keeper, Outcome, close_all};
 pub(crate) use crate::origin::Origin;
 use crate::origin::{OriginError, Policy, PoolStores, take_all};
@@ -139,17 +139,6 @@ fn remove_files(paths: &[PathBuf; 2]) -> Result<(), StoreError> {
         }
     }
     Ok(())
-}
-
-/// The images of `volume` up to `number` are broken because of `reason`.
-pub(crate) fn break_images(catalog: &mut Catalog, volume: &Name, number: u64, reason: &str) {
-    let broken =
-        |(_, entry): &(&ImageName, &Kept<SnapshotEntry>)| entry.number <= number && entry.broken.is_none();
-    let names: Vec<ImageName> =
-        catalog.snapshots_of(volume).filter(broken).map(|(name, _)| name.clone()).collect();
-    for name in names {
-        catalog.snapshots.get_mut(&name).into_iter().for_each(|entry| entry.broken = Some(reason.to_owned()));
-    }
 }
 
 impl Array {

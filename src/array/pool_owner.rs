@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::copier::Background;
-use super::images::break_images;
 use super::snapshot::LastingShutOut;
 use super::{Array, OPERATOR, Turn};
 use crate::catalog::names::{ImageName, Name, ObjectName};
@@ -101,7 +100,7 @@ impl Owner for PoolOwner {
 
     fn note_broken(&self, number: u64, reason: &str) -> bool {
         let noted = self.change(Duration::ZERO, |_, volume, after| {
-            break_images(after, volume, number, reason);
+            after.break_snapshots(volume, number, reason);
             Some(((), None))
         });
         noted.is_ok()

@@ -33,6 +33,10 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> Option<(Kind, String, 
             format!("there are {most} snapshots, and there can be no more"),
             "delete some: 'cleave volume snapshot list' names them".to_owned(),
         ),
+        Cause::PoolStopped { volume, why } => refused(
+            format!("the snapshots of {volume} take no writes: {why}"),
+            format!("repair its device, then 'cleave volume reinstate {volume}'"),
+        ),
         Cause::PairReplaces { volume, pair, state } => refused(
             format!("pair {pair} is in {state}, and replaces what {volume} holds, or will"),
             format!(

@@ -73,7 +73,7 @@ fn a_pool_that_has_stopped_is_read_until_the_volume_is_reinstated_and_stops_noth
     write(&array, 3);
     assert_eq!(first(&array, "a@one"), 1, "what is overwritten waits in the log");
     let refused = take(&array, "a@two").unwrap_err();
-    assert!(refused.why.contains("reinstate"), "{refused}");
+    assert!(refused.why.contains("take no writes") && refused.remedy.contains("reinstate a"), "{refused}");
     // A restart changes nothing.
     let array = again(array, temporary.path(), |_| {});
     let device = array.open_backstore("user_0/x", &Grant::of(object_name("a@one"))).unwrap();

@@ -136,6 +136,9 @@ fn refuse_volume(now: &Snapshot, volume: &Name) -> Result<(), Cause> {
         return Err(Cause::VolumeFailed { volume: volume.clone(), why: why.to_owned() });
     }
     super::split::refuse_stopped(now, [volume])?;
+    if let Some(stopped) = now.volume_unit(volume).and_then(|unit| unit.pool_stopped()) {
+        return Err(Cause::PoolStopped { volume: volume.clone(), why: stopped.why });
+    }
     match now.pair_of(volume) {
         Some(pair) if !now.shows_itself(pair, volume) => {
             let state = now.pair_status(pair).map_or(State::Psue, |status| status.state);

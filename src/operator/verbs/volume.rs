@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::same::{same, same_notes};
-use crate::array::images::{Origin, break_images};
+use crate::array::images::Origin;
 use crate::array::show::{self, Done};
 use crate::array::{Array, OPERATOR, ShutOut, Snapshot, Turn, VolumeUnit};
 use crate::catalog::index::{Index, Lookup, free_directory};
@@ -635,7 +635,7 @@ fn lose(turn: &mut Turn<'_>, volume: &Name, origin: &Origin, why: &str) -> Resul
     let mut error = None;
     let note = |number| {
         let mut after = Catalog::clone(turn.head());
-        break_images(&mut after, volume, number, why);
+        after.break_snapshots(volume, number, why);
         error = turn.commit(&Transaction::between(turn.head(), &after)).err();
         error.is_none()
     };
