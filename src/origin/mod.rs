@@ -61,7 +61,7 @@ mod races;
 mod suspend;
 mod sweep;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::fmt;
