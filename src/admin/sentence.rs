@@ -155,6 +155,7 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
         | Cause::HasSnapshots { .. }
         | Cause::Protected { .. }
         | Cause::TooManySnapshots { .. }
+        | Cause::PoolStopped { .. }
         | Cause::PairReplaces { .. }
         | Cause::Restoring { .. }
         | Cause::NotRestoring { .. }

@@ -176,6 +176,13 @@ impl VolumeUnit {
         self.volume.as_ref().ok()?.stopped().or_else(|| self.landed.stopped())
     }
 
+    /// Why the pool of its images takes no writes, or serves none.
+    pub(crate) fn pool_stopped(&self) -> Option<Stopped> {
+        let origin = self.origin()?;
+        let lost = || origin.lost_by().map(|why| Stopped { why: why.to_owned(), since: None });
+        origin.stopped().or_else(lost)
+    }
+
     /// Lets the volume and its landing log take writes again.
     ///
     /// # Errors

@@ -164,6 +164,19 @@ impl Catalog {
         self.drives.iter().find(|(_, drive)| drive.loaded.as_ref() == Some(cartridge)).map(|(name, _)| name)
     }
 
+    /// The snapshots of `volume` up to `number` are broken because of `reason`.
+    pub(crate) fn break_snapshots(&mut self, volume: &Name, number: u64, reason: &str) {
+        let names: Vec<ImageName> = self.snapshots_of(volume).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            if let Some(entry) = self.snapshots.get_mut(&name)
+                && entry.number <= number
+                && entry.broken.is_none()
+            {
+                entry.broken = Some(reason.to_owned());
+            }
+        }
+    }
+
     /// The snapshots of `volume`, in the order of their names.
     pub(crate) fn snapshots_of(
         &self,

@@ -227,6 +227,13 @@ pub enum Cause {
         /// The most.
         most: usize,
     },
+    /// The pool of the snapshots of the volume has stopped, so none is made.
+    PoolStopped {
+        /// The volume.
+        volume: Name,
+        /// The reason.
+        why: String,
+    },
     /// A pair replaces the contents of the volume, so the volume shows no instant.
     PairReplaces {
         /// The volume.

@@ -63,6 +63,36 @@ fn after_a_power_cut_at_any_moment_every_image_has_what_was_stable_or_came_later
 }
 
 #[test]
+fn a_power_cut_after_a_kill_at_any_moment_takes_nothing_that_is_relied_on() {
+    let mut seen = Seen::default();
+    for seed in 0..40 {
+        let mut machine = Machine::new(seed);
+        for round in 0..12 {
+            let what = format!("seed {seed}, round {round}");
+            let (steps, killed, cut) = (1 + machine.below(20), machine.below(40), machine.below(40));
+            (0..steps).for_each(|_| machine.step(&what));
+            machine.world.fail_after(killed, Fault::Kill);
+            (0..40).for_each(|_| machine.step(&what));
+            machine.revive(&what);
+            machine.world.fail_after(cut, Fault::PowerLoss);
+            // Mostly at once: what was left in the page cache is relied on now.
+            (0..3).for_each(|_| {
+                if !machine.world.power_has_failed() {
+                    machine.settle()
+                }
+            });
+            (0..machine.below(30)).for_each(|_| machine.step(&what));
+            let survival = [Survival::Nothing, Survival::Nothing, Survival::Random, Survival::Everything];
+            let survival = survival[machine.below(4) as usize];
+            machine.restart(survival, &what);
+        }
+        seen.add(machine.seen);
+    }
+    let Seen { taken, forgotten, kept, freed, own, older, .. } = seen;
+    assert!([taken, forgotten, kept, freed, own, older].iter().all(|count| *count > 100), "{seen:?}");
+}
+
+#[test]
 fn a_call_that_fails_never_shows_an_image_wrong() {
     let mut seen = Seen::default();
     for seed in 0..24 {

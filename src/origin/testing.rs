@@ -244,6 +244,21 @@ impl Machine {
         }
     }
 
+    /// The daemon is killed at the moment at which the world has failed, and started again. The page cache is as it was.
+    pub(super) fn revive(&mut self, what: &str) {
+        self.world.revive();
+        self.vague = true;
+        self.kill();
+        self.look_again();
+        for number in self.living.clone() {
+            // Nobody was told of it: then it is the volume at the kill.
+            self.images.entry(number).or_insert_with(|| self.present.clone());
+            self.written.entry(number).or_default();
+            self.discarded.entry(number).or_default();
+        }
+        self.check(what);
+    }
+
     /// What failed, and was not removed before the kill, may be there now.
     fn look_again(&mut self) {
         for which in [None].into_iter().chain(self.images.keys().copied().map(Some).collect::<Vec<_>>()) {

@@ -22,6 +22,8 @@ pub(super) const POOL: [&str; 2] = ["snapshots.table", "snapshots.slots"];
 
 /// The record of a restore from one of the volume's images.
 pub(super) const RESTORE: &str = "snapshots.restore";
+/// The note that the pool takes no more writes.
+pub(crate) const POOL_STOPPED: &str = "snapshots.stopped";
 
 /// The beginning of a mark's name.
 const MARK: &str = "scrap.";
@@ -54,7 +56,7 @@ pub(super) fn sync_parent(directory: &Path) -> Result<(), VolumeError> {
 pub(super) fn remove_files(directory: &Path) -> Result<(), VolumeError> {
     let names = entries(directory)?;
     let volumes = |name: &str| {
-        [header::FILE, header::NEW, LANDING, LANDING_NEW, RESTORE].contains(&name)
+        [header::FILE, header::NEW, LANDING, LANDING_NEW, POOL_STOPPED, RESTORE].contains(&name)
             || POOL.contains(&name)
             || SegmentedStore::is_file_name(name)
     };

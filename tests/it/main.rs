@@ -26,6 +26,7 @@ mod operations;
 mod output;
 mod pairs;
 mod places;
+mod pools;
 mod port;
 mod power;
 mod raid_manager;

@@ -33,6 +33,10 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> Option<(Kind, String, 
             format!("there are {most} snapshots, and there can be no more"),
             "delete some: 'cleave volume snapshot list' names them".to_owned(),
         ),
+        Cause::PoolStopped { volume, why } => refused(
+            format!("the snapshots of {volume} take no writes: {why}"),
+            format!("repair its device, then 'cleave volume reinstate {volume}'"),
+        ),
         Cause::Restoring { volume, snapshot } => {
             let why = match verb {
                 Some(Verb::SnapshotDelete(_)) => format!("volume {volume} is being restored from it"),
