@@ -16,6 +16,10 @@
 //! The restore stands above all that the hosts used before, also above a side of a pair. A pair may come to be waited for,
 //! or be deleted, below ([`VolumeUnit::lead_to`]).
 //!
+//! **A record whose flush fails** takes no writes any more, and has a note of its own that says so. The next step of the copy makes a new
+//! one aside, whole and durable, gives it the place of the old one, and removes the note. A crash in between finds the note again, or
+//! the new record.
+//!
 //! **A record that cannot be read** when the array opens: the volume is refused until a start finds the record, or an
 //! operator gives the restore up. **An image that is broken**: what has been restored is served, and the rest is refused.
 //! A volume in memory is empty after a restart, as are its images, so nothing is restored then.
@@ -34,11 +38,11 @@ use super::restoring::RestoreUnit;
 use super::snapshot::Snapshot;
 use super::units::{ImageUnit, VolumeUnit};
 use crate::catalog::names::{ImageName, Name};
-use crate::catalog::{RestoreEntry, StoreKind};
+use crate::catalog::{RestoreEntry, Seed, StoreKind};
 use crate::origin::{OriginError, Restore, RestoreStatus, Subject};
 use crate::scsi::sense::Asc;
 use crate::store::{FileStore, MemStore, Patience, Store, StoreError};
-use crate::volume::{Block, Guard, Guarded};
+use crate::volume::{Block, Guard, Guarded, RESTORE_NEW, RESTORE_STOPPED};
 
 /// Why hosts do not write to the image.
 const READ_ONLY: &str = "a volume is being restored from this snapshot, which must not change meanwhile";
@@ -90,7 +94,8 @@ impl VolumeUnit {
     fn new_record(&self) -> Result<Arc<dyn Store>, StoreError> {
         let Some(path) = self.restore_path() else { return Ok(Arc::new(MemStore::new(0))) };
         remove_record(&path)?;
-        let store = FileStore::create(&path, 0)?;
+        remove_record(&path.with_file_name(RESTORE_STOPPED))?;
+        let store = FileStore::create_noted(&path, 0, RESTORE_STOPPED)?;
         sync_dir(path.parent().unwrap_or(Path::new(".")))?;
         Ok(Arc::new(store))
     }
@@ -101,7 +106,13 @@ impl VolumeUnit {
 
     /// Removes the record of a restore that is over.
     pub(crate) fn forget_restore(&self, name: &Name) {
-        if let Err(error) = self.restore_path().map_or(Ok(()), |path| remove_record(&path)) {
+        let forget = |path: PathBuf| {
+            remove_record(&path)?;
+            [RESTORE_NEW, RESTORE_STOPPED]
+                .iter()
+                .try_for_each(|name| remove_record(&path.with_file_name(name)))
+        };
+        if let Err(error) = self.restore_path().map_or(Ok(()), forget) {
             tracing::warn!(volume = %name, %error, "the record of a former restore could not be removed: left for the next start");
         }
     }
@@ -182,7 +193,7 @@ impl Array {
         };
         let below = Arc::clone(&volume.landed) as Arc<dyn Block>;
         let path = volume.restore_path().unwrap_or_default();
-        let opened = FileStore::open(&path)
+        let opened = FileStore::open_noted(&path, RESTORE_STOPPED)
             .and_then(|store| Restore::open(subject, image, Arc::clone(&below), Arc::new(store)));
         let restore = opened.unwrap_or_else(|error| {
             tracing::error!(volume = %name, %error, "how far its restore is cannot be read: it is refused");
@@ -195,6 +206,27 @@ impl Array {
         }
         put_above(volume, &unit);
         unit
+    }
+
+    /// Makes the record of the restore of the volume with this identity anew, because its store has stopped.
+    ///
+    /// # Errors
+    /// The device still fails, or has no room.
+    pub(super) fn renew_record(&self, volume: Seed, unit: &RestoreUnit) -> Result<(), StoreError> {
+        let now = self.snapshot();
+        let of = now.catalog.volumes.iter().find(|(_, entry)| entry.seed == volume);
+        let path = of.and_then(|(name, _)| now.volumes.get(name)?.restore_path());
+        let Some(path) = path else { return Ok(()) };
+        let aside = path.with_file_name(RESTORE_NEW);
+        remove_record(&aside)?;
+        let store = FileStore::create_noted(&aside, 0, RESTORE_STOPPED)?;
+        unit.restore.renew_record(Arc::new(store), || {
+            fs::rename(&aside, &path)?;
+            Ok(sync_dir(path.parent().unwrap_or(Path::new(".")))?)
+        })?;
+        FileStore::remove_note(&path, RESTORE_STOPPED)?;
+        tracing::info!(?path, "the record of a restore has been made anew");
+        Ok(())
     }
 
     /// The volume `name` is not being restored any more.

@@ -125,6 +125,12 @@ impl Background for RestoreUnit {
             return None;
         }
         let array = self.array.upgrade()?;
+        if self.restore.record_has_stopped()
+            && let Err(error) = array.renew_record(self.volume, self)
+        {
+            tracing::warn!(volume = %self.volume, %error, "the record of a restore takes no writes");
+            return Some(NO_ROOM_REST);
+        }
         let step = || self.restore.step(STEP);
         let paced = paced(Some(array.copier.governor()), self.pace(), step);
         drop(array);

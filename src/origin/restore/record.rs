@@ -48,7 +48,8 @@ impl Subject {
 #[derive(Debug)]
 pub(super) struct Record {
     subject: Subject,
-    store: Arc<dyn Store>,
+    /// Replaced by a whole new record, when the old store has stopped.
+    store: RwLock<Arc<dyn Store>>,
     /// Held by whoever writes to the store. The pieces that have ever been written, and those that are to be written: both
     /// only of use before the record counts.
     writing: Mutex<Pieces>,
@@ -151,7 +152,7 @@ impl Record {
     fn over(store: Arc<dyn Store>, subject: Subject, set: Extents, total: u64, left: u64) -> Self {
         Self {
             subject,
-            store,
+            store: RwLock::new(store),
             writing: Mutex::default(),
             set: RwLock::new(set),
             total: AtomicU64::new(total),
@@ -226,13 +227,47 @@ impl Record {
         let total = self.set.read().count();
         self.total.store(total, Ordering::Relaxed);
         let header = header(&self.subject, total, pieces.written.len() as u64);
-        self.store.write(0, &header, Durability::Cached, Patience::Wait)?;
-        self.store.flush()
+        let store = self.store();
+        store.write(0, &header, Durability::Cached, Patience::Wait)?;
+        store.flush()
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store.read())
+    }
+
+    /// Whether the store takes no writes any more, because a flush has failed.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.store().stopped().is_some()
+    }
+
+    /// Makes the record anew in the empty `store`, whole and durable, and goes on there when `put` has given the store the place of the
+    /// old one. R in memory is right whatever the old store has lost: of what has left R the volume has all bytes, durably.
+    pub(super) fn renew(
+        &self,
+        store: Arc<dyn Store>,
+        put: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let _writing = self.writing.lock();
+        store.resize(offset(self.subject.extents().div_ceil(PIECE)))?;
+        let set = self.set.read().clone();
+        let left = self.left.load(Ordering::SeqCst);
+        for (piece, bits) in set.pieces() {
+            let bytes = sector(&self.subject, piece, bits);
+            store.write(offset(piece), &bytes, Durability::Cached, Patience::Wait)?;
+        }
+        let header = header(&self.subject, self.total(), set.pieces().count() as u64);
+        store.write(0, &header, Durability::Cached, Patience::Wait)?;
+        store.flush()?;
+        put()?;
+        *self.store.write() = store;
+        self.flushed.fetch_max(left, Ordering::SeqCst);
+        Ok(())
     }
 
     fn write(&self, piece: u64, bits: &Bits) -> Result<(), StoreError> {
         let bytes = sector(&self.subject, piece, bits);
-        self.store.write(offset(piece), &bytes, Durability::Cached, Patience::Wait)
+        self.store().write(offset(piece), &bytes, Durability::Cached, Patience::Wait)
     }
 
     /// Takes `runs` out of R. After an error all of them are still in R, and a restart may find some that are not: the caller
@@ -278,7 +313,7 @@ impl Record {
         if self.flushed.load(Ordering::SeqCst) < left {
             // No sector changes while the device takes it: a device may take a part of each content.
             let _writing = self.writing.lock();
-            self.store.flush()?;
+            self.store().flush()?;
             self.flushed.fetch_max(left, Ordering::SeqCst);
         }
         Ok(())
@@ -324,6 +359,21 @@ mod tests {
         assert_eq!(found(&store, SUBJECT).unwrap(), [5..7, 3 * PIECE - 6..3 * PIECE - 4]);
         let again = Record::open(store as Arc<dyn Store>, SUBJECT).unwrap();
         assert_eq!((again.total(), again.is_behind()), (11, true), "nobody knows what is on the device");
+    }
+
+    #[test]
+    fn a_record_that_is_made_anew_says_the_same_and_goes_on() {
+        let (_, record) = record(&[3..9, PIECE - 1..PIECE + 2]);
+        record.clear(&[3..9]).unwrap();
+        let anew = Arc::new(MemStore::new(0));
+        let refused = record.renew(Arc::new(MemStore::new(0)), || Err(StoreError::NoSpace));
+        assert!(refused.is_err() && record.is_behind());
+        record.renew(Arc::clone(&anew) as Arc<dyn Store>, || Ok(())).unwrap();
+        assert!(!record.is_behind() && !record.has_stopped());
+        assert_eq!(found(&anew, SUBJECT).unwrap(), [PIECE - 1..PIECE + 2]);
+        record.clear(&[PIECE..PIECE + 1]).unwrap();
+        assert_eq!(found(&anew, SUBJECT).unwrap(), [PIECE - 1..PIECE, PIECE + 1..PIECE + 2]);
+        assert_eq!(record.total(), 9);
     }
 
     #[test]

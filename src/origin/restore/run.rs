@@ -193,6 +193,23 @@ impl Restore {
         self.enter_phase(Phase::Restoring);
     }
 
+    /// Whether the record's store takes no writes any more.
+    pub(crate) fn record_has_stopped(&self) -> bool {
+        self.lost.is_none() && self.record.has_stopped()
+    }
+
+    /// Makes the record anew in the empty `store`, which `put` gives the place of the old one.
+    ///
+    /// # Errors
+    /// Those of the store and of `put`: the old record is still in use.
+    pub(crate) fn renew_record(
+        &self,
+        store: Arc<dyn Store>,
+        put: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.record.renew(store, put)
+    }
+
     /// Empties the record, durably: whoever finds it finds nothing to restore. Hosts' writes still wait.
     ///
     /// # Errors

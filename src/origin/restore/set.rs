@@ -68,6 +68,11 @@ impl Extents {
         self.count
     }
 
+    /// The pieces that have extents, each with its bits, in their order.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (u64, &Bits)> {
+        self.pieces.iter().map(|(piece, bits)| (*piece, &**bits))
+    }
+
     /// The bits of `piece`.
     pub(super) fn piece(&self, piece: u64) -> Bits {
         self.pieces.get(&piece).map_or([0; WORDS], |bits| **bits)
