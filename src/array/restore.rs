@@ -75,13 +75,10 @@ impl VolumeUnit {
     /// Ends its restore `unit`, whatever has been restored, and lets the image be written again.
     pub(crate) fn end_restore(&self, unit: &RestoreUnit, image: Option<&ImageUnit>) {
         unit.is_over.store(true, Ordering::Release);
-        {
-            let mut restoring = self.restoring.lock();
-            unit.restore.end();
-            if restoring.as_ref().is_some_and(|there| std::ptr::eq(&**there, unit)) {
-                *restoring = None;
-                self.switch.replace(|_| unit.restore.below());
-            }
+        unit.restore.end();
+        if self.restoring().is_some_and(|there| std::ptr::eq(&*there, unit)) {
+            self.switch.replace(|_| unit.restore.below());
+            *self.restoring.lock() = None;
         }
         let Some(origin) = self.origin() else { return };
         origin.pin(None);
@@ -264,12 +261,11 @@ fn protect(now: &Snapshot, name: &ImageName) {
 
 /// Puts the restore above all that the hosts of `volume` used before.
 fn put_above(volume: &VolumeUnit, unit: &Arc<RestoreUnit>) {
-    let mut restoring = volume.restoring.lock();
     volume.switch.replace(|below| {
         unit.restore.exchange(|_| Arc::clone(below));
         Arc::clone(&unit.restore) as Arc<dyn Block>
     });
-    *restoring = Some(Arc::clone(unit));
+    *volume.restoring.lock() = Some(Arc::clone(unit));
 }
 
 impl Snapshot {

@@ -82,6 +82,7 @@ impl RestoreUnit {
 
     /// Makes the record of what differs, durably, while hosts go on. When this returns, hosts wait who write elsewhere.
     pub(crate) fn record(&self, origin: &Origin) -> Result<(), OriginError> {
+        self.restore.flush_image()?;
         let mut at = 0;
         while let Some(range) = origin.changed(self.image, None, at)? {
             self.restore.add(&range);

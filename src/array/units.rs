@@ -117,10 +117,9 @@ impl VolumeUnit {
     }
 
     /// Leads the hosts to the result of `exchange`, whose argument is the medium to which they were led before. While the volume
-    /// is being restored, the restore stays above.
+    /// is being restored, the restore stays above. Who calls this has the turn, as has who begins or ends a restore.
     pub(super) fn lead_to(&self, exchange: impl FnOnce(&Arc<dyn Block>) -> Arc<dyn Block>) {
-        let restoring = self.restoring.lock();
-        match &*restoring {
+        match self.restoring() {
             None => self.switch.replace(exchange),
             Some(unit) => self.switch.replace(|above| {
                 unit.restore.exchange(exchange);

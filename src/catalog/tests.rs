@@ -228,8 +228,8 @@ fn every_flipped_bit_and_every_cut_is_refused() {
 
 #[test]
 fn a_newer_version_is_refused_as_newer_whatever_else_it_holds() {
-    let newer = b"{\"cleave_catalog\":7,\"blake3\":\"00\"}\nanything";
-    assert_eq!(decode(newer), Err(CatalogError::Newer(7)));
+    let newer = b"{\"cleave_catalog\":8,\"blake3\":\"00\"}\nanything";
+    assert_eq!(decode(newer), Err(CatalogError::Newer(8)));
 }
 
 #[test]

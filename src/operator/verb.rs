@@ -128,7 +128,7 @@ verbs! {
     VolumeReinstate = "volume.reinstate": volume::Reinstate,
     VolumeRestore = "volume.restore": restore::Restore,
     VolumePace = "volume.pace": restore::SetPace,
-    VolumeGiveUp = "volume.give-up": restore::GiveUp,
+    VolumeGiveUp = "volume.abandon": restore::GiveUp,
     VolumeDelete = "volume.delete": volume::Delete,
     TargetCreate = "target.create": target::Create,
     TargetDelete = "target.delete": target::Delete,

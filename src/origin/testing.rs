@@ -406,9 +406,12 @@ impl Machine {
     }
 
     fn flush(&mut self, which: Which) {
-        if self.on(which, |block| block.flush()).is_err() {
-            return;
+        if self.on(which, |block| block.flush()).is_ok() {
+            self.flushed(which);
         }
+    }
+
+    fn flushed(&mut self, which: Which) {
         let settle = |versions: &mut Vec<u64>| {
             versions.drain(..versions.len() - 1);
         };
@@ -515,6 +518,8 @@ impl Machine {
     }
 
     fn record_differences(&mut self, number: u64) -> Result<(), StoreError> {
+        self.restore.as_ref().unwrap().flush_image()?;
+        self.flushed(Some(number));
         let mut at = 0;
         while let Some(run) = self.origin.changed(number, None, at)? {
             self.restore.as_ref().unwrap().add(&run);

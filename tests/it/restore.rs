@@ -89,6 +89,11 @@ impl Host {
         self.shown[offset..][..bytes.len()].copy_from_slice(bytes);
     }
 
+    /// A session anew: the former one has been idle for long.
+    fn reconnect(&mut self, daemon: &Daemon) {
+        self.raw = connect(daemon, &[0]);
+    }
+
     fn fill(&mut self, stamp: u8) {
         for mebibyte in 0..self.shown.len() / MIB {
             self.put(mebibyte * MIB, &vec![stamp.wrapping_add(mebibyte as u8); MIB]);
@@ -134,6 +139,7 @@ fn a_volume_shows_the_snapshot_at_once_and_after_each_kill_and_every_snapshot_st
     images[0].1 = host.shown.clone();
     let mut killed = 0;
     for round in 0..5u8 {
+        host.reconnect(&daemon);
         host.fill(round + 50);
         host.scatter(30);
         daemon.text(&["volume", "snapshot", "create", "db", &format!("s{round}")]);
@@ -158,6 +164,7 @@ fn a_volume_shows_the_snapshot_at_once_and_after_each_kill_and_every_snapshot_st
         }
         hurry(&daemon);
         wait(&daemon);
+        host.reconnect(&daemon);
         host.check(&format!("round {round}"));
         for (name, image) in &images {
             same(&of_snapshot(&daemon, name, WHOLE), image, &format!("round {round}: {name}"));
@@ -269,7 +276,9 @@ fn standing(data: &Path) -> (Daemon, Host) {
         thread::yield_now(); // all that landed is brought home
     }
     daemon.text(&["volume", "limit", "db", "--snapshots", "64KiB", "--policy", "suspend"]);
+    host.reconnect(&daemon);
     daemon.text(&["volume", "restore", "db@old", "--pace", "fast"]);
+    host.changed();
     while restoring(&daemon)["error"] == Value::Null {
         assert_ne!(restoring(&daemon), Value::Null, "it found room");
         thread::yield_now();
@@ -277,7 +286,7 @@ fn standing(data: &Path) -> (Daemon, Host) {
     for mebibyte in 0..LARGE {
         host.shown[mebibyte * MIB..][..MIB].fill(1 + mebibyte as u8);
     }
-    host.changed();
+    host.reconnect(&daemon);
     (daemon, host)
 }
 
@@ -371,7 +380,7 @@ fn a_restore_that_is_given_up_leaves_what_was_restored_and_what_was_not() {
     daemon.text(&["volume", "limit", "db", "--snapshots", "0"]);
     daemon.text(&["volume", "restore", "db@young"]);
     wait(&daemon);
-    host.changed();
+    host.reconnect(&daemon);
     for mebibyte in 0..96 {
         host.shown[mebibyte * MIB..][..MIB].fill(2 + mebibyte as u8);
     }
@@ -457,8 +466,9 @@ fn a_pair_below_a_restore_keeps_its_instant_and_mirrors_what_is_restored() {
     assert!(why.contains("volume db is being restored from db@noon"), "{why}");
     hurry(&daemon);
     wait(&daemon);
-    host.check("restored");
     daemon.text(&["pair", "wait", "p", "--state", "psus", "--timeout", "60"]);
+    host.raw = connect(&daemon, &[0, 1]);
+    host.check("restored");
     same(&contents(&mut host.raw, 1, WHOLE), &split, "the instant of the split");
     // Mirrored.
     daemon.text(&["pair", "resync", "p"]);
@@ -472,10 +482,10 @@ fn a_pair_below_a_restore_keeps_its_instant_and_mirrors_what_is_restored() {
     assert!(why.contains("volume db is being restored from db@noon"), "{why}");
     hurry(&daemon);
     wait(&daemon);
-    host.check("restored, and mirrored");
     daemon.text(&["pair", "split", "p"]);
     daemon.text(&["pair", "wait", "p", "--state", "psus", "--timeout", "60"]);
-    host.raw.settle(1).expect("it becomes ready");
+    host.raw = connect(&daemon, &[0, 1]);
+    host.check("restored, and mirrored");
     same(&contents(&mut host.raw, 1, WHOLE), &host.shown, "the mirror");
     // The pair goes away below.
     host.fill(4);

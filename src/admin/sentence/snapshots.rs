@@ -37,6 +37,36 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> Option<(Kind, String, 
             format!("the snapshots of {volume} take no writes: {why}"),
             format!("repair its device, then 'cleave volume reinstate {volume}'"),
         ),
+        Cause::PairReplaces { pair, state, .. } if matches!(verb, Some(Verb::VolumeRestore(_))) => refused(
+            format!(
+                "pair {pair} is in {state}, and replaces what it holds, or splits when its secondary is whole"
+            ),
+            format!("wait until the pair has ended its copy: see 'cleave pair show {pair}'"),
+        ),
+        Cause::PairReplaces { volume, pair, state } => refused(
+            format!("pair {pair} is in {state}, and replaces what {volume} holds, or will"),
+            format!(
+                "take a snapshot of the other volume of the pair, or wait until the pair has ended its copy: see 'cleave pair show {pair}'"
+            ),
+        ),
+        Cause::SinceYounger { image, since } => (
+            Kind::Usage,
+            format!("{since} is younger than {image}"),
+            "name the younger one first, and the older one with --since".to_owned(),
+        ),
+        Cause::NotTaken { volume, error } => (
+            Kind::Failed,
+            format!("no snapshot was made, because that of {volume} failed: {error}"),
+            "look at the file system of the volume, then repeat".to_owned(),
+        ),
+        cause => return of_a_restore(verb, cause),
+    })
+}
+
+/// The same about restores of volumes.
+fn of_a_restore(verb: Option<&Verb>, cause: &Cause) -> Option<(Kind, String, String)> {
+    let refused = |why: String, remedy: String| (Kind::Refused, why, remedy);
+    Some(match cause {
         Cause::Restoring { volume, snapshot } => {
             let why = match verb {
                 Some(Verb::SnapshotDelete(_)) => format!("volume {volume} is being restored from it"),
@@ -63,28 +93,6 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> Option<(Kind, String, 
         Cause::SnapshotBroken { snapshot, why } => refused(
             format!("{snapshot} is broken: {why}"),
             "name another snapshot; a broken one can only be deleted".to_owned(),
-        ),
-        Cause::PairReplaces { pair, state, .. } if matches!(verb, Some(Verb::VolumeRestore(_))) => refused(
-            format!(
-                "pair {pair} is in {state}, and replaces what it holds, or splits when its secondary is whole"
-            ),
-            format!("wait until the pair has ended its copy: see 'cleave pair show {pair}'"),
-        ),
-        Cause::PairReplaces { volume, pair, state } => refused(
-            format!("pair {pair} is in {state}, and replaces what {volume} holds, or will"),
-            format!(
-                "take a snapshot of the other volume of the pair, or wait until the pair has ended its copy: see 'cleave pair show {pair}'"
-            ),
-        ),
-        Cause::SinceYounger { image, since } => (
-            Kind::Usage,
-            format!("{since} is younger than {image}"),
-            "name the younger one first, and the older one with --since".to_owned(),
-        ),
-        Cause::NotTaken { volume, error } => (
-            Kind::Failed,
-            format!("no snapshot was made, because that of {volume} failed: {error}"),
-            "look at the file system of the volume, then repeat".to_owned(),
         ),
         _ => return None,
     })

@@ -179,7 +179,7 @@ impl Change for SetPace {
     }
 }
 
-/// `volume give-up`: ends a restore that cannot be completed. The volume is served as it is: part old, part restored.
+/// `volume abandon`: ends a restore that cannot be completed. The volume is served as it is: part old, part restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -197,7 +197,7 @@ impl Effect for GiveUp {
 
 impl Change for GiveUp {
     type Answer = show::Volume;
-    const META: Meta = Meta { word: "give-up", ..META };
+    const META: Meta = Meta { word: "abandon", ..META };
 
     fn answer(&self, changed: &Changed<'_>) -> Result<show::Volume, Cause> {
         tracing::warn!(target: OPERATOR, volume = %self.name, "its restore is given up: it is part old, part restored");

@@ -6,7 +6,8 @@
 //! volume. An extent is restored by writing the image's bytes to the volume *as a host would*. So the younger images, a
 //! pair and the landing log keep what they need by their own laws, and nothing here knows of them.
 //!
-//! 1. **The image does not change.** The owner lets nobody write to it, and nobody delete it. The origin
+//! 1. **The image does not change.** The owner lets nobody write to it, and nobody delete it, and makes it durable before the
+//!    restore counts: a flush of the volume would not flush what hosts have written to the image before. The origin
 //!    [gives nothing of it up](super::Origin::pin) for lack of room. Only a store that fails can break it.
 //! 2. **Written, flushed, and only then out of R.** Of an extent that leaves R the volume has all bytes on stable storage.
 //!    So after a power loss an extent is in R, or it is wholly restored; what a host has written after that and not

@@ -160,6 +160,15 @@ impl Restore {
         Self { lost: Some(why), ..restore }
     }
 
+    /// Makes the image durable, which nobody writes to any more. What hosts have written to the image itself is not flushed with
+    /// the volume, and a host that flushes the volume relies on what it sees there.
+    ///
+    /// # Errors
+    /// The image's.
+    pub(crate) fn flush_image(&self) -> Result<(), StoreError> {
+        self.image.flush()
+    }
+
     /// The bytes `range` differ.
     pub(crate) fn add(&self, range: &Range<u64>) {
         self.record.add(&touched(range.start, range.end - range.start));
