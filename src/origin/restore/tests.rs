@@ -169,7 +169,8 @@ fn a_discard_of_whole_extents_leaves_holes_and_holes_of_the_image_become_holes()
     assert_eq!(rig.restore.next_data(EXTENT).unwrap(), Some(2 * EXTENT..4 * EXTENT));
     rig.image.discard(2 * EXTENT, 2 * EXTENT).unwrap();
     assert_eq!(rig.restore.next_data(EXTENT).unwrap(), Some(4 * EXTENT..LENGTH));
-    assert!(matches!(rig.restore.step(u64::MAX), Advance::Restored { bytes: 0 }));
+    let hole = 2 * EXTENT / 16; // of a hole a part counts
+    assert!(matches!(rig.restore.step(u64::MAX), Advance::Restored { bytes } if bytes == hole));
     assert!(matches!(rig.restore.step(u64::MAX), Advance::Whole));
     assert_eq!(rig.below.next_data(EXTENT).unwrap(), Some(4 * EXTENT..LENGTH));
 }
