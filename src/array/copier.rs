@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex};
 
+use super::governor::Governor;
 use super::paired::PairUnit;
+use super::pulse::Pulse;
 use super::workers::make_nicer;
 use crate::catalog::Pace;
 use crate::catalog::names::Name;
@@ -44,6 +46,9 @@ const MAX_REST: Duration = Duration::from_secs(2);
 /// a device that stays full.
 pub(super) const NO_ROOM_REST: Duration = Duration::from_secs(2);
 
+/// How soon a pair that does not copy looks whether it is to copy again.
+pub(super) const NO_PACE_REST: Duration = Duration::from_secs(1);
+
 /// The slots that one step of a sweep looks at.
 const SWEEP: u64 = 4096;
 
@@ -54,11 +59,12 @@ pub(super) trait Background: Send + Sync {
 }
 
 impl Pace {
-    /// The rest after a step that took `step`.
+    /// The rest after a step that took `step`, if nobody looks what hosts leave.
     pub(super) fn rest(self, step: Duration) -> Duration {
         match self {
             Self::Fast => Duration::ZERO,
-            Self::Medium => step.min(MAX_REST),
+            Self::None => NO_PACE_REST,
+            Self::Medium | Self::Automatic => step.min(MAX_REST),
             Self::Slow => (step * 4).min(MAX_REST),
         }
     }
@@ -75,6 +81,7 @@ pub(super) struct Copier {
 struct Shared {
     state: Mutex<Queue>,
     wake: Condvar,
+    governor: Arc<Governor>,
 }
 
 #[derive(Default)]
@@ -86,8 +93,8 @@ struct Queue {
 
 impl Copier {
     /// Makes the threads, at least one of them.
-    pub(super) fn new() -> io::Result<Self> {
-        Self::with(|shared| {
+    pub(super) fn new(pulse: Arc<Pulse>) -> io::Result<Self> {
+        Self::with(pulse, |shared| {
             let thread = std::thread::Builder::new().name("cleave-copier".to_owned());
             let nicer = move || {
                 make_nicer(NICER);
@@ -97,8 +104,10 @@ impl Copier {
         })
     }
 
-    fn with(spawn: impl Fn(Arc<Shared>) -> io::Result<()>) -> io::Result<Self> {
-        let this = Self { shared: Arc::new(Shared { state: Mutex::default(), wake: Condvar::new() }) };
+    fn with(pulse: Arc<Pulse>, spawn: impl Fn(Arc<Shared>) -> io::Result<()>) -> io::Result<Self> {
+        let governor = Arc::new(Governor::new(pulse));
+        let this =
+            Self { shared: Arc::new(Shared { state: Mutex::default(), wake: Condvar::new(), governor }) };
         for _ in 0..THREADS {
             this.shared.state.lock().threads += 1; // the thread subtracts itself when it ends
             if let Err(error) = spawn(Arc::clone(&this.shared)) {
@@ -118,6 +127,7 @@ impl Copier {
         if pair.copying.swap(true, Ordering::AcqRel) {
             return;
         }
+        pair.govern_by(&self.shared.governor);
         self.shared.add(Instant::now(), Arc::clone(pair) as Arc<dyn Background>);
     }
 
@@ -206,8 +216,20 @@ fn serve(shared: &Shared) {
 impl Background for PairUnit {
     /// One step of the copy.
     fn step(&self) -> Option<Duration> {
+        let pace = self.pace();
+        if pace == Pace::None && self.pair.has_work() {
+            return Some(NO_PACE_REST);
+        }
+        let governor = self.governor().filter(|_| pace == Pace::Automatic);
+        if let Some(governor) = governor {
+            governor.begin();
+        }
         let began = Instant::now();
         let mut progress = self.pair.copy_step(STEP);
+        let rest = match governor {
+            Some(governor) => governor.end(began.elapsed()).min(MAX_REST),
+            None => pace.rest(began.elapsed()),
+        };
         if progress == Progress::Splits {
             progress = self.complete_split(began);
         }
@@ -220,7 +242,7 @@ impl Background for PairUnit {
         }
         match progress {
             Progress::NoRoom => return Some(NO_ROOM_REST),
-            Progress::Copied { .. } => return Some(self.pace().rest(began.elapsed())),
+            Progress::Copied { .. } => return Some(rest),
             Progress::Whole => {
                 self.forget_restore();
                 tracing::info!(pair = %self.name, state = %self.pair.state(), "the secondary is whole")
@@ -316,9 +338,9 @@ mod tests {
     #[test]
     fn without_any_thread_there_is_no_copier_and_with_one_there_is() {
         let none = |_| Err(io::Error::from(io::ErrorKind::WouldBlock));
-        assert!(Copier::with(none).is_err());
+        assert!(Copier::with(Arc::default(), none).is_err());
         let made = std::sync::atomic::AtomicUsize::new(0);
-        let copier = Copier::with(|shared| match made.fetch_add(1, Ordering::SeqCst) {
+        let copier = Copier::with(Arc::default(), |shared| match made.fetch_add(1, Ordering::SeqCst) {
             0 => std::thread::Builder::new().spawn(move || serve(&shared)).map(drop),
             _ => Err(io::Error::from(io::ErrorKind::WouldBlock)),
         });
@@ -333,6 +355,7 @@ mod tests {
         assert_eq!(Pace::Fast.rest(step), Duration::ZERO);
         assert_eq!(Pace::Medium.rest(step), step);
         assert_eq!(Pace::Slow.rest(step), 4 * step);
+        assert_eq!(Pace::None.rest(step), NO_PACE_REST);
         assert_eq!(Pace::Slow.rest(Duration::from_secs(60)), MAX_REST);
     }
 }

@@ -27,6 +27,7 @@ mod failed;
 mod fair_queue;
 mod flush;
 pub(crate) mod front;
+mod governor;
 mod identity;
 pub(crate) mod image;
 pub(crate) mod images;
@@ -39,6 +40,7 @@ mod pairs;
 mod pool;
 mod pool_owner;
 pub(crate) mod progress;
+pub(crate) mod pulse;
 mod reinstate;
 mod restore;
 mod restoring;
@@ -79,6 +81,7 @@ pub use error::{ArrayError, Kind};
 use notice::{Notice, NoticeWatchers};
 pub use opening::Opening;
 pub(crate) use paired::PairUnit;
+use pulse::Pulse;
 pub use reinstate::NotSuspended;
 pub(crate) use snapshot::{ShutOut, Snapshot};
 pub(crate) use tapes::CartridgeNotMade;
@@ -135,6 +138,8 @@ pub struct Array {
     threads: Arc<Threads>,
     copies: Arc<CopyManager>,
     copier: Copier,
+    /// What hosts wait for their reads and writes.
+    pulse: Arc<Pulse>,
     budget: Arc<Budget>,
     next_nexus: AtomicU64,
     stopping: AtomicBool,
@@ -193,7 +198,8 @@ impl Array {
     fn over(dir: DataDir, store: Box<dyn Store>, options: &Options) -> Result<Arc<Self>, ArrayError> {
         let mut control = Control::new(store);
         control.belong_to(&dir)?;
-        let copier = Copier::new().map_err(|error| {
+        let pulse = Arc::<Pulse>::default();
+        let copier = Copier::new(Arc::clone(&pulse)).map_err(|error| {
             let asked = format!("open the data directory {}", dir.path().display());
             let why = format!("the system makes no thread for the copies behind pairs: {error}");
             ArrayError::new(
@@ -216,6 +222,7 @@ impl Array {
                 threads: Threads::new(options.io_threads, &copies),
                 copies,
                 copier,
+                pulse,
                 budget: Budget::new(options.memory),
                 next_nexus: AtomicU64::new(1),
                 stopping: AtomicBool::new(false),
@@ -246,6 +253,11 @@ impl Array {
     /// Makes the directory of volumes in the data directory, durably, if the directory is absent.
     pub(crate) fn make_volumes_directory(&self) -> std::io::Result<()> {
         self.dir.make_dir(data_dir::VOLUMES).map(drop)
+    }
+
+    /// Where the front notes what hosts wait.
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Whether the array is shutting down.

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::governor::Governor;
 use super::unrecorded::{PairNote, UnrecordedPair};
 use crate::catalog::names::Name;
 use crate::catalog::{Pace, PairEntry};
@@ -53,6 +54,8 @@ pub(crate) struct PairUnit {
     noting: Mutex<()>,
     presence: Mutex<Presence>,
     released: Condvar,
+    /// Decides about the pace `automatic`, from the first copy on.
+    governor: OnceLock<Arc<Governor>>,
 }
 
 /// Whether a pair exists.
@@ -103,6 +106,7 @@ impl PairUnit {
             noting: Mutex::new(()),
             presence: Mutex::new(Presence::There),
             released: Condvar::new(),
+            governor: OnceLock::new(),
         }
     }
 
@@ -147,6 +151,16 @@ impl PairUnit {
     /// The pace of its copy.
     pub(super) fn pace(&self) -> Pace {
         *self.pace.lock()
+    }
+
+    /// Lets `governor` decide about the pace `automatic`.
+    pub(super) fn govern_by(&self, governor: &Arc<Governor>) {
+        let _ = self.governor.set(Arc::clone(governor));
+    }
+
+    /// Who decides about the pace `automatic`.
+    pub(super) fn governor(&self) -> Option<&Governor> {
+        self.governor.get().map(|governor| &**governor)
     }
 
     /// Sets the pace of its copy, from the next step on.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Array;
-use super::copier::{Background, NO_ROOM_REST, STEP};
+use super::copier::{Background, NO_PACE_REST, NO_ROOM_REST, STEP};
 use crate::catalog::names::Name;
 use crate::catalog::transaction::Transaction;
 use crate::catalog::{Catalog, Pace, RestoreEntry, Seed};
@@ -61,7 +61,7 @@ impl RestoreUnit {
         self.restore.status()
     }
 
-    /// The pace of the copy behind.
+    /// The pace of the copy behind. `automatic` is `medium` here.
     pub(crate) fn pace(&self) -> Pace {
         *self.pace.lock()
     }
@@ -124,6 +124,9 @@ impl Background for RestoreUnit {
     fn step(&self) -> Option<Duration> {
         if self.is_over.load(Ordering::Acquire) {
             return None;
+        }
+        if self.pace() == Pace::None && self.status().left_bytes > 0 {
+            return Some(NO_PACE_REST);
         }
         let began = Instant::now();
         let advance = self.restore.step(STEP);

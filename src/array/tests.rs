@@ -20,6 +20,7 @@ mod renamed;
 mod resized;
 mod running;
 mod shared;
+mod sim;
 mod snapshot;
 mod stopped;
 mod tapes;

@@ -315,6 +315,10 @@ pub enum Pace {
     Medium,
     /// All of the time.
     Fast,
+    /// Not at all, until there is another pace.
+    None,
+    /// What hosts leave.
+    Automatic,
 }
 
 /// One pair. Its state is in its own record, not in the catalog.

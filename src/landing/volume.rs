@@ -542,6 +542,11 @@ impl LandedVolume {
         let Some(log) = log else { return Ok(Ok(Settled::Nothing)) };
         let before = log.used();
         let Some(batch) = log.oldest_unless(budget, ended)? else { return Ok(Ok(Settled::Nothing)) };
+        if batch.ranges().is_empty() {
+            // All of it has been superseded: nobody has to keep anything, and those who may not keep now are not asked.
+            batch.end()?;
+            return Ok(Ok(Settled::Home(before.saturating_sub(log.used()))));
+        }
         let Some(keepers) = self.keepers.all() else { return Ok(Ok(Settled::Stays(StoreError::Stopped))) };
         for keeper in &keepers {
             if let Err(error) = keeper.keep(batch.interval(), batch.ranges()) {

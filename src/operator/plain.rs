@@ -99,9 +99,9 @@ mod tests {
             ("invalid type: boolean `true`, expected a string", None, "true is not a text"),
             ("invalid type: sequence, expected a boolean", None, "a list is not true or false"),
             (
-                "unknown variant `ludicrous`, expected one of `slow`, `medium`, `fast`",
+                "unknown variant `ludicrous`, expected one of `slow`, `medium`, `fast`, `none`, `automatic`",
                 Some("pace"),
-                "'pace': 'ludicrous' is none of slow, medium, fast",
+                "'pace': 'ludicrous' is none of slow, medium, fast, none, automatic",
             ),
             (
                 "unknown field `sise`, expected `name` or `size`",

@@ -60,7 +60,7 @@ mod restore;
 mod suspend;
 mod sweep;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::fmt;

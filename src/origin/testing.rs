@@ -15,7 +15,7 @@ use crate::units::BlockSize;
 use crate::volume::Block;
 
 /// splitmix64: a small deterministic generator.
-pub(super) fn random(seed: &mut u64) -> u64 {
+pub(crate) fn random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *seed;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -34,12 +34,12 @@ const LOG: u64 = 5 << 20;
 pub(super) const IDENTITY: [u8; 16] = *b"origin of a test";
 
 /// `count` sectors full of `stamp`.
-pub(super) fn stamped(stamp: u64, count: u64) -> Vec<u8> {
+pub(crate) fn stamped(stamp: u64, count: u64) -> Vec<u8> {
     stamp.to_be_bytes().repeat((count * SECTOR / 8) as usize)
 }
 
 /// The stamps of `count` sectors from `first`; a sector of more than one stamp fails.
-pub(super) fn stamps(block: &dyn Block, first: u64, count: u64) -> Result<Vec<u64>, StoreError> {
+pub(crate) fn stamps(block: &dyn Block, first: u64, count: u64) -> Result<Vec<u64>, StoreError> {
     let mut bytes = vec![0xa5; (count * SECTOR) as usize];
     block.read(first * SECTOR, &mut bytes, Patience::Wait)?;
     let stamp = |sector: &[u8]| {
@@ -52,7 +52,7 @@ pub(super) fn stamps(block: &dyn Block, first: u64, count: u64) -> Result<Vec<u6
 
 /// A store as a volume.
 #[derive(Debug)]
-pub(super) struct Home<S>(pub(super) S);
+pub(crate) struct Home<S>(pub(crate) S);
 
 impl<S: Store> Block for Home<S> {
     fn block_size(&self) -> BlockSize {
@@ -80,7 +80,7 @@ impl<S: Store> Block for Home<S> {
 
 /// A log in a store that is there from the first time on that it was put in its place.
 #[derive(Debug)]
-pub(super) struct At(pub(super) Arc<dyn Store>, pub(super) Arc<AtomicBool>);
+pub(crate) struct At(pub(crate) Arc<dyn Store>, pub(crate) Arc<AtomicBool>);
 
 impl Place for At {
     fn find(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {

@@ -32,6 +32,7 @@ use crate::iscsi::login::{Offer, Proposal};
 use crate::lu::{Announced, Ending, Outcome, Patience, Reply, ReplySink, Task, Together};
 use crate::memory::{Purse, Wake};
 use crate::sam::{IscsiName, TaskTag};
+use crate::scsi::opcode;
 use crate::scsi::sense::Asc;
 
 /// The parameters that this target offers in a login.
@@ -130,6 +131,10 @@ pub(super) struct Conn {
     more: bool,
     /// When the first command with data for the medium in this batch was tried on this thread.
     tried: Option<Instant>,
+    /// When the present batch began.
+    batch: Instant,
+    /// The command that is timed, and when its batch began.
+    timed: Option<(TaskTag, Instant)>,
     /// Until when the remaining output may be sent. Set when nothing more is received.
     ending: Option<Instant>,
 }
@@ -146,7 +151,8 @@ impl Conn {
         let local = stream.local_addr()?;
         let mailbox = Arc::new(Mailbox::default());
         let sink: Arc<dyn ReplySink> = Arc::clone(&mailbox) as Arc<dyn ReplySink>;
-        let core = Connection::new(OFFER, Instant::now());
+        let now = Instant::now();
+        let core = Connection::new(OFFER, now);
         Ok(Self {
             group,
             stream,
@@ -164,6 +170,8 @@ impl Conn {
             cause: None,
             more: false,
             tried: None,
+            batch: now,
+            timed: None,
             ending: None,
         })
     }
@@ -304,6 +312,7 @@ impl Conn {
     /// Handles all mail and all events. Breaks when the connection is over.
     async fn turn(&mut self, stopped: &watch::Receiver<bool>) -> ControlFlow<()> {
         let now = Instant::now();
+        self.batch = now;
         loop {
             let mut worked = self.read_mail(stopped)?;
             self.tried = None;
@@ -332,6 +341,9 @@ impl Conn {
                 Mail::Ended(tag, ending) => {
                     if !self.announced.is_empty() {
                         self.announced.remove(&tag);
+                    }
+                    if let Some((_, began)) = self.timed.take_if(|(timed, _)| *timed == tag) {
+                        self.group.array.pulse().note(began.elapsed());
                     }
                     match ending {
                         Ending::Completed(outcome) => self.core.complete(tag.0, answer(outcome)),
@@ -401,6 +413,9 @@ impl Conn {
         let tag = TaskTag(tag);
         let Ok(announced) = self.announced(tag, announced) else { return };
         let patience = self.patience(&data_out);
+        if self.timed.is_none() && opcode::moves_blocks(&cdb) {
+            self.timed = Some((tag, self.batch));
+        }
         // The core hands commands over in a normal session only.
         let Some(session) = self.logged_in.as_ref().and_then(|logged_in| logged_in.session.as_ref()) else {
             return;

@@ -263,6 +263,13 @@ pub(crate) fn name(device: DeviceType, cdb: &Cdb) -> &'static str {
         .map_or("a command that the unit does not have", |row| row.name)
 }
 
+/// Whether the command moves blocks between a host and a disk: READ and WRITE of (10), (12) and (16) bytes. A unit of
+/// unknown type: of a tape only READ(16) and WRITE(16) are among them.
+#[must_use]
+pub(crate) fn moves_blocks(cdb: &Cdb) -> bool {
+    matches!(cdb.opcode(), 0x28 | 0x2a | 0x88 | 0x8a | 0xa8 | 0xaa)
+}
+
 /// The name of a command, for a unit of unknown type.
 #[must_use]
 pub(crate) fn any_name(cdb: &Cdb) -> &'static str {

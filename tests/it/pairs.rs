@@ -278,3 +278,34 @@ fn a_first_write_that_finds_no_room_for_what_it_overwrites_and_none_to_land_susp
     assert!(daemon.text(&["volume", "extents", "a"]).contains(" of "), "the primary is served");
     drop(daemon);
 }
+
+/// Without a pace nothing is copied, and the image is there all the same; beside a host the copy takes what the host leaves.
+#[test]
+fn a_pair_copies_nothing_without_a_pace_and_comes_to_its_end_at_the_pace_that_hosts_leave() {
+    let daemon = Daemon::fresh(&[]);
+    for volume in ["p", "s"] {
+        daemon.text(&["volume", "create", volume, "64MiB"]);
+    }
+    daemon.text(&["target", "create", TARGET]);
+    daemon.text(&["lun", "map", "p", "--target", TARGET, "--lun", "0"]);
+    daemon.text(&["lun", "map", "s", "--target", TARGET, "--lun", "1"]);
+    let mut raw = connect(&daemon, &[0, 1]);
+    (0..64).for_each(|mebibyte| write(&mut raw, mebibyte, 1));
+    daemon.text(&["pair", "create", "p", "s", "--name", "pair", "--pace", "none", "--defer"]);
+    daemon.text(&["pair", "split", "pair"]);
+    daemon.refusal(5, &["pair", "wait", "pair", "--state", "psus", "--timeout", "2"]);
+    let pair = daemon.json(&["pair", "show", "pair"]);
+    assert_eq!((&pair["pace"], &pair["copied_bytes"]), (&Value::from("none"), &Value::from(0)));
+    assert_eq!(image(&mut raw, 64), [1; 64]);
+    daemon.text(&["pair", "pace", "pair", "automatic"]);
+    let began = Instant::now();
+    let mut mebibyte = 0;
+    while daemon.json(&["pair", "show", "pair"])["state"] != "psus" {
+        assert!(began.elapsed() < Duration::from_secs(120), "the copy does not come to its end");
+        (0..64).for_each(|_| {
+            write(&mut raw, mebibyte % 64, 2);
+            mebibyte += 1;
+        });
+    }
+    assert_eq!(image(&mut raw, 64), [1; 64]);
+}

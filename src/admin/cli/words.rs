@@ -96,6 +96,10 @@ pub(crate) enum PaceArg {
     Medium,
     /// All of the time.
     Fast,
+    /// Not at all, until another pace is set.
+    None,
+    /// What hosts leave: their 99th percentile at most doubles; at least a twentieth of the time.
+    Automatic,
 }
 
 impl From<PaceArg> for Pace {
@@ -104,6 +108,8 @@ impl From<PaceArg> for Pace {
             PaceArg::Slow => Self::Slow,
             PaceArg::Medium => Self::Medium,
             PaceArg::Fast => Self::Fast,
+            PaceArg::None => Self::None,
+            PaceArg::Automatic => Self::Automatic,
         }
     }
 }
