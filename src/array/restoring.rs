@@ -61,7 +61,7 @@ impl RestoreUnit {
         self.restore.status()
     }
 
-    /// The pace of the copy behind.
+    /// The pace of the copy behind. `automatic` is `medium` here.
     pub(crate) fn pace(&self) -> Pace {
         *self.pace.lock()
     }
@@ -133,7 +133,8 @@ impl Background for RestoreUnit {
             return Some(NO_ROOM_REST);
         }
         let step = || self.restore.step(STEP);
-        let paced = paced(Some(array.copier.governor()), self.pace(), step);
+        let pace = if self.status().left_bytes > 0 { self.pace() } else { Pace::Fast };
+        let paced = paced(Some(array.copier.governor()), pace, step);
         drop(array);
         let Some((advance, rest)) = paced else { return Some(NO_PACE_REST) };
         if matches!(advance, Advance::Idle) {

@@ -415,7 +415,10 @@ impl Machine {
         let settle = |versions: &mut Vec<u64>| {
             versions.drain(..versions.len() - 1);
         };
-        self.present.iter_mut().for_each(settle);
+        // A flush of an image knows nothing of the record of a restore.
+        if which.is_none() || self.restore.is_none() {
+            self.present.iter_mut().for_each(settle);
+        }
         // What an image has of the volume is stable with the volume.
         for (number, image) in &mut self.images {
             let own: BTreeSet<u64> = [&self.own, &self.discarded]
