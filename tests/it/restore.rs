@@ -337,6 +337,7 @@ fn a_restore_without_room_keeps_all_snapshots_and_waits_and_what_it_forbids_is_s
     assert_eq!(daemon.json(&["volume", "show", "erp"])["restoring"], Value::Null);
     host.raw = connect(&daemon, &[0]);
     host.check("restored");
+    let mut raw = connect(&daemon, &[9]); // one session of the initiator takes the place of the other
     let answer = raw.write(9, 0, &[7; 512]).expect("WRITE(16)");
     assert_eq!(answer.status, 0, "it can be written again: {answer:?}");
     drop(raw);
