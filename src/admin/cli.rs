@@ -647,6 +647,8 @@ mod tests {
             "volume resize db 1GiB --shrink",
             "volume rename db web",
             "volume reinstate db",
+            "volume restore db@noon --pace slow",
+            "volume restore db --give-up",
             "volume delete db",
             "target create iqn.2026-11.internal.cleave:db",
             "target create db",

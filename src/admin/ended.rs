@@ -23,6 +23,7 @@ pub(super) fn of_operation(operation: &Operation) -> Option<ErrorBody> {
 fn doing(kind: OperationKind) -> &'static str {
     match kind {
         OperationKind::PairCopy => "copy behind pair",
+        OperationKind::Restore => "restore volume",
         OperationKind::VolumeExport => "export volume",
         OperationKind::VolumeImport => "import volume",
         OperationKind::VolumeClone => "copy behind clone",

@@ -13,7 +13,7 @@ use rustix::fs::statvfs;
 
 use super::{ended, lasting};
 use crate::array::Array;
-use crate::array::notice::{Notice, NoticeWatcher, SessionNotice};
+use crate::array::notice::{Notice, NoticeWatcher, RestoreState, SessionNotice};
 use crate::array::show::{Cartridge, Copy, Drive, DriveState, Pair, Volume};
 use crate::journal::{Event, Journal, Kind, Object};
 use crate::operator::operations::OperationKind;
@@ -62,6 +62,14 @@ impl NoticeWatcher for Teller {
             }
             Notice::Pair { name, state, error } => {
                 of_pair(journal.event(Kind::PairState), name.as_str(), state.word(), error)
+            }
+            Notice::Restore { volume, image, state, .. } => {
+                let kind = match state {
+                    RestoreState::Running => Kind::OperationBegan,
+                    _ => Kind::OperationEnded,
+                };
+                let event = journal.event(kind).of(Object::new("volume", volume)).state(state.word());
+                event.detail(format!("restore from {image}"))
             }
             Notice::Copy(copy) => of_copy(journal, &copy),
             Notice::Clone { .. } => return, // its operation is told

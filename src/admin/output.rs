@@ -15,8 +15,8 @@ use super::stdout;
 use super::tree::{self, Tree};
 use crate::array::error::{ArrayError, Kind};
 use crate::array::show::{
-    Cartridge, CloneOf, Copy, Drive, DriveState, Group, Health, Lun, Mapping, Marked, Moved, Pair, Session,
-    Snapshot, Status, Target, Token, Volume,
+    Cartridge, CloneOf, Copy, Drive, DriveState, Group, Health, Lun, Mapping, Marked, Moved, Pair, Restoring,
+    Session, Snapshot, Status, Target, Token, Volume,
 };
 use crate::catalog::labels::Labels;
 use crate::catalog::{MAX_SNAPSHOTS_OF_VOLUME, SnapshotPolicy};
@@ -212,6 +212,7 @@ pub(super) fn volume(volume: &Volume) -> String {
         ("serial", volume.serial.clone()),
         ("snapshots", of_snapshots(volume)),
         ("snapshot policy", words(volume.snapshot_policy)),
+        ("restored from", volume.restoring.as_ref().map_or_else(|| "-".to_owned(), restoring)),
         ("pair", or_dash(volume.pair.as_ref())),
         ("clone of", or_dash(volume.clone_of.as_ref().map(clone_of).as_ref())),
         ("luns", mappings(&volume.luns, &volume.kernel_devices)),
@@ -219,6 +220,14 @@ pub(super) fn volume(volume: &Volume) -> String {
         ("labels", labels(&volume.labels)),
         ("description", or_dash(Some(&volume.description.to_string()))),
     ])
+}
+
+/// From what a volume is being restored, and how far that is.
+fn restoring(restoring: &Restoring) -> String {
+    let Restoring { snapshot, restored_bytes, total_bytes, progress, error, .. } = restoring;
+    let (done, all) = (Size(*restored_bytes), Size(*total_bytes));
+    let error = error.as_ref().map(|error| format!("; it stands still: {error}")).unwrap_or_default();
+    format!("{snapshot}, {done} of {all} ({:.0} %){error}", progress * 100.0)
 }
 
 /// What is done when snapshots can keep no more, in words.

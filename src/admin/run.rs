@@ -323,7 +323,7 @@ impl Client {
                 let (pace, store) = (pace.into(), store.into());
                 self.clone_volume(clone::Create { name, new, pace, store, path, labels, description })
             }
-            VolumeVerb::Restore { name } => self.restore(&name),
+            VolumeVerb::Restore { name, pace, give_up } => self.restore(name, pace.map(Into::into), give_up),
             VolumeVerb::List(selection) => self.select("/v1/volumes", &selection, output::volumes),
             VolumeVerb::Show { name } => {
                 let volume: show::Volume = self.daemon.fetch(&format!("/v1/volumes/{name}"))?;

@@ -56,6 +56,11 @@ fn asked(verb: &Verb) -> String {
         Verb::VolumeResize(resize) => format!("resize volume {} to {}", resize.name, Size(resize.size)),
         Verb::VolumeClone(clone) => format!("clone {} as volume {}", clone.name, clone.new),
         Verb::VolumeLimit(limit) => format!("bound the snapshots of volume {}", limit.name),
+        Verb::VolumeRestore(restore) => {
+            format!("restore volume {} from {}@{}", restore.name, restore.name, restore.snapshot)
+        }
+        Verb::VolumePace(restore) => format!("set the pace of the restore of volume {}", restore.name),
+        Verb::VolumeGiveUp(restore) => format!("give up the restore of volume {}", restore.name),
         Verb::LunMap(map) => format!("map {} as LUN {} of {}", map.object, map.lun, map.target),
         Verb::LunUnmap(unmap) => format!("unmap LUN {} of {}", unmap.lun, unmap.target),
         Verb::PairPace(pair) => format!("set the pace of pair {}", pair.name),
@@ -152,7 +157,12 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
         | Cause::HasSnapshots { .. }
         | Cause::Protected { .. }
         | Cause::TooManySnapshots { .. }
+        | Cause::PoolStopped { .. }
         | Cause::PairReplaces { .. }
+        | Cause::Restoring { .. }
+        | Cause::NotRestoring { .. }
+        | Cause::NotRestored { .. }
+        | Cause::SnapshotBroken { .. }
         | Cause::SinceYounger { .. }
         | Cause::NotTaken { .. } => snapshots::said(verb, cause).unwrap_or_else(|| said_of_a_file(cause)),
         Cause::Unusable { why } => failed(why, "restore its files and restart the daemon"),

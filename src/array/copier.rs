@@ -1,7 +1,7 @@
 //! The threads behind the hosts. They copy extents that a secondary does not hold yet, each pair at its pace, and bring
-//! home what has landed in the logs of primaries, and free what deleted images needed.
+//! home what has landed in the logs of primaries, free what deleted images needed, and restore volumes.
 //!
-//! A few threads do all of this work in turn, one bounded step at a time. After a step of a copy the pair rests for a
+//! A few threads do all of this work in turn, one bounded step at a time. After a step of a copy the pair, or the restore, rests for a
 //! multiple of the time that the step took. So the pace is a share of time and follows the device: the slower the
 //! device, the longer the rest. A step that finds no room is tried again every [`NO_ROOM_REST`].
 //!
@@ -47,7 +47,7 @@ const MAX_REST: Duration = Duration::from_secs(2);
 pub(super) const NO_ROOM_REST: Duration = Duration::from_secs(2);
 
 /// How soon a pair that does not copy looks whether it is to copy again.
-const NO_PACE_REST: Duration = Duration::from_secs(1);
+pub(super) const NO_PACE_REST: Duration = Duration::from_secs(1);
 
 /// The slots that one step of a sweep looks at.
 const SWEEP: u64 = 4096;
@@ -234,15 +234,24 @@ fn serve(shared: &Shared) {
     shared.wake.notify_all();
 }
 
+/// Does a step of a copy at `pace`; the rest after it. `None` at the pace `none`: nothing was done.
+pub(super) fn paced<T>(
+    governor: Option<&Governor>,
+    pace: Pace,
+    step: impl FnOnce() -> T,
+) -> Option<(T, Duration)> {
+    (pace != Pace::None).then(|| pace.step(governor, step))
+}
+
 impl Background for PairUnit {
     /// One step of the copy.
     fn step(&self) -> Option<Duration> {
-        let pace = self.pace();
-        if pace == Pace::None && self.pair.has_work() {
-            return Some(NO_PACE_REST);
-        }
+        let pace = if self.pair.has_work() { self.pace() } else { Pace::Fast };
         let began = Instant::now();
-        let (mut progress, rest) = pace.step(self.governor(), || self.pair.copy_step(STEP));
+        let step = || self.pair.copy_step(STEP);
+        let Some((mut progress, rest)) = paced(self.governor(), pace, step) else {
+            return Some(NO_PACE_REST);
+        };
         if progress == Progress::Splits {
             progress = self.complete_split(began);
         }

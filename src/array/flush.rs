@@ -79,6 +79,18 @@ fn parts(now: &Arc<Snapshot>) -> Vec<Part> {
         };
         parts.push(Part { object, flush: Box::new(flush) });
     }
+    // After the volumes: what has left the record must be on the device of the volume.
+    for (name, unit) in &now.volumes {
+        let Some(restoring) = unit.restoring() else { continue };
+        let (name, object) = (name.clone(), format!("restore of {name}"));
+        let flush = move || {
+            let flushed = restoring.restore.flush_record();
+            flushed
+                .inspect_err(|error| tracing::error!(volume = %name, %error, "its restore was not flushed"))
+                .is_ok()
+        };
+        parts.push(Part { object, flush: Box::new(flush) });
+    }
     for name in now.volumes.keys() {
         let Some(image) = now.flushing_image(name) else { continue };
         let (name, object) = (name.clone(), format!("snapshots of {name}"));

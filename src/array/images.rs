@@ -8,6 +8,11 @@
 //! host is served; the pool may come back as it likes. They are shown as failed until they are deleted. A new image of the
 //! volume begins a new pool. If the volume itself cannot be used, its images are shown as failed and are not broken: nothing
 //! writes to it.
+//!
+//! **A pool that has stopped** because a flush of its own failed can be read, and takes nothing; so no image is taken, and what
+//! must be kept waits in the landing log ([`crate::origin`]). The pool has a note of its own, beside that of the volume,
+//! because the two do not share their fate: a volume that has stopped does not stop the pool, and the other way round. An
+//! operator [reinstates](Array::reinstate_pool) a pool: what a new opening finds there is what the device has.
 
 use std::fs;
 use std::io;
@@ -15,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::Array;
 use super::assemble::Findings;
 use super::data_dir::sync_dir;
 use super::failed::FailedBlock;
@@ -24,13 +28,15 @@ use super::pool::Pool;
 use super::pool_owner::PoolOwner;
 use super::snapshot::Snapshot;
 use super::units::{ImageUnit, VolumeUnit};
+use super::{Array, Turn, stopped};
 use crate::catalog::names::{ImageName, Name};
 use crate::catalog::{Catalog, Seed, SnapshotEntry, SnapshotPolicy, VolumeEntry};
 use crate::landing::{Gate, Keeper, Outcome, close_all};
 pub(crate) use crate::origin::Origin;
 use crate::origin::{OriginError, Policy, PoolStores, take_all};
+use crate::scsi::sense::Asc;
 use crate::store::{FileStore, MemStore, Store, StoreError};
-use crate::volume::{Block, Switch};
+use crate::volume::{Block, POOL_STOPPED, Switch};
 
 /// How often images are tried to be taken, if hosts fill a log with intervals meanwhile.
 const ATTEMPTS: usize = 8;
@@ -39,13 +45,20 @@ const ATTEMPTS: usize = 8;
 pub(crate) struct NewImage {
     pub(crate) volume: Arc<VolumeUnit>,
     pub(crate) origin: Arc<Origin>,
-    /// Its number, which the catalog has.
+    /// Its number, which the catalog gets afterwards.
     pub(crate) number: u64,
     /// The running pair of the volume, and whether the volume is its secondary.
     pub(crate) pair: Option<(Arc<PairUnit>, bool)>,
 }
 
 impl NewImage {
+    /// It is not noted, and never will be.
+    pub(crate) fn forget(&self) {
+        if self.origin.status().images.iter().any(|image| image.number == self.number) {
+            self.origin.forget(self.number);
+        }
+    }
+
     /// Whether the volume holds what it shows. A pair may have begun to replace its contents since the verb looked. With the
     /// volume's gate closed the answer holds for the image: what is replaced later is kept first.
     fn shows_itself(&self) -> bool {
@@ -89,8 +102,8 @@ impl VolumeUnit {
         let directory = paths[0].parent().map(Path::to_path_buf).unwrap_or_default();
         // An older pool must not come back after a power loss, and the new one must not go.
         sync_dir(&directory)?;
-        let [table, slots] =
-            paths.map(|path| FileStore::create(&path, 0).map(|store| Arc::new(store) as Arc<dyn Store>));
+        let create = |path: PathBuf| FileStore::create_noted(&path, 0, POOL_STOPPED);
+        let [table, slots] = paths.map(|path| create(path).map(|store| Arc::new(store) as Arc<dyn Store>));
         let stores = PoolStores { table: table?, slots: slots? };
         sync_dir(&directory)?;
         Ok(stores)
@@ -101,8 +114,8 @@ impl VolumeUnit {
         let Some(paths) = self.pool_paths() else {
             return Err(StoreError::Corrupt("what lay in memory is lost".to_owned()));
         };
-        let [table, slots] =
-            paths.map(|path| FileStore::open(&path).map(|store| Arc::new(store) as Arc<dyn Store>));
+        let open = |path: PathBuf| FileStore::open_noted(&path, POOL_STOPPED);
+        let [table, slots] = paths.map(|path| open(path).map(|store| Arc::new(store) as Arc<dyn Store>));
         Ok(PoolStores { table: table?, slots: slots? })
     }
 
@@ -117,9 +130,10 @@ impl VolumeUnit {
     }
 }
 
-/// Removes what is there of a pool.
+/// Removes what is there of a pool, its note at last.
 pub(super) fn remove_files(paths: &[PathBuf; 2]) -> Result<(), StoreError> {
-    for path in paths {
+    let note = paths[0].with_file_name(POOL_STOPPED);
+    for path in paths.iter().chain([&note]) {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
@@ -195,6 +209,9 @@ impl Array {
         if volume.volume.is_err() {
             return;
         }
+        if next.catalog.volumes[name].restoring.is_none() {
+            volume.forget_restore(name);
+        }
         let images = next.images_of(name);
         let living: Vec<u64> =
             images.into_iter().filter(|(_, broken)| broken.is_none()).map(|(number, _)| number).collect();
@@ -213,6 +230,10 @@ impl Array {
             Ok(origin) => {
                 self.run_pool(volume, entry, &origin);
                 self.copier.sweep(&origin, name);
+                if let Some(stopped) = origin.stopped() {
+                    let why = stopped::of_volume(name, &stopped);
+                    tracing::error!(volume = %name, %why, "its snapshots take no writes");
+                }
             }
             Err(error) => {
                 let why = format!("what it shows is lost: {error}");
@@ -223,6 +244,48 @@ impl Array {
                 findings.break_clones(next, entry.seed, &living, &why);
             }
         }
+    }
+
+    /// Serves the pool of the volume `name` again, which had stopped: opens it anew. Hosts' writes wait in the landing log
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The device still fails, or the pool cannot be used any more. Nothing is served or kept then until a repetition
+    /// succeeds, or the images are deleted; a restart tries the same.
+    pub(crate) fn reinstate_pool(
+        &self,
+        turn: &Turn<'_>,
+        now: &Snapshot,
+        name: &Name,
+    ) -> Result<(), OriginError> {
+        let catalog = turn.head();
+        let (volume, entry) = (&now.volumes[name], &catalog.volumes[name]);
+        let (Some(former), Some(paths)) = (volume.origin(), volume.pool_paths()) else { return Ok(()) };
+        // Both, before the note that is about both is removed: an opening after a crash finds the note, or what the device has.
+        paths.iter().try_for_each(|path| FileStore::drop_cache_of(path))?;
+        former.close();
+        FileStore::remove_note(&paths[0], POOL_STOPPED)?;
+        let living = catalog.snapshots_of(name).filter(|(_, entry)| entry.broken.is_none());
+        let mut numbers: Vec<u64> = living.map(|(_, entry)| entry.number).collect();
+        numbers.sort_unstable();
+        let limit = entry.snapshot_limit.unwrap_or(u64::MAX);
+        let origin =
+            Origin::open(Arc::clone(&volume.landed), volume.stores()?, entry.seed.0, &numbers, limit)?;
+        self.run_pool(volume, entry, &origin);
+        former.release();
+        for (image, shown) in catalog.snapshots_of(name) {
+            let Some(unit) = now.images.get(image) else { continue };
+            unit.switch.replace(|_| {
+                let block = origin.image(shown.number);
+                block.unwrap_or_else(|error| {
+                    failed(entry, shown.broken.as_ref().unwrap_or(&error.to_string()))
+                })
+            });
+            // What hosts had written to the image and not flushed may be lost.
+            unit.unit.attention(Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, None);
+        }
+        self.copier.sweep(&origin, name);
+        Ok(())
     }
 
     /// Puts up the image `name` of the catalog of `next`.
@@ -316,7 +379,7 @@ impl Snapshot {
     }
 }
 
-fn failed(of: &VolumeEntry, why: &str) -> Arc<dyn Block> {
+pub(super) fn failed(of: &VolumeEntry, why: &str) -> Arc<dyn Block> {
     Arc::new(FailedBlock::new(of.block_size, of.size, why))
 }
 

@@ -44,6 +44,8 @@ mod pool_owner;
 pub(crate) mod progress;
 pub(crate) mod pulse;
 mod reinstate;
+mod restore;
+mod restoring;
 pub mod show;
 mod snapshot;
 pub(crate) mod stopped;

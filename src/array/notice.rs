@@ -56,6 +56,17 @@ pub enum Notice {
         /// The stage.
         stage: CloneStage,
     },
+    /// A restore of a volume has begun, goes on after a restart, or is over.
+    Restore {
+        /// The volume.
+        volume: Name,
+        /// The identity of the volume, whose name may change until the end.
+        identity: Seed,
+        /// The snapshot from which it is restored.
+        image: String,
+        /// What has become of it.
+        state: RestoreState,
+    },
     /// A copy has begun or ended; its state tells which.
     Copy(show::Copy),
 }
@@ -72,6 +83,30 @@ pub enum CloneStage {
     Failed(String),
     /// It was deleted before it was whole.
     GivenUp,
+}
+
+/// What has become of a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RestoreState {
+    /// It runs.
+    Running,
+    /// The volume is what the snapshot shows.
+    Completed,
+    /// An operator has given it up.
+    GivenUp,
+}
+
+impl RestoreState {
+    /// As in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::GivenUp => "given_up",
+        }
+    }
 }
 
 /// A session in a notice.

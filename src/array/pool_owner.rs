@@ -2,16 +2,19 @@
 //!
 //! An origin asks on a thread that keeps old bytes, and a verb may wait for that thread. So nothing waits here for long: if a
 //! verb has the turn, the answer is "not now". An image that goes leaves the catalog here, and is taken down by an assembly of its
-//! own, on a thread that may wait.
+//! own, on a thread that may wait. Until then no kernel device may open the image: it is still among those that are served.
 
 use std::collections::BTreeSet;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::copier::Background;
+use super::snapshot::LastingShutOut;
 use super::{Array, OPERATOR, Turn};
 use crate::catalog::names::{ImageName, Name, ObjectName};
-use crate::catalog::transaction::Transaction;
+use crate::catalog::transaction::{Key, Transaction};
 use crate::catalog::{Catalog, Seed};
 use crate::origin::{Dropped, Owner};
 
@@ -39,25 +42,27 @@ pub(super) struct PoolOwner {
 }
 
 impl PoolOwner {
-    /// Changes the catalog in a turn, if there is one within `patience`. `change` returns `None` if there is nothing to change.
+    /// Changes the catalog in a turn, if there is one within `patience`. `change` returns `None` if there is nothing to change, and
+    /// with its result what it has shut out until the assembly.
     fn change<T>(
         &self,
         patience: Duration,
-        change: impl FnOnce(&Turn<'_>, &Name, &mut Catalog) -> Option<T>,
+        change: impl FnOnce(&Turn<'_>, &Name, &mut Catalog) -> Option<(T, Option<LastingShutOut>)>,
     ) -> Result<T, Unchanged> {
         let array = self.array.upgrade().ok_or(Unchanged::NotNow)?;
         let mut turn = array.turn_until(Instant::now() + patience).ok_or(Unchanged::NotNow)?;
         let mut after = Catalog::clone(turn.head());
         let volume = after.volumes.iter().find(|(_, volume)| volume.seed == self.volume);
         let volume = volume.ok_or(Unchanged::Nothing)?.0.clone();
-        let changed = change(&turn, &volume, &mut after).ok_or(Unchanged::Nothing)?;
+        let (changed, shut_out) = change(&turn, &volume, &mut after).ok_or(Unchanged::Nothing)?;
         let transaction = Transaction::between(turn.head(), &after);
         if let Err(error) = turn.commit(&transaction) {
             tracing::error!(%volume, %error, "its snapshots could not be changed in the catalog");
             return Err(Unchanged::Failed);
         }
         drop(turn);
-        array.copier.later(std::sync::Arc::new(Assembling(Weak::clone(&self.array))));
+        let assembling = Assembling { array: Weak::clone(&self.array), shut_out: Mutex::new(shut_out) };
+        array.copier.later(Arc::new(assembling));
         Ok(changed)
     }
 }
@@ -75,17 +80,25 @@ impl Owner for PoolOwner {
         let dropped = self.change(TURN, |turn, volume, after| {
             // The image of a snapshot stays as long as a clone is copied from it.
             let copied: BTreeSet<u64> = after.clones_of(self.volume).map(|(_, clone)| clone.image).collect();
-            let free = after.snapshots_of(volume).filter(|(name, entry)| {
+            // The younger ones have what the volume was before: they are not given up for what is restored.
+            let needed = after.volumes[volume].restoring.as_ref().map_or(u64::MAX, |restoring| restoring.image);
+            let whole = after.snapshots_of(volume).filter(|(_, entry)| {
                 !entry.protected
                     && entry.broken.is_none()
+                    && entry.number < needed
                     && !copied.contains(&entry.number)
-                    && is_free(turn.array(), after, name)
             });
-            let oldest = free.min_by_key(|(_, entry)| entry.number);
-            let (name, number) = oldest.map(|(name, entry)| (name.clone(), entry.number))?;
+            let mut whole: Vec<(u64, ImageName)> =
+                whole.map(|(name, entry)| (entry.number, name.clone())).collect();
+            whole.sort_unstable();
+            let (number, name, shut_out) = whole.into_iter().find_map(|(number, name)| {
+                // First: whoever comes before this is found by the look.
+                let shut_out = turn.shut_out(Key::Snapshot(name.clone()));
+                is_free(turn.array(), after, &name).then_some((number, name, shut_out))
+            })?;
             after.snapshots.remove(&name);
             tracing::warn!(target: OPERATOR, snapshot = %name, "it is deleted, because there is no room to keep what it shows");
-            Some(number)
+            Some((number, Some(shut_out.lasting())))
         });
         match dropped {
             Ok(number) => Dropped::Image(number),
@@ -97,34 +110,27 @@ impl Owner for PoolOwner {
 
     fn note_broken(&self, number: u64, reason: &str) -> bool {
         let noted = self.change(Duration::ZERO, |_, volume, after| {
-            let names: Vec<ImageName> = after
-                .snapshots_of(volume)
-                .filter(|(_, entry)| entry.number <= number && entry.broken.is_none())
-                .map(|(name, _)| name.clone())
-                .collect();
-            for name in names {
-                after.snapshots.get_mut(&name)?.broken = Some(reason.to_owned());
-            }
-            let clones = after.clones_of(self.volume);
-            let clones = clones.filter(|(_, clone)| clone.image <= number && clone.broken.is_none());
-            for name in clones.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-                after.volumes.get_mut(&name)?.clone_of.as_mut()?.broken = Some(reason.to_owned());
-            }
-            Some(())
+            after.break_snapshots(volume, number, reason);
+            Some(((), None))
         });
         noted.is_ok()
     }
 }
 
 /// An assembly that is due.
-struct Assembling(Weak<Array>);
+struct Assembling {
+    array: Weak<Array>,
+    /// Who must not come before it.
+    shut_out: Mutex<Option<LastingShutOut>>,
+}
 
 impl Background for Assembling {
     fn step(&self) -> Option<Duration> {
-        let array = self.0.upgrade()?;
+        let array = self.array.upgrade()?;
         match array.turn_until(Instant::now() + PATIENCE) {
             Some(mut turn) => {
                 turn.assemble();
+                drop(self.shut_out.lock().take());
                 None
             }
             None => Some(PATIENCE),

@@ -51,6 +51,25 @@ pub struct Mapping {
     pub lun: u16,
 }
 
+/// The restore of a volume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct Restoring {
+    /// The snapshot that the volume shows.
+    pub snapshot: String,
+    /// The pace of the copy behind.
+    pub pace: Pace,
+    /// Bytes that are restored.
+    pub restored_bytes: u64,
+    /// Bytes that differed at the beginning.
+    pub total_bytes: u64,
+    /// The part that is restored, 0.0 to 1.0.
+    pub progress: f64,
+    /// Why nothing is restored at present.
+    pub error: Option<String>,
+}
+
 /// A volume.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
@@ -88,6 +107,9 @@ pub struct Volume {
     /// What is done when its snapshots can keep no more.
     #[serde(default)]
     pub snapshot_policy: SnapshotPolicy,
+    /// From what it is being restored, and how far that is.
+    #[serde(default)]
+    pub restoring: Option<Restoring>,
     /// The pair of which it is the primary or the secondary.
     pub pair: Option<String>,
     /// What it is a clone of, until it is whole.
@@ -735,6 +757,7 @@ mod tests {
             snapshot_bytes: 0,
             snapshot_limit: None,
             snapshot_policy: SnapshotPolicy::Suspend,
+            restoring: None,
             pair: None,
             clone_of: None,
             luns: vec![Mapping { target: "t".to_owned(), lun: 3 }],

@@ -12,7 +12,7 @@
 //! directory.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::cartridge_slot::CartridgeSlot;
 use super::door::Visible;
@@ -264,6 +264,30 @@ pub struct ShutOut<'a> {
 impl Drop for ShutOut<'_> {
     fn drop(&mut self) {
         self.array.sessions.lock().shut.remove(&self.key);
+    }
+}
+
+impl ShutOut<'_> {
+    /// The same for work that goes on after this one.
+    pub(super) fn lasting(self) -> LastingShutOut {
+        let lasting = LastingShutOut { array: Weak::clone(&self.array.itself), key: self.key.clone() };
+        std::mem::forget(self);
+        lasting
+    }
+}
+
+/// Keeps newcomers from an object, as [`ShutOut`] does, for as long as the array lives.
+#[must_use]
+pub(super) struct LastingShutOut {
+    array: Weak<Array>,
+    key: Key,
+}
+
+impl Drop for LastingShutOut {
+    fn drop(&mut self) {
+        if let Some(array) = self.array.upgrade() {
+            array.sessions.lock().shut.remove(&self.key);
+        }
     }
 }
 

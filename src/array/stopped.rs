@@ -19,7 +19,7 @@ fn sentence(stopped: &Stopped, state: &str, verb: &str) -> String {
 }
 
 /// The sentence for a volume.
-pub(super) fn of_volume(name: &Name, stopped: &Stopped) -> String {
+pub(crate) fn of_volume(name: &Name, stopped: &Stopped) -> String {
     sentence(stopped, READABLE, &format!("cleave volume reinstate {name}"))
 }
 

@@ -9,6 +9,7 @@ mod cut;
 mod displaced;
 mod ending;
 mod identity;
+mod images;
 mod landed;
 mod many;
 mod moving;

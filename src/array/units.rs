@@ -10,6 +10,7 @@ use super::cloned::CloneUnit;
 use super::failed::FailedBlock;
 use super::landing::with_log;
 use super::pool::{Pool, no_pool};
+use super::restoring::RestoreUnit;
 use super::stopped;
 use super::workers::Threads;
 use crate::catalog::names::{ImageName, Name};
@@ -52,6 +53,8 @@ pub(crate) struct VolumeUnit {
     pub(super) pool: Mutex<Pool>,
     /// What it is a clone of, until it is independent.
     pub(super) clone: Mutex<Option<Arc<CloneUnit>>>,
+    /// It is being restored from one of its images.
+    pub(super) restoring: Mutex<Option<Arc<RestoreUnit>>>,
     /// The logical unit.
     pub(super) unit: Arc<LogicalUnit>,
     /// The external directory, locked as long as the volume's files are in use. A deletion of the volume takes the
@@ -110,10 +113,28 @@ impl VolumeUnit {
             switch,
             pool: no_pool(),
             clone: Mutex::new(None),
+            restoring: Mutex::new(None),
             unit,
             external: Mutex::new(external),
             elsewhere: false,
         }
+    }
+
+    /// Leads the hosts to the result of `exchange`, whose argument is the medium to which they were led before. While the volume
+    /// is being restored, the restore stays above. Who calls this has the turn, as has who begins or ends a restore.
+    pub(super) fn lead_to(&self, exchange: impl FnOnce(&Arc<dyn Block>) -> Arc<dyn Block>) {
+        match self.restoring() {
+            None => self.switch.replace(exchange),
+            Some(unit) => self.switch.replace(|above| {
+                unit.restore.exchange(exchange);
+                Arc::clone(above)
+            }),
+        }
+    }
+
+    /// The restore of the volume that runs.
+    pub(crate) fn restoring(&self) -> Option<Arc<RestoreUnit>> {
+        self.restoring.lock().clone()
     }
 
     /// Does `work` while everything is at home and nothing lands: it changes the files in a way that the log does not know.
@@ -139,7 +160,10 @@ impl VolumeUnit {
     /// The reason why the volume does not work: its files cannot be used, or it has stopped.
     pub(crate) fn error(&self, name: &Name) -> Option<String> {
         match &self.volume {
-            Ok(_) => self.stopped().map(|stopped| stopped::of_volume(name, &stopped)),
+            Ok(_) => {
+                let stopped = self.stopped().map(|stopped| stopped::of_volume(name, &stopped));
+                stopped.or_else(|| self.restoring()?.failure(name))
+            }
             Err(why) => Some(why.clone()),
         }
     }
@@ -153,6 +177,13 @@ impl VolumeUnit {
     /// The reason why the volume, or its landing log, has stopped.
     pub(crate) fn stopped(&self) -> Option<Stopped> {
         self.volume.as_ref().ok()?.stopped().or_else(|| self.landed.stopped())
+    }
+
+    /// Why the pool of its images takes no writes, or serves none.
+    pub(crate) fn pool_stopped(&self) -> Option<Stopped> {
+        let origin = self.origin()?;
+        let lost = || origin.lost_by().map(|why| Stopped { why: why.to_owned(), since: None });
+        origin.stopped().or_else(lost)
     }
 
     /// Lets the volume and its landing log take writes again.

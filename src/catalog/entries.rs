@@ -107,12 +107,24 @@ pub struct VolumeEntry {
     pub(crate) snapshot_limit: Option<u64>,
     /// What is done when its images can keep no more.
     pub(crate) snapshot_policy: SnapshotPolicy,
+    /// From which of its images it is being restored.
+    pub(crate) restoring: Option<RestoreEntry>,
     /// What it is a clone of, as long as a copy behind has not made it independent.
     pub(crate) clone_of: Option<CloneEntry>,
     /// The labels that an operator has given.
     pub(crate) labels: Labels,
     /// The description that an operator has given.
     pub(crate) description: Description,
+}
+
+/// A restore of a volume. How far it is, is in its record, which lies beside the volume's files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RestoreEntry {
+    /// The number of the image that the volume shows.
+    pub(crate) image: u64,
+    /// The pace of the copy behind.
+    pub(crate) pace: Pace,
 }
 
 /// What a volume is a clone of: an image, which lives as long as a snapshot or such an entry has its number.
@@ -196,7 +208,8 @@ impl VolumeEntry {
             VolumeLocation::Internal(directory) => (StoreKind::File, None, Some(directory.clone())),
             VolumeLocation::External(path) => (StoreKind::File, Some(path.to_owned()), None),
         };
-        let (last_image, snapshot_limit, snapshot_policy, clone_of, labels, description) = Default::default();
+        let (last_image, snapshot_limit, snapshot_policy, restoring, clone_of, labels, description) =
+            Default::default();
         Self {
             seed,
             size,
@@ -207,6 +220,7 @@ impl VolumeEntry {
             last_image,
             snapshot_limit,
             snapshot_policy,
+            restoring,
             clone_of,
             labels,
             description,

@@ -40,6 +40,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use entries::CloneEntry;
 pub use entries::ExternalScrap;
+pub(crate) use entries::RestoreEntry;
 pub use entries::Scrap;
 pub(crate) use entries::{
     CartridgeEntry, DriveEntry, GroupEntry, MapEntry, PairEntry, SnapshotEntry, TargetEntry, TokenEntry,
@@ -168,6 +169,30 @@ impl Catalog {
         self.drives.iter().find(|(_, drive)| drive.loaded.as_ref() == Some(cartridge)).map(|(name, _)| name)
     }
 
+    /// The snapshots of `volume` up to `number`, and the clones of such images, are broken because of `reason`.
+    pub(crate) fn break_snapshots(&mut self, volume: &Name, number: u64, reason: &str) {
+        let source = self.volumes.get(volume).map(|entry| entry.seed);
+        let clones = source.into_iter().flat_map(|source| self.clones_of(source));
+        let clones: Vec<Name> = clones.map(|(name, _)| name.clone()).collect();
+        for name in clones {
+            if let Some(clone) = self.volumes.get_mut(&name).and_then(|entry| entry.clone_of.as_mut())
+                && clone.image <= number
+                && clone.broken.is_none()
+            {
+                clone.broken = Some(reason.to_owned());
+            }
+        }
+        let names: Vec<ImageName> = self.snapshots_of(volume).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            if let Some(entry) = self.snapshots.get_mut(&name)
+                && entry.number <= number
+                && entry.broken.is_none()
+            {
+                entry.broken = Some(reason.to_owned());
+            }
+        }
+    }
+
     /// The snapshots of `volume`, in the order of their names.
     pub(crate) fn snapshots_of(
         &self,
@@ -211,6 +236,12 @@ impl Catalog {
         let Some(entry) = self.volumes.get(volume) else { return false };
         self.snapshots_of(volume).any(|(_, entry)| entry.number == number)
             || self.clones_of(entry.seed).any(|(_, entry)| entry.image == number)
+    }
+
+    /// The image from which `volume` is being restored.
+    pub(crate) fn restores_from(&self, volume: &Name) -> Option<&ImageName> {
+        let number = self.volumes.get(volume)?.restoring.as_ref()?.image;
+        self.snapshots_of(volume).find(|(_, entry)| entry.number == number).map(|(name, _)| name)
     }
 
     /// The maps of the object `name`.
@@ -410,7 +441,13 @@ impl Catalog {
                 ));
             }
         }
-        Ok(())
+        let restoring = |(name, volume): (&Name, &Kept<VolumeEntry>)| {
+            let image = volume.restoring.as_ref()?.image;
+            let is_there = numbers.get(name).is_some_and(|numbers| numbers.contains(&image));
+            (!is_there)
+                .then(|| format!("volume {name} is being restored from a snapshot that does not exist"))
+        };
+        self.volumes.iter().find_map(restoring).map_or(Ok(()), Err)
     }
 
     /// A clone is like the volume that was cloned, and shows an image that was taken.

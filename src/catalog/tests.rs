@@ -102,7 +102,7 @@ const VERSION_4: &[u8] = include_bytes!("versions/fixtures/version_4.json");
 /// [`sample`] as version 5 was written, which has no snapshots.
 const VERSION_5: &[u8] = include_bytes!("versions/fixtures/version_5.json");
 
-/// [`sample`] as version 6 was written, which has no clones.
+/// [`sample`] as version 6 was written, which has no restores and no clones.
 const VERSION_6: &[u8] = include_bytes!("versions/fixtures/version_6.json");
 
 /// A file of each version before the newest, from the first on. A file that has been added is never changed.
@@ -121,7 +121,7 @@ fn a_catalog_of_every_version_opens_and_is_written_as_the_newest() {
 }
 
 #[test]
-fn a_catalog_of_version_6_says_all_of_what_there_is_but_clones() {
+fn a_catalog_of_version_6_says_all_of_what_there_is_but_restores_and_clones() {
     assert_eq!(decode(VERSION_6), Ok(sample()));
 }
 
@@ -157,6 +157,25 @@ fn a_clone_is_of_an_image_of_another_volume_of_its_size() {
     let mut smaller = catalog.clone();
     smaller.volumes.get_mut("fleeting").unwrap().size = 1 << 20;
     assert!(smaller.check().unwrap_err().contains("size"));
+}
+
+#[test]
+fn a_volume_is_restored_from_a_snapshot_of_its_own() {
+    let mut catalog = sample();
+    let primary: Name = "primary".parse().unwrap();
+    let (image, entry) = catalog.snapshots_of(&primary).next().unwrap();
+    let (image, number) = (image.clone(), entry.number);
+    let restoring = |image| Some(RestoreEntry { image, pace: Pace::Slow });
+    catalog.volumes.get_mut(&primary).unwrap().restoring = restoring(number);
+    assert_eq!(decode(&encode(&catalog)), Ok(catalog.clone()));
+    assert_eq!(catalog.restores_from(&primary), Some(&image));
+    assert_eq!(catalog.restores_from(&"secondary".parse().unwrap()), None);
+    for (volume, image) in [(&primary, number + 100), (&"secondary".parse().unwrap(), number)] {
+        let mut other = catalog.clone();
+        other.volumes.get_mut(volume).unwrap().restoring = restoring(image);
+        let why = other.check().unwrap_err();
+        assert_eq!(why, format!("volume {volume} is being restored from a snapshot that does not exist"));
+    }
 }
 
 #[test]

@@ -2,11 +2,18 @@
 //!
 //! A pair in COPY, PAIR or RCPY brings everything of its primary home first, and lets nothing land. It writes to the home
 //! itself. Others may have images of the volume all the same: what they need is kept before each write.
+//!
+//! **A keeper that cannot keep** has not made the volume fail. So its error is told as a lack of room or a shortage, whatever
+//! the keeper met, and the write may be tried again. The refusal stays here for whoever cannot go on without the room, and asks the
+//! keeper to give way when nobody waits for the one who asks ([`HomeOf::make_room`]).
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use super::keepers::Refusal;
 use super::{LandedVolume, Outcome};
 use crate::store::{Durability, Patience, StoreError};
 use crate::units::BlockSize;
@@ -14,33 +21,54 @@ use crate::volume::Block;
 
 /// The home of a volume. A write is [`StoreError::NoSpace`], and changes nothing, if a keeper has no room for what the write
 /// overwrites.
-pub(crate) struct HomeOf(Arc<LandedVolume>);
+pub(crate) struct HomeOf {
+    volume: Arc<LandedVolume>,
+    /// The last refusal that nobody has resolved.
+    refused: Mutex<Option<Refusal>>,
+}
 
 impl HomeOf {
     pub(crate) fn new(volume: Arc<LandedVolume>) -> Self {
-        Self(volume)
+        Self { volume, refused: Mutex::new(None) }
     }
 
-    /// A refusal goes to the caller, and to nobody else: there may be room when the next one asks.
+    /// A refusal goes to no host of the volume: there may be room when the next one asks.
     fn ask_for_room(&self, outcome: Outcome) -> Result<(), StoreError> {
         match outcome {
             Outcome::Landed => Ok(()),
-            Outcome::Full => Err(self.0.refusal()),
+            Outcome::Full => {
+                let refusal = self.volume.refusal();
+                let error = refusal.as_ref().map_or(StoreError::NoSpace, Refusal::for_others);
+                let _former = std::mem::replace(&mut *self.refused.lock(), refusal);
+                Err(error)
+            }
         }
+    }
+
+    /// What was refused until now has no consequence.
+    pub(crate) fn forget_refusal(&self) {
+        let _former = self.refused.lock().take();
+    }
+
+    /// The keeper that has refused the last write gives way, if its policy lets it. Returns whether the write is worth another
+    /// attempt. The caller has no lock and no claim that a keeper or a verb may wait for.
+    pub(crate) fn make_room(&self) -> bool {
+        let refusal = self.refused.lock().take();
+        refusal.is_some_and(|refusal| refusal.resolve().is_ok())
     }
 }
 
 impl Block for HomeOf {
     fn block_size(&self) -> BlockSize {
-        self.0.home().block_size()
+        self.volume.home().block_size()
     }
 
     fn length(&self) -> u64 {
-        self.0.home().length()
+        self.volume.home().length()
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
-        self.0.home().read(offset, buffer, patience)
+        self.volume.home().read(offset, buffer, patience)
     }
 
     fn write(
@@ -53,24 +81,24 @@ impl Block for HomeOf {
         if patience == Patience::Now {
             return Err(StoreError::WouldBlock);
         }
-        self.0.try_write_home(offset, data, durability).and_then(|outcome| self.ask_for_room(outcome))
+        self.volume.try_write_home(offset, data, durability).and_then(|outcome| self.ask_for_room(outcome))
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        self.0.home().flush()
+        self.volume.home().flush()
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<(), StoreError> {
-        self.0.try_discard(&(offset..offset + length)).and_then(|outcome| self.ask_for_room(outcome))
+        self.volume.try_discard(&(offset..offset + length)).and_then(|outcome| self.ask_for_room(outcome))
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
-        self.0.home().next_data(offset)
+        self.volume.home().next_data(offset)
     }
 }
 
 impl fmt::Debug for HomeOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "home of {:?}", self.0)
+        write!(f, "home of {:?}", self.volume)
     }
 }

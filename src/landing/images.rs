@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::testing::{At, Home, IDENTITY, KEPT, Naive, random, shape, shared, stamped};
-use super::{Keeper, LandedVolume, Landing, Outcome, Settled};
+use super::{HomeOf, Keeper, LandedVolume, Landing, Outcome, Settled};
 use crate::store::{Durability, MemStore, Patience, Stopped, Store, StoreError};
 use crate::units::BlockSize;
 use crate::volume::Block;
@@ -380,6 +380,100 @@ fn a_log_has_at_most_so_many_intervals_and_finds_them_again() {
     }
     assert!(landing.is_empty() && !landing.has_earlier());
     assert!(matches!(landing.begin_interval(u64::MAX), Err(StoreError::OutOfRange { .. })));
+}
+
+/// A keeper whose owner lets go of it while it is asked, and which leaves the volume with a word.
+struct Leaving {
+    itself: Weak<Self>,
+    volume: Weak<LandedVolume>,
+    owner: Arc<parking_lot::Mutex<Option<Arc<Self>>>>,
+}
+
+impl Leaving {
+    fn of(volume: &Arc<LandedVolume>) -> Weak<Self> {
+        let owner = Arc::new(parking_lot::Mutex::new(None));
+        let this = Arc::new_cyclic(|itself: &Weak<Self>| Self {
+            itself: itself.clone(),
+            volume: Arc::downgrade(volume),
+            owner: Arc::clone(&owner),
+        });
+        let itself = this.itself.clone();
+        *owner.lock() = Some(this);
+        itself
+    }
+}
+
+impl Keeper for Leaving {
+    fn keep(&self, _: u64, _: &[Range<u64>]) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn needs(&self, _: &Range<u64>) -> bool {
+        let _owned = self.owner.lock().take();
+        false
+    }
+    fn lost(&self, _: &StoreError) {}
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if let Some(volume) = self.volume.upgrade() {
+            volume.release_from(&(self.itself.clone() as Weak<dyn Keeper>));
+        }
+    }
+}
+
+#[test]
+fn who_asks_a_keeper_may_be_the_last_one_to_let_go_of_it() {
+    let home = Arc::new(Home(MemStore::new(BLOCKS * SIZE), BlockSize::B4096));
+    let place = At(shared(MemStore::new(0)), Arc::new(AtomicBool::new(false)));
+    let volume = Arc::new(LandedVolume::open(home, IDENTITY, Box::new(place), LIMIT).unwrap());
+    let keeper = Leaving::of(&volume);
+    volume.keep_by(keeper.clone());
+    let (ended, ends) = std::sync::mpsc::channel();
+    let writes = Arc::clone(&volume);
+    std::thread::spawn(move || {
+        writes.write(0, &stamped(1, 1, SIZE), Durability::Cached, Patience::Wait).unwrap();
+        ended.send(()).unwrap();
+    });
+    ends.recv_timeout(std::time::Duration::from_secs(60)).expect("the keeper waits for who asks it");
+    assert!(keeper.upgrade().is_none());
+    let blocks = stamps_of(&volume);
+    assert_eq!((blocks[0], blocks[1]), (1, 0));
+}
+
+#[test]
+fn a_keeper_that_has_stopped_is_no_failure_of_the_home() {
+    let home = Arc::new(Home(MemStore::new(BLOCKS * SIZE), BlockSize::B4096));
+    let place = At(shared(MemStore::new(0)), Arc::new(AtomicBool::new(false)));
+    let volume = Arc::new(LandedVolume::open(home.clone(), IDENTITY, Box::new(place), LIMIT).unwrap());
+    let keeper = Naive::new(home);
+    let weak = Arc::downgrade(&keeper) as Weak<dyn Keeper>;
+    volume.keep_by(Weak::clone(&weak));
+    assert_eq!(volume.begin_interval(1).unwrap(), Outcome::Landed);
+    keeper.take(1);
+    let others = HomeOf::new(Arc::clone(&volume));
+    let write =
+        |block: u64| others.write(block * SIZE, &stamped(1, 1, SIZE), Durability::Cached, Patience::Wait);
+    keeper.stopped.store(true, Ordering::SeqCst);
+    let refused = write(0);
+    assert!(matches!(refused, Err(StoreError::Shortage(_))), "{refused:?}");
+    let discarded = others.discard(0, SIZE);
+    assert!(matches!(discarded, Err(StoreError::Shortage(_))), "{discarded:?}");
+    assert!(!others.make_room(), "it does not give way");
+    assert_eq!(keeper.images.lock().len(), 1);
+    // A refusal is resolved once, and not after it was forgotten.
+    keeper.gives_way.store(true, Ordering::SeqCst);
+    assert!(!others.make_room());
+    write(0).unwrap_err();
+    others.forget_refusal();
+    assert!(!others.make_room());
+    write(0).unwrap_err();
+    assert!(others.make_room() && keeper.images.lock().is_empty());
+    write(0).unwrap();
+    keeper.take(1);
+    drop(keeper);
+    let gone = write(5);
+    assert!(matches!(gone, Err(StoreError::Shortage(_))), "{gone:?}");
 }
 
 #[test]

@@ -4,7 +4,11 @@
 //! batch at a time. A write or discard that goes straight home asks first ([`Keeper::needs`]), within the volume's gate,
 //! and no image is taken meanwhile: so an answer "no" holds until the write has ended. A keeper that is gone without
 //! a word needs everything, and keeps nothing: the array is ending, and its images must be found whole.
+//!
+//! Whoever asks the keepers takes their list and asks without the lock. Meanwhile the owner of a keeper may let go of it,
+//! and then the last one to do so is here; the end of a keeper removes it from the list, which needs the lock.
 
+use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -56,6 +60,18 @@ impl Refusal {
         self.error
     }
 
+    /// The error for those who write the volume's home and have nothing to do with its images: whatever a keeper lacks may
+    /// be there later, and says nothing about the volume itself.
+    pub(super) fn for_others(&self) -> StoreError {
+        match &self.error {
+            StoreError::NoSpace => StoreError::NoSpace,
+            StoreError::Shortage(why) => StoreError::Shortage(io::Error::other(why.to_string())),
+            error => StoreError::Shortage(io::Error::other(format!(
+                "what images of the volume show could not be kept: {error}"
+            ))),
+        }
+    }
+
     /// The keeper gives way.
     ///
     /// # Errors
@@ -68,7 +84,7 @@ impl Refusal {
 /// The keepers of a volume.
 #[derive(Default)]
 pub(super) struct Keepers {
-    all: RwLock<Vec<Weak<dyn Keeper>>>,
+    all: RwLock<Arc<[Weak<dyn Keeper>]>>,
     /// How many there are: without any a write looks at nothing else.
     count: AtomicUsize,
     /// A refusal that a write has met within the gate, until somebody without the gate has time for it.
@@ -80,7 +96,7 @@ impl Keepers {
     pub(super) fn add(&self, keeper: Weak<dyn Keeper>) {
         let mut all = self.all.write();
         if !all.iter().any(|other| Weak::ptr_eq(other, &keeper)) {
-            all.push(keeper);
+            *all = all.iter().cloned().chain([keeper]).collect();
         }
         self.count.store(all.len(), Ordering::SeqCst);
     }
@@ -88,31 +104,37 @@ impl Keepers {
     /// `keeper` needs nothing any more.
     pub(super) fn remove(&self, keeper: &Weak<dyn Keeper>) {
         let mut all = self.all.write();
-        all.retain(|other| !Weak::ptr_eq(other, keeper));
+        *all = all.iter().filter(|other| !Weak::ptr_eq(other, keeper)).cloned().collect();
         self.count.store(all.len(), Ordering::SeqCst);
+    }
+
+    fn list(&self) -> Arc<[Weak<dyn Keeper>]> {
+        Arc::clone(&self.all.read())
     }
 
     /// All keepers; `None` if one is gone without a word.
     pub(super) fn all(&self) -> Option<Vec<Arc<dyn Keeper>>> {
-        self.all.read().iter().map(Weak::upgrade).collect()
+        self.list().iter().map(Weak::upgrade).collect()
     }
 
     /// Whether something of `range` is to be kept before it is overwritten at home.
     pub(super) fn need(&self, range: &Range<u64>) -> bool {
         let needs = |keeper: &Weak<dyn Keeper>| keeper.upgrade().is_none_or(|keeper| keeper.needs(range));
-        self.count.load(Ordering::SeqCst) > 0 && self.all.read().iter().any(needs)
+        self.count.load(Ordering::SeqCst) > 0 && self.list().iter().any(needs)
     }
 
     /// Makes those keep that need something of `range`, before a write of `interval` goes straight home.
     ///
     /// # Errors
-    /// A keeper is gone.
+    /// A keeper is gone: a shortage, because the volume itself has not failed.
     pub(super) fn keep(&self, interval: u64, range: &Range<u64>) -> Result<Kept, StoreError> {
-        for keeper in self.all().ok_or(StoreError::Stopped)? {
+        let gone =
+            || StoreError::Shortage(io::Error::other("who keeps for its images is gone: the array ends"));
+        for keeper in self.all().ok_or_else(gone)? {
             if keeper.needs(range)
                 && let Err(error) = keeper.keep(interval, std::slice::from_ref(range))
             {
-                *self.refused.lock() = Some(Refusal { keeper, error });
+                let _former = self.refused.lock().replace(Refusal { keeper, error });
                 return Ok(Kept::Refused);
             }
         }
@@ -121,8 +143,7 @@ impl Keepers {
 
     /// Tells all keepers that the volume could not be flushed.
     pub(super) fn unflushed(&self, error: &StoreError) {
-        let all: Vec<_> = self.all.read().iter().filter_map(Weak::upgrade).collect();
-        all.iter().for_each(|keeper| keeper.unflushed(error));
+        self.list().iter().filter_map(Weak::upgrade).for_each(|keeper| keeper.unflushed(error));
     }
 
     /// The refusal that a write has met, for the first who asks.

@@ -123,6 +123,8 @@ pub(crate) struct Naive {
     pub(crate) images: Mutex<BTreeMap<u64, BTreeMap<u64, Vec<u8>>>>,
     /// It has no room.
     pub(crate) full: AtomicBool,
+    /// Its stores have stopped.
+    pub(crate) stopped: AtomicBool,
     /// Its oldest image goes when it has no room.
     pub(crate) gives_way: AtomicBool,
     pub(crate) keeps: AtomicU64,
@@ -135,6 +137,7 @@ impl Naive {
             home,
             images,
             full: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             gives_way: AtomicBool::new(false),
             keeps,
         })
@@ -168,6 +171,9 @@ impl Keeper for Naive {
                 if self.full.load(Ordering::SeqCst) {
                     return Err(StoreError::NoSpace);
                 }
+                if self.stopped.load(Ordering::SeqCst) {
+                    return Err(StoreError::Stopped);
+                }
                 let mut bytes = vec![0; KEPT.min(self.home.length() - extent * KEPT) as usize];
                 self.home.read(extent * KEPT, &mut bytes, Patience::Wait)?;
                 kept.insert(extent, bytes);
@@ -185,7 +191,7 @@ impl Keeper for Naive {
     fn lost(&self, _: &StoreError) {}
 
     fn give_way(&self, error: &StoreError) -> bool {
-        assert!(matches!(error, StoreError::NoSpace), "{error}");
+        assert!(matches!(error, StoreError::NoSpace | StoreError::Stopped), "{error}");
         self.gives_way.load(Ordering::SeqCst) && self.images.lock().pop_first().is_some()
     }
 }

@@ -451,9 +451,9 @@ impl LandedVolume {
         if self.keepers.need(range) { self.keep_first(range, Patience::Wait) } else { Ok(Outcome::Landed) }
     }
 
-    /// Why a keeper has refused a write that met [`Outcome::Full`] here.
-    pub(super) fn refusal(&self) -> StoreError {
-        self.keepers.refusal().map_or(StoreError::NoSpace, Refusal::into_error)
+    /// The keeper that has refused a write that met [`Outcome::Full`] here.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.keepers.refusal()
     }
 
     /// Makes those keep who need something of `range`, so that it can be overwritten at home. [`Outcome::Full`]: there must

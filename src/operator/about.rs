@@ -14,6 +14,8 @@ pub enum OperationKind {
     Copy,
     /// The copy behind a pair.
     PairCopy,
+    /// The copy behind a volume that is being restored from a snapshot.
+    Restore,
     /// The split of a pair or of a group at a time that is to come.
     PairSplit,
     /// Snapshots at a time that is to come.
@@ -39,6 +41,7 @@ impl OperationKind {
         match self {
             Self::Copy => "copy",
             Self::PairCopy => "pair_copy",
+            Self::Restore => "restore",
             Self::PairSplit => "pair_split",
             Self::Snapshot => "snapshot",
             Self::CartridgeExport => "cartridge_export",
@@ -65,7 +68,7 @@ impl OperationKind {
 pub struct About {
     /// What it does.
     pub kind: OperationKind,
-    /// Names of the array's objects: for a copy the sources first, for the copy behind a pair the pair; none
+    /// Names of the array's objects: for a copy the sources first, for the copy behind a pair the pair, and behind a restore the volume; none
     /// for a file, which is about the whole array.
     pub objects: Vec<String>,
     /// A file of the daemon's machine.

@@ -178,6 +178,13 @@ pub enum Cause {
         /// The most.
         most: usize,
     },
+    /// The pool of the snapshots of the volume has stopped, so none is made.
+    PoolStopped {
+        /// The volume.
+        volume: Name,
+        /// The reason.
+        why: String,
+    },
     /// A pair replaces the contents of the volume, so the volume shows no instant.
     PairReplaces {
         /// The volume.
@@ -240,6 +247,25 @@ pub enum Cause {
         /// The error.
         error: String,
     },
+    /// The volume is being restored from a snapshot.
+    Restoring {
+        /// The volume.
+        volume: Name,
+        /// The snapshot.
+        snapshot: ImageName,
+    },
+    /// The volume is not being restored.
+    NotRestoring {
+        /// The volume.
+        volume: Name,
+    },
+    /// The restore of a volume could not be begun.
+    NotRestored {
+        /// The volume.
+        volume: Name,
+        /// The error.
+        error: String,
+    },
     /// The operation is the copy behind a clone, which ends with the clone.
     CloneRuns {
         /// The clone.
@@ -250,6 +276,13 @@ pub enum Cause {
         /// The clone.
         clone: String,
         /// The error.
+        why: String,
+    },
+    /// The snapshot is broken.
+    SnapshotBroken {
+        /// The snapshot.
+        snapshot: ImageName,
+        /// The reason why.
         why: String,
     },
     /// The image is older than the one since which its changes are asked for.

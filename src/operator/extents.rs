@@ -81,6 +81,10 @@ impl Since {
             let state = now.pair_status(pair).map_or(State::Psue, |status| status.state);
             return Err(Cause::PairReplaces { volume: volume.clone(), pair: pair.clone(), state });
         }
+        if let (ObjectName::Whole(volume), Some(snapshot)) = (object, now.catalog.restores_from(volume)) {
+            // What is not restored yet has changed for the hosts, and not for the origin.
+            return Err(Cause::Restoring { volume: volume.clone(), snapshot: snapshot.clone() });
+        }
         let from = number(&name)?;
         let to = object.image().map(number).transpose()?;
         if to.is_some_and(|to| to < from) {
@@ -93,6 +97,12 @@ impl Since {
 
     fn next(&self, at: u64) -> Result<Option<Range<u64>>, Cause> {
         let changed = self.origin.changed(self.from, self.to, at);
+        // Looked at afterwards: a restore that had not begun before has changed nothing for the hosts.
+        if self.to.is_none() && self.origin.has_pinned() {
+            let error = "a restore of the volume has begun meanwhile: ask again when the restore has ended"
+                .to_owned();
+            return Err(Cause::Medium { fault: Fault::Other, error });
+        }
         changed.map_err(|error| Cause::Medium { fault: Fault::Other, error: error.to_string() })
     }
 }

@@ -487,6 +487,9 @@ impl Operator {
         for pair in copies {
             self.operations.claim(&self.array, &pair, &record.who.into());
         }
+        if let (Request::Verb(Verb::VolumeRestore(restore)), Stage::Done) = (record.request, record.stage) {
+            self.operations.claim_restore(&self.array, &restore.name, &record.who.into());
+        }
         self.audit.note(record);
     }
 

@@ -5,6 +5,7 @@
 //! | `copy` | the copy manager's ([`crate::copy`]), whose number it has | yes | yes, as by `copy abort` |
 //! | `pair_copy` | the pair's: its states are told ([`Notice::Pair`]), its progress is read | when the pair is whole or suspended | no: `pair delete` gives the pair up |
 //! | `volume_clone` | the clone's: its stages are told ([`Notice::Clone`]), its progress is read | when the clone is whole or suspended | no: `volume delete` gives the clone up |
+//! | `restore` | the restore's: its beginning and its end are told ([`Notice::Restore`]), its progress is read | when the volume is restored | no: it is given up |
 //! | all others | [`Running`], here | yes | at the next piece; of a file, between two groups of its changes |
 //!
 //! So nothing is kept twice. Numbers come from one source, the copy manager's, and begin anew with each daemon. The last
@@ -33,7 +34,7 @@ use super::cause::Cause;
 use super::verb::Verb;
 use super::view;
 use super::who::Who;
-use crate::array::notice::{CloneStage, Notice, NoticeWatcher};
+use crate::array::notice::{CloneStage, Notice, NoticeWatcher, RestoreState};
 use crate::array::progress::Progress;
 use crate::array::{Array, OPERATOR, show};
 use crate::catalog::Seed;
@@ -157,8 +158,8 @@ impl Operation {
     /// Whether somebody can cancel it.
     #[must_use]
     pub fn can_be_cancelled(&self) -> bool {
-        let behind = matches!(self.about.kind, OperationKind::PairCopy | OperationKind::VolumeClone);
-        self.state == OperationState::Running && !behind
+        let behind = [OperationKind::PairCopy, OperationKind::VolumeClone, OperationKind::Restore];
+        self.state == OperationState::Running && !behind.contains(&self.about.kind)
     }
 
     /// What is completed has done all there was to do.
@@ -179,6 +180,8 @@ pub(super) enum Behind {
     Pair(Name),
     /// The clone of this identity. Its volume may be renamed.
     Clone(Seed),
+    /// The restore of the volume of this identity, whose name may change.
+    Restore(Seed),
 }
 
 /// An operation of this list that runs.
@@ -264,7 +267,7 @@ impl Lists {
             running.who = who.clone();
             running.progress.set_total(total);
         } else if let Some(ended) = self.ended.iter_mut().rfind(|ended| ended.id == id) {
-            (ended.who, ended.total) = (who.clone(), Some(total));
+            (ended.who, ended.total) = (who.clone(), Some(total).filter(|total| *total > 0));
             ended.settle();
         }
     }
@@ -304,6 +307,15 @@ impl Operations {
             this.claim_clone(array, &volume, &Asker::Array);
             if view::volume::clone_progress(array, clone).is_none() {
                 this.copies_no_more(&Behind::Clone(clone), Ok(None));
+            }
+        }
+        let now = array.snapshot();
+        for (name, entry) in now.catalog.volumes.iter().filter(|(_, entry)| entry.restoring.is_some()) {
+            let behind = Behind::Restore(entry.seed);
+            this.restores(name, behind.clone());
+            this.claim_restore(array, name, &Asker::Array);
+            if array.catalog().volumes.get(name).is_none_or(|entry| entry.restoring.is_none()) {
+                this.copies_no_more(&behind, Ok(None)); // it has ended between the two looks
             }
         }
         this
@@ -367,6 +379,12 @@ impl Operations {
         self.begin_behind(Behind::Pair(pair.clone()), about);
     }
 
+    /// A volume is being restored from now on.
+    fn restores(&self, volume: &Name, behind: Behind) {
+        let about = About { kind: OperationKind::Restore, objects: vec![volume.to_string()], file: None };
+        self.begin_behind(behind, about);
+    }
+
     /// The same of a clone.
     fn clone_copies(&self, clone: Seed, volume: &Name) {
         let about = About { kind: OperationKind::VolumeClone, objects: vec![volume.to_string()], file: None };
@@ -420,8 +438,18 @@ impl Operations {
 
     /// The copy behind `pair` that has begun of late, and may be over, was begun by `who`.
     pub(super) fn claim(&self, array: &Array, pair: &Name, who: &Asker) {
-        let total = view::pair::named(array, pair).map_or(0, |shown| shown.total_bytes);
-        self.lists.lock().claim(&Behind::Pair(pair.clone()), total, who);
+        let behind = Behind::Pair(pair.clone());
+        let total = bytes_of(array, &behind).map_or(0, |(_, total)| total);
+        self.lists.lock().claim(&behind, total, who);
+    }
+
+    /// The same of the copy behind the restore of `volume`.
+    pub(super) fn claim_restore(&self, array: &Array, volume: &Name, who: &Asker) {
+        if let Some(entry) = array.catalog().volumes.get(volume) {
+            let behind = Behind::Restore(entry.seed);
+            let total = bytes_of(array, &behind).map_or(0, |(_, total)| total);
+            self.lists.lock().claim(&behind, total, who);
+        }
     }
 
     /// All that run, and those that have ended lately, by rising number.
@@ -492,24 +520,53 @@ impl Operations {
 }
 
 impl Operations {
-    /// Why the copy behind `pair` cannot be cancelled.
-    fn goes_on(&self, pair: Name, id: OperationId) -> Cause {
-        let shown = self.array.upgrade().and_then(|array| view::pair::named(&array, &pair).ok());
-        let state = shown.and_then(|shown| State::ALL.into_iter().find(|state| state.word() == shown.state));
-        match state {
-            Some(state) => Cause::PairCopies { pair, state },
-            None => Cause::OperationEnded { operation: id.0 }, // the pair has gone meanwhile
+    /// Why the copy behind something cannot be cancelled.
+    fn goes_on(&self, behind: Behind, id: OperationId) -> Cause {
+        let over = Cause::OperationEnded { operation: id.0 }; // the object has gone meanwhile
+        let Some(array) = self.array.upgrade() else { return over };
+        match behind {
+            Behind::Pair(pair) => {
+                let shown = view::pair::named(&array, &pair).ok();
+                let state =
+                    shown.and_then(|shown| State::ALL.into_iter().find(|state| state.word() == shown.state));
+                state.map_or(over, |state| Cause::PairCopies { pair, state })
+            }
+            Behind::Clone(_) => over,
+            Behind::Restore(seed) => {
+                let catalog = array.catalog();
+                let volume = catalog.volumes.iter().find(|(_, entry)| entry.seed == seed);
+                let snapshot = volume.and_then(|(name, _)| catalog.restores_from(name));
+                snapshot.map_or(over, |snapshot| Cause::Restoring {
+                    volume: snapshot.volume.clone(),
+                    snapshot: snapshot.clone(),
+                })
+            }
         }
     }
 }
 
-/// Notes how far a copy is.
+/// How many bytes are copied behind something, and of how many.
+fn bytes_of(array: &Array, behind: &Behind) -> Option<(u64, u64)> {
+    match behind {
+        Behind::Pair(pair) => {
+            let shown = view::pair::named(array, pair).ok()?;
+            Some((shown.copied_bytes, shown.total_bytes))
+        }
+        Behind::Restore(seed) => {
+            let now = array.snapshot();
+            let (name, _) = now.catalog.volumes.iter().find(|(_, entry)| entry.seed == *seed)?;
+            let status = now.volume_unit(name)?.restoring()?.status();
+            Some((status.total_bytes.saturating_sub(status.left_bytes), status.total_bytes))
+        }
+        Behind::Clone(clone) => view::volume::clone_progress(array, *clone).map(|done| (done, 0)),
+    }
+}
+
+/// Notes how far the copy behind something is.
 fn look_at(array: &Array, behind: &Behind, progress: &Progress) {
-    let done = match behind {
-        Behind::Pair(pair) => view::pair::named(array, pair).ok().map(|shown| shown.copied_bytes),
-        Behind::Clone(clone) => view::volume::clone_progress(array, *clone),
-    };
-    done.into_iter().for_each(|done| progress.set_done(done));
+    if let Some((done, _)) = bytes_of(array, behind) {
+        progress.set_done(done);
+    }
 }
 
 impl Cancel for Operations {
@@ -517,17 +574,17 @@ impl Cancel for Operations {
         self.show(id).is_some()
     }
 
-    /// The copy behind a pair ends with the pair alone, and that behind a clone with the clone.
+    /// The copy behind a pair ends with the pair alone, and those behind a clone and a restore with these.
     fn cancel(&self, id: OperationId) -> Result<bool, Cause> {
         let lists = self.lists.lock();
         let progress = match lists.running.get(&id) {
-            Some(Running { behind: Some(Behind::Pair(pair)), .. }) => {
-                let pair = pair.clone();
-                drop(lists); // a look at the pair needs none of them
-                return Err(self.goes_on(pair, id));
-            }
             Some(Running { behind: Some(Behind::Clone(_)), about, .. }) => {
                 return Err(Cause::CloneRuns { clone: about.objects.join(" ") });
+            }
+            Some(Running { behind: Some(behind), .. }) => {
+                let behind = behind.clone();
+                drop(lists); // a look at the object needs none of them
+                return Err(self.goes_on(behind, id));
             }
             Some(running) => Arc::clone(&running.progress),
             None if lists.ended.iter().any(|ended| ended.id == id) => {
@@ -553,6 +610,14 @@ impl NoticeWatcher for Operations {
                 }
                 if state == State::Smpl {
                     self.lists.lock().unclaimed.remove(&behind); // another pair may get the name
+                }
+            }
+            Notice::Restore { volume, identity, state, .. } => {
+                let behind = Behind::Restore(identity);
+                match state {
+                    RestoreState::Running => self.restores(&volume, behind),
+                    RestoreState::GivenUp => self.copies_no_more(&behind, Err(Cause::Cancelled)),
+                    _ => self.copies_no_more(&behind, Ok(None)),
                 }
             }
             Notice::Clone { clone, volume, stage } => {

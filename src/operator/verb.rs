@@ -9,8 +9,8 @@ use super::condition::{Precondition, key};
 use super::expected::Expected;
 use super::read::{Unread, read};
 use super::verbs::{
-    cartridge, clone, copy, drive, group, lun, object, operation, pair, session, snapshot, target, token,
-    volume,
+    cartridge, clone, copy, drive, group, lun, object, operation, pair, restore, session, snapshot, target,
+    token, volume,
 };
 use super::who::{Meta, Route};
 use crate::catalog::index::{Holdings, Index};
@@ -128,6 +128,9 @@ verbs! {
     VolumeLimit = "volume.limit": volume::Limit,
     VolumeClone = "volume.clone": clone::Create,
     VolumeReinstate = "volume.reinstate": volume::Reinstate,
+    VolumeRestore = "volume.restore": restore::Restore,
+    VolumePace = "volume.pace": restore::SetPace,
+    VolumeGiveUp = "volume.abandon": restore::GiveUp,
     VolumeDelete = "volume.delete": volume::Delete,
     TargetCreate = "target.create": target::Create,
     TargetDelete = "target.delete": target::Delete,
@@ -204,6 +207,9 @@ impl Verb {
             Self::VolumeDelete(act) => act,
             Self::VolumeRename(act) => act,
             Self::VolumeLimit(act) => act,
+            Self::VolumeRestore(act) => act,
+            Self::VolumePace(act) => act,
+            Self::VolumeGiveUp(act) => act,
             Self::TargetCreate(act) => act,
             Self::TargetDelete(act) => act,
             Self::LunMap(act) => act,
@@ -271,6 +277,9 @@ impl Verb {
                 ObjectName::Image(name) => Key::Snapshot(name.clone()),
             },
             Self::VolumeReinstate(act) => Key::Volume(act.name.clone()),
+            Self::VolumeRestore(act) => Key::Volume(act.name.clone()),
+            Self::VolumePace(act) => Key::Volume(act.name.clone()),
+            Self::VolumeGiveUp(act) => Key::Volume(act.name.clone()),
             Self::VolumeDelete(act) => Key::Volume(act.name.clone()),
             Self::TargetCreate(act) => Key::Target(act.iqn.clone()),
             Self::TargetDelete(act) => Key::Target(act.iqn.clone()),

@@ -145,6 +145,15 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Whether the catalog could be changed, as far as that can be seen without a change.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub(crate) fn can_commit(&mut self) -> Result<(), CommitError> {
+        let head = Arc::clone(self.turn.head());
+        self.turn.commit(&Transaction::between(&head, &head))
+    }
+
     /// Makes the verb's own transaction: the catalog becomes [`Self::after`].
     ///
     /// # Errors

@@ -76,20 +76,20 @@ fn sum(identity: &[u8; 16], place: u64, covered: &[u8]) -> u32 {
 }
 
 /// Ends `bytes`, a sector at `place`, with its checksum.
-fn sealed(mut bytes: Vec<u8>, identity: &[u8; 16], place: u64) -> Vec<u8> {
+pub(super) fn sealed(mut bytes: Vec<u8>, identity: &[u8; 16], place: u64) -> Vec<u8> {
     bytes.resize(SECTOR - 4, 0);
     bytes.put_u32(sum(identity, place, &bytes));
     bytes
 }
 
 /// What the checksum at the end of the sector `bytes` covers, if the checksum is right.
-fn unsealed<'a>(bytes: &'a [u8], identity: &[u8; 16], place: u64) -> Result<&'a [u8], Damaged> {
+pub(super) fn unsealed<'a>(bytes: &'a [u8], identity: &[u8; 16], place: u64) -> Result<&'a [u8], Damaged> {
     let (covered, found) = bytes.split_last_chunk::<4>().ok_or(Damaged)?;
     let right = bytes.len() == SECTOR && sum(identity, place, covered) == u32::from_be_bytes(*found);
     right.then_some(covered).ok_or(Damaged)
 }
 
-fn identity(input: &[u8]) -> IResult<&[u8], [u8; 16]> {
+pub(super) fn identity(input: &[u8]) -> IResult<&[u8], [u8; 16]> {
     let (input, bytes) = take(16usize).parse(input)?;
     Ok((input, bytes.try_into().unwrap_or_default()))
 }

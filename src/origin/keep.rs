@@ -172,6 +172,8 @@ impl Keeper for Origin {
         match self.keep_all(&mut pool, interval, ranges) {
             Ok(()) => Ok(()),
             Err(StoreError::NoSpace) => Err(self.no_room()),
+            // It has stopped before, and may be reinstated: until then it is like one without room.
+            Err(StoreError::Stopped) => Err(self.stands_still()),
             Err(error @ StoreError::Shortage(_)) => Err(error),
             Err(error) => {
                 let affected = self.living().between(0, interval).last().copied().unwrap_or(0);

@@ -32,9 +32,11 @@
 //!    stale entries back ([`sweep`]). Whoever deletes an image makes that durable first, where it is noted which live.
 //!
 //! **Taking an image** is beginning an interval and adding a number, with the volume's gate closed, so no write is under
-//! way: microseconds. What may fail is done before, by [`Origin::prepare`], and the owner notes the number durably before,
-//! too. A crash in between finds an image that nobody was told of, at the instant of the crash: as good as any.
-//! Images of several volumes at one instant are taken while all their gates are closed.
+//! way: microseconds. What may fail is done before, by [`Origin::prepare`]. The owner notes the number durably afterwards: so an
+//! image that is found at an opening was taken, at its own instant. A crash in between leaves an interval, and entries,
+//! with a number that no image has; they serve the older images, as those of a deleted image do, and no image gets that
+//! number any more ([`Origin::last_number`]). An owner that has failed to note an image forgets it, unless an opening may find
+//! the note. Images of several volumes at one instant are taken while all their gates are closed.
 //!
 //! **Images are written to**, too: to slots of their own, which no other image sees ([`own`]).
 //!
@@ -56,6 +58,7 @@ mod own;
 mod pool;
 #[cfg(test)]
 mod races;
+mod restore;
 mod suspend;
 mod sweep;
 #[cfg(test)]
@@ -70,7 +73,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use crate::landing::{Keeper, LandedVolume, Outcome, STEP, Settled};
-use crate::store::{Store, StoreError, check_range};
+use crate::store::{Stopped, Store, StoreError, check_range};
 use crate::volume::Block;
 use format::{NUMBER_MAX, Shape};
 use image::{Image, Inside};
@@ -78,6 +81,7 @@ use index::Index;
 use living::Living;
 use pool::Pool;
 
+pub(crate) use restore::{Advance, Restore, RestoreStatus, Subject};
 pub use suspend::{Dropped, Owner};
 pub use suspend::{Policy, Watcher};
 pub use sweep::Swept;
@@ -189,11 +193,17 @@ pub struct Origin {
     /// Held by the one who makes room where there was none, and how often room was made.
     relieving: Mutex<()>,
     relieved: AtomicU64,
+    /// The image that is not given up for lack of room; 0: none.
+    pinned: AtomicU64,
     /// The policy has an answer to the last lack of room in the pool, which was told as a shortage.
     full: AtomicBool,
     owner: OnceLock<Box<dyn Owner>>,
     watcher: OnceLock<Watcher>,
     closed: AtomicBool,
+    /// Why images may have lost what they show, if that could be recorded nowhere.
+    lost: OnceLock<String>,
+    /// No number up to this one is given to an image: the table had entries with it when it was opened.
+    highest: u64,
 }
 
 impl Origin {
@@ -202,7 +212,7 @@ impl Origin {
     /// # Errors
     /// Why no image can be taken now: a store has stopped or fails, or the pool is full.
     pub fn prepare(&self) -> Result<(), OriginError> {
-        if self.is_closed() || self.table.stopped().is_some() || self.slots.stopped().is_some() {
+        if self.is_closed() || self.stopped().is_some() {
             return Err(StoreError::Stopped.into());
         }
         let mut pool = self.pool.lock();
@@ -220,15 +230,28 @@ impl Origin {
         Ok(())
     }
 
+    /// Why the pool takes no writes, if one of its stores has stopped.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.table.stopped().or_else(|| self.slots.stopped())
+    }
+
+    /// The highest number that anything here has: the next image gets a higher one. An image whose number was taken and
+    /// not noted may have left some, before a restart.
+    #[must_use]
+    pub fn last_number(&self) -> u64 {
+        self.living().youngest().max(self.volume.interval()).max(self.highest)
+    }
+
     /// Whether the image `number` can be taken.
     fn check_take(&self, number: u64) -> Result<Outcome, OriginError> {
-        if number <= self.living().youngest().max(self.volume.interval()) || number > NUMBER_MAX {
+        if number <= self.last_number() || number > NUMBER_MAX {
             return Err(OriginError::Numbers);
         }
         Ok(if self.volume.can_begin_interval() { Outcome::Landed } else { Outcome::Full })
     }
 
-    /// Takes the image `number`, which the owner has noted. The caller holds the volume's gate closed.
+    /// Takes the image `number`. The caller holds the volume's gate closed.
     /// [`Outcome::Full`]: there have been several images since [`Origin::prepare`], which has to be called again, with the gate
     /// open; nothing has happened.
     ///
@@ -243,7 +266,7 @@ impl Origin {
         Ok(Outcome::Landed)
     }
 
-    /// Forgets the image `number`, which the owner has noted as deleted, durably. Waits for those who read or write it.
+    /// Forgets the image `number`, which the owner has noted as deleted, durably, or has never noted. Waits for those who read or write it.
     /// What only this image needed is given back by sweeps.
     pub fn forget(&self, number: u64) {
         let inside = self.images.lock().remove(&number);
@@ -310,7 +333,7 @@ impl Origin {
         self.pool.lock().limit = limit;
     }
 
-    /// Nothing is served or kept any more: the array ends. The next opening finds everything as it is.
+    /// Nothing is served or kept any more: the array ends, or the pool is opened anew. The next opening finds everything as it is.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         let images = std::mem::take(&mut *self.images.lock());
@@ -335,6 +358,11 @@ impl Origin {
         change(Arc::make_mut(&mut living));
         self.youngest.store(living.youngest(), Ordering::SeqCst);
         Arc::clone(&living)
+    }
+
+    /// This origin keeps nothing for its volume any more, because another one does.
+    pub(crate) fn release(&self) {
+        self.volume.release_from(&self.as_keeper());
     }
 
     fn as_keeper(&self) -> Weak<dyn Keeper> {

@@ -7,7 +7,8 @@
 //! 2. If a sector of entries is damaged, nobody knows what is missing. The images that live are broken, durably, and only
 //!    then the sector becomes blank. So images that are taken later are not taken for damaged at the next opening.
 //!
-//! A store that has stopped is refused: what is read there may not be on the device. Somebody has to reinstate it first.
+//! A pool whose stores have stopped is read, and takes nothing, until somebody has reinstated it: the stores show what their
+//! devices have, so what counts is durable. Nothing can be recorded there, so damage is refused.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
@@ -75,9 +76,7 @@ impl Origin {
         }
         let shape = shape(&volume, identity);
         let PoolStores { table, slots } = &stores;
-        if table.stopped().is_some() || slots.stopped().is_some() {
-            return Err(StoreError::Stopped.into());
-        }
+        let has_stopped = table.stopped().or_else(|| slots.stopped()).is_some();
         check_header(&**table, &shape)?;
         let mut pool = Pool::over(Arc::clone(table), Arc::clone(slots), shape, limit);
         if slots.length() < pool.end() * EXTENT {
@@ -90,14 +89,19 @@ impl Origin {
             Ok(broken) => (broken, false),
             Err(format::Damaged) => (None, true),
         };
-        slots.flush()?;
-        table.flush()?;
+        if !has_stopped {
+            slots.flush()?;
+            table.flush()?;
+        }
         let mut living = Living::new(living, broken);
         let reason = match wounds.first() {
             Some(sector) => Some(damaged(*sector)),
             None => note_is_damaged.then(|| "the note of the broken images is damaged".to_owned()),
         };
         if let Some(reason) = reason {
+            if has_stopped {
+                return Err(OriginError::Damaged(reason));
+            }
             let known = living.broken.as_ref().map_or(0, |broken| broken.number);
             let number = living.youngest().max(known);
             pool.record_suspension(number, &reason)?;
@@ -121,8 +125,9 @@ impl Origin {
         index: Index,
         living: Living,
     ) -> Result<Arc<Self>, OriginError> {
-        // The owner had noted the youngest, and was killed before it was taken: there may be as many intervals as there may be.
+        // There may be as many intervals in the log as there may be, and none yet of the youngest image.
         volume.resume_interval(living.youngest())?;
+        let highest = pool.highest;
         let images = living.numbers().iter().map(|number| (*number, Arc::new(Inside::default())));
         let images = Mutex::new(images.collect());
         let origin = Arc::new_cyclic(|itself: &Weak<Self>| Self {
@@ -139,10 +144,13 @@ impl Origin {
             policy: Mutex::new(Policy::default()),
             relieving: Mutex::new(()),
             relieved: AtomicU64::new(0),
+            pinned: AtomicU64::new(0),
             full: AtomicBool::new(false),
             owner: OnceLock::new(),
             watcher: OnceLock::new(),
             closed: false.into(),
+            lost: OnceLock::new(),
+            highest,
         });
         origin.volume.keep_by(origin.as_keeper());
         Ok(origin)

@@ -120,6 +120,8 @@ pub(super) struct Pool {
     filled: u64,
     /// The most bytes in slots.
     pub(super) limit: u64,
+    /// The highest number of an entry that the table had when it was opened.
+    pub(super) highest: u64,
     pub(super) counts: Counts,
     pub(super) pass: Option<Pass>,
     /// Sectors that may have what failed, with what they should have.
@@ -139,6 +141,7 @@ impl Pool {
             store,
             filled: 0,
             limit,
+            highest: 0,
             counts: Counts::default(),
             pass: None,
             unclean: BTreeMap::new(),
@@ -164,6 +167,13 @@ impl Pool {
     pub(super) fn found(&mut self, entry: &Entry) {
         self.slots.take(entry.place.slot);
         self.filled += u64::from(!entry.place.hole);
+        self.highest = self.highest.max(entry.key.number);
+    }
+
+    /// Looks for free slots from `slot` on.
+    #[cfg(test)]
+    pub(super) fn look_from(&mut self, slot: u64) {
+        self.slots.next = slot;
     }
 
     /// Refuses what a pool without room for `count` more slots with bytes cannot take.

@@ -3,15 +3,18 @@
 //! | why | what happens |
 //! |---|---|
 //! | the pool is full, or the system short of something | the writes stay in the landing log, and hosts go on |
-//! | the pool is full, and the landing log too | the [`Policy`] decides |
-//! | a store failed | the images that need the bytes are broken, durably, before home is overwritten |
+//! | the pool is full, and the landing log too | the [`Policy`] decides, but never against a [pinned](Origin::pin) image |
+//! | a store fails | the images that need the bytes are broken, durably, before home is overwritten |
+//! | a store had stopped already | as with a full pool: somebody may reinstate it before the log is full |
 //! | and that cannot be recorded either | nothing comes home any more; when the log is full the volume takes no writes |
 //!
 //! Images are broken *up to* a number, because whoever cannot keep for an image cannot for the older ones that share its
 //! extent. Broken images are refused; deleting them is all that is left to do with them. Images taken later are whole.
 //!
 //! The note stands in the table, in a sector of its own that was written when the table was made. If the table takes
-//! nothing any more, the [`Owner`] may note the same where it notes which images live.
+//! nothing any more, the [`Owner`] may note the same where it notes which images live. If neither can, and the volume may have
+//! lost what images show, nothing is served any more, and the reason is kept for whoever reinstates the pool
+//! ([`Origin::lost_by`]): the images must be broken before they are served again.
 
 use std::sync::atomic::Ordering;
 
@@ -62,6 +65,7 @@ pub trait Owner: Send + Sync {
 pub type Watcher = Box<dyn Fn(u64, &str) + Send + Sync>;
 
 const NO_ROOM: &str = "the pool of before-images has no room, and the landing log is full";
+const STANDS_STILL: &str = "the pool of before-images takes no writes, and the landing log is full";
 
 impl Origin {
     /// Calls `watcher` with each suspension. Only the first watcher counts.
@@ -79,6 +83,18 @@ impl Origin {
         *self.policy.lock() = policy;
     }
 
+    /// Does not give the image `number` up for lack of room, whatever the policy says: the volume is being restored from it.
+    /// Who cannot write for that reason is answered BUSY. `None`: the policy decides about all images.
+    pub fn pin(&self, number: Option<u64>) {
+        self.pinned.store(number.unwrap_or(0), Ordering::SeqCst);
+    }
+
+    /// Whether there is such an image.
+    #[must_use]
+    pub(crate) fn has_pinned(&self) -> bool {
+        self.living().contains(self.pinned.load(Ordering::SeqCst))
+    }
+
     /// The images up to this number are broken, and why.
     #[must_use]
     pub fn broken(&self) -> Option<(u64, String)> {
@@ -90,12 +106,24 @@ impl Origin {
     /// # Errors
     /// [`StoreError::Stopped`] if that cannot be recorded: then nothing may be overwritten.
     pub(super) fn suspend(&self, pool: &mut Pool, number: u64, reason: &str) -> Result<(), StoreError> {
+        let by_owner = || self.owner.get().is_some_and(|owner| owner.note_broken(number, reason));
+        self.suspend_or(pool, number, reason, by_owner)
+    }
+
+    /// The same; `note` notes it durably elsewhere if the pool cannot, and says whether that is done.
+    fn suspend_or(
+        &self,
+        pool: &mut Pool,
+        number: u64,
+        reason: &str,
+        note: impl FnOnce() -> bool,
+    ) -> Result<(), StoreError> {
         if self.living().between(0, number).is_empty() {
             return Ok(());
         }
         if let Err(error) = pool.record_suspension(number, reason) {
             tracing::error!(%error, "a suspension could not be recorded in the pool");
-            if !self.owner.get().is_some_and(|owner| owner.note_broken(number, reason)) {
+            if !note() {
                 tracing::error!(reason, number, "images cannot be kept, and cannot be given up either");
                 return Err(StoreError::Stopped);
             }
@@ -123,6 +151,7 @@ impl Origin {
         };
         if suspended.is_err() {
             // Nobody knows what the images have lost. Without the pool's lock, because who is in an image may want it.
+            let _ = self.lost.set(reason);
             self.close();
         }
     }
@@ -132,20 +161,33 @@ impl Origin {
         if matches!(error, StoreError::Shortage(_)) || self.is_closed() {
             return;
         }
-        if self.lose(&format!("the volume could not be flushed: {error}")).is_err() {
+        let reason = format!("the volume could not be flushed: {error}");
+        let suspended = {
+            let mut pool = self.pool.lock();
+            let youngest = self.living().youngest();
+            self.suspend(&mut pool, youngest, &reason)
+        };
+        if suspended.is_err() {
             // Nothing is served from now on. Nobody is waited for, because who flushes may be in an image.
+            let _ = self.lost.set(reason);
             self.closed.store(true, Ordering::SeqCst);
         }
     }
 
-    /// The volume has lost what hosts had written, or may have: no image of it can be relied on.
+    /// The volume has lost what hosts had written, or may have: no image of it can be relied on. If the pool cannot record
+    /// that, `note` does, durably, of the images up to a number, and says whether it is done.
     ///
     /// # Errors
     /// If that cannot be recorded: a restart would show the images.
-    pub(crate) fn lose(&self, reason: &str) -> Result<(), StoreError> {
+    pub(crate) fn lose(&self, reason: &str, note: impl FnOnce(u64) -> bool) -> Result<(), StoreError> {
         let mut pool = self.pool.lock();
         let youngest = self.living().youngest();
-        self.suspend(&mut pool, youngest, reason)
+        self.suspend_or(&mut pool, youngest, reason, || note(youngest))
+    }
+
+    /// Why images may have lost what they show, if that could be recorded nowhere. Nothing is served since.
+    pub(crate) fn lost_by(&self) -> Option<&str> {
+        self.lost.get().map(String::as_str)
     }
 
     /// The error for a pool without room. A host whose write is not done for that reason is answered BUSY, unless the images
@@ -157,8 +199,17 @@ impl Origin {
                 self.full.store(true, Ordering::SeqCst);
                 StoreError::Shortage(std::io::Error::other(NO_ROOM))
             }
+            Policy::Suspend if self.has_pinned() => StoreError::Shortage(std::io::Error::other(NO_ROOM)),
             Policy::Suspend => StoreError::NoSpace,
         }
+    }
+
+    /// The error for a pool that has stopped, likewise.
+    pub(super) fn stands_still(&self) -> StoreError {
+        if *self.policy.lock() != Policy::Hold {
+            self.full.store(true, Ordering::SeqCst);
+        }
+        StoreError::Shortage(std::io::Error::other(STANDS_STILL))
     }
 
     /// Neither the pool nor the landing log has room, and a host wants to write. Whether there may be room now.
@@ -173,8 +224,9 @@ impl Origin {
             self.relieved.fetch_add(1, Ordering::SeqCst);
             return true;
         }
-        let policy = *self.policy.lock();
-        if policy == Policy::DropOldest {
+        let (policy, has_stopped) = (*self.policy.lock(), self.stopped().is_some());
+        // A pool that takes no writes has no more room without its oldest image.
+        if policy == Policy::DropOldest && !has_stopped {
             match self.owner.get().map_or(Dropped::Nothing, |owner| owner.drop_oldest()) {
                 Dropped::Image(number) => {
                     self.forget(number);
@@ -187,9 +239,13 @@ impl Origin {
                 Dropped::Nothing => {}
             }
         }
+        if policy == Policy::Hold || self.has_pinned() {
+            return false;
+        }
         let mut pool = self.pool.lock();
         let youngest = self.living().youngest();
-        policy != Policy::Hold && self.suspend(&mut pool, youngest, NO_ROOM).is_ok()
+        let reason = if has_stopped { STANDS_STILL } else { NO_ROOM };
+        self.suspend(&mut pool, youngest, reason).is_ok()
     }
 
     /// Why image `number` is not served.

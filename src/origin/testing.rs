@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{EXTENT, Origin, OriginError, PoolStores, touched};
+use super::{Advance, EXTENT, Origin, OriginError, PoolStores, Restore, Subject, touched};
 use crate::landing::{LandedVolume, Outcome, Place, Settled};
 use crate::store::faulty::{FaultyStore, Survival, World};
 use crate::store::{Durability, Patience, Store, StoreError};
@@ -110,6 +110,7 @@ pub(super) struct Seen {
     pub(super) broken: u64,
     pub(super) failed: u64,
     pub(super) full: u64,
+    pub(super) restored: u64,
 }
 
 impl Seen {
@@ -123,6 +124,7 @@ impl Seen {
         self.broken += other.broken;
         self.failed += other.failed;
         self.full += other.full;
+        self.restored += other.restored;
     }
 }
 
@@ -133,9 +135,13 @@ pub(super) struct Machine {
     log_limit: u64,
     pub(super) table: FaultyStore,
     pub(super) slots: FaultyStore,
+    record: FaultyStore,
     made: Arc<AtomicBool>,
     pub(super) volume: Arc<LandedVolume>,
     pub(super) origin: Arc<Origin>,
+    /// The restore of the volume, and from which image it is by the catalog.
+    restore: Option<Restore>,
+    restoring: Option<u64>,
     /// What the catalog says.
     pub(super) living: Vec<u64>,
     pub(super) last: u64,
@@ -167,7 +173,7 @@ impl Machine {
     pub(super) fn with_log(seed: u64, log_limit: u64) -> Self {
         let world = World::new();
         let (home, log) = (world.store(LENGTH), world.store(0));
-        let (table, slots) = (world.store(0), world.store(0));
+        let (table, slots, record) = (world.store(0), world.store(0), world.store(0));
         let made = Arc::new(AtomicBool::new(false));
         let volume = Self::open_volume(&home, &log, log_limit, &made).unwrap();
         let stores = PoolStores { table: Arc::new(table.reopen()), slots: Arc::new(slots.reopen()) };
@@ -182,9 +188,12 @@ impl Machine {
             log_limit,
             table,
             slots,
+            record,
             made,
             volume,
             origin,
+            restore: None,
+            restoring: None,
             living: Vec::new(),
             last: 0,
             limit: u64::MAX,
@@ -223,7 +232,10 @@ impl Machine {
     /// The daemon is killed and started again.
     pub(super) fn kill(&mut self) {
         match self.try_open() {
-            Ok((volume, origin)) => (self.volume, self.origin) = (volume, origin),
+            Ok((volume, origin)) => {
+                (self.volume, self.origin) = (volume, origin);
+                self.reopen_restore();
+            }
             Err(_) if self.world.power_has_failed() => {}
             Err(error) => {
                 assert!(self.faults, "{error}");
@@ -232,11 +244,25 @@ impl Machine {
         }
     }
 
+    /// The daemon is killed at the moment at which the world has failed, and started again. The page cache is as it was.
+    pub(super) fn revive(&mut self, what: &str) {
+        self.world.revive();
+        self.vague = true;
+        self.kill();
+        self.look_again();
+        for number in self.living.clone() {
+            // Nobody was told of it: then it is the volume at the kill.
+            self.images.entry(number).or_insert_with(|| self.present.clone());
+            self.written.entry(number).or_default();
+            self.discarded.entry(number).or_default();
+        }
+        self.check(what);
+    }
+
     /// What failed, and was not removed before the kill, may be there now.
     fn look_again(&mut self) {
         for which in [None].into_iter().chain(self.images.keys().copied().map(Some).collect::<Vec<_>>()) {
-            let Ok(block) = self.block(which) else { continue };
-            let found = stamps(&*block, 0, SECTORS).unwrap();
+            let Ok(found) = self.on(which, |block| Ok(stamps(block, 0, SECTORS).unwrap())) else { continue };
             for (versions, found) in self.versions(which).iter_mut().zip(found) {
                 assert!(versions.contains(&found), "{which:?} has {found} of {versions:?}");
                 if versions.last() != Some(&found) {
@@ -266,10 +292,20 @@ impl Machine {
         self.origin.broken().is_some_and(|(broken, _)| number <= broken)
     }
 
-    fn block(&self, which: Which) -> Result<Arc<dyn Block>, StoreError> {
+    /// What the hosts of the volume see.
+    fn shown(&self) -> &dyn Block {
+        self.restore.as_ref().map_or(&*self.volume as &dyn Block, |restore| restore)
+    }
+
+    /// Does `work` on the volume as its hosts see it, or on an image.
+    fn on<T>(
+        &self,
+        which: Which,
+        work: impl FnOnce(&dyn Block) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         match which {
-            None => Ok(Arc::clone(&self.volume) as Arc<dyn Block>),
-            Some(number) => Ok(self.origin.image(number)?),
+            None => work(self.shown()),
+            Some(number) => work(&*self.origin.image(number)?),
         }
     }
 
@@ -331,8 +367,8 @@ impl Machine {
                 self.seen.full += u64::from(matches!(error, StoreError::NoSpace | StoreError::Shortage(_)));
                 assert!(self.faults, "{error}");
                 // Any part of it may have happened.
-                let Ok(block) = self.block(which) else { return };
-                let Ok(found) = stamps(&*block, sectors.start, sectors.end - sectors.start) else { return };
+                let length = sectors.end - sectors.start;
+                let Ok(found) = self.on(which, |block| stamps(block, sectors.start, length)) else { return };
                 for (versions, found) in self.versions(which)[range].iter_mut().zip(found) {
                     let last = *versions.last().unwrap();
                     assert!(found == last || found == stamp, "{found} instead of {last} or {stamp}");
@@ -351,27 +387,38 @@ impl Machine {
         let sectors = self.sectors();
         self.stamp += 1;
         let data = stamped(self.stamp, sectors.end - sectors.start);
-        let Ok(block) = self.block(which) else { return };
-        let outcome = block.write(sectors.start * SECTOR, &data, durability, patience);
+        if which.is_some_and(|number| self.origin.image(number).is_err()) {
+            return;
+        }
+        let outcome =
+            self.on(which, |block| block.write(sectors.start * SECTOR, &data, durability, patience));
         self.changed(which, sectors, self.stamp, durability == Durability::Stable, &outcome);
     }
 
     fn discard(&mut self, which: Which) {
         let sectors = self.sectors();
-        let Ok(block) = self.block(which) else { return };
-        let outcome = block.discard(sectors.start * SECTOR, (sectors.end - sectors.start) * SECTOR);
+        if which.is_some_and(|number| self.origin.image(number).is_err()) {
+            return;
+        }
+        let length = (sectors.end - sectors.start) * SECTOR;
+        let outcome = self.on(which, |block| block.discard(sectors.start * SECTOR, length));
         self.changed(which, sectors, 0, false, &outcome);
     }
 
     fn flush(&mut self, which: Which) {
-        let Ok(block) = self.block(which) else { return };
-        if block.flush().is_err() {
-            return;
+        if self.on(which, |block| block.flush()).is_ok() {
+            self.flushed(which);
         }
+    }
+
+    fn flushed(&mut self, which: Which) {
         let settle = |versions: &mut Vec<u64>| {
             versions.drain(..versions.len() - 1);
         };
-        self.present.iter_mut().for_each(settle);
+        // A flush of an image knows nothing of the record of a restore.
+        if which.is_none() || self.restore.is_none() {
+            self.present.iter_mut().for_each(settle);
+        }
         // What an image has of the volume is stable with the volume.
         for (number, image) in &mut self.images {
             let own: BTreeSet<u64> = [&self.own, &self.discarded]
@@ -432,8 +479,84 @@ impl Machine {
 
     fn forget_some(&mut self) {
         let at = self.below(self.living.len().max(1) as u64);
-        if let Some(number) = self.living.get(at as usize).copied() {
+        let number = self.living.get(at as usize).copied();
+        if let Some(number) = number.filter(|number| self.restoring != Some(*number)) {
             self.forget(number);
+        }
+    }
+
+    fn subject(number: u64) -> Subject {
+        Subject { identity: IDENTITY, length: LENGTH, image: number }
+    }
+
+    /// Goes on with the restore, if the catalog says that there is one.
+    fn reopen_restore(&mut self) {
+        self.restore = self.restoring.map(|number| {
+            let (image, below) = (self.origin.image(number).unwrap(), Arc::clone(&self.volume));
+            self.origin.pin(Some(number));
+            Restore::open(Self::subject(number), image, below, Arc::new(self.record.reopen())).unwrap()
+        });
+    }
+
+    /// Begins to restore the volume from an image, while hosts write.
+    fn begin_restore(&mut self, number: u64) {
+        let (image, below) = (self.origin.image(number).unwrap(), Arc::clone(&self.volume));
+        let begun = Restore::begin(Self::subject(number), image, below, Arc::new(self.record.reopen()));
+        let Ok(restore) = begun else { return assert!(self.world.power_has_failed()) };
+        self.restore = Some(restore);
+        self.origin.pin(Some(number));
+        if self.record_differences(number).is_err() {
+            assert!(self.world.power_has_failed());
+            self.restore = None;
+            return;
+        }
+        let Some(restore) = &self.restore else { return };
+        restore.flip();
+        let extents = restore.extents_left();
+        // Each of them is written or discarded by the restore.
+        self.discarded.values_mut().for_each(|touched| touched.extend(extents.clone()));
+        self.restoring = Some(number);
+        self.present = self.images[&number].clone();
+        self.seen.restored += 1;
+    }
+
+    fn record_differences(&mut self, number: u64) -> Result<(), StoreError> {
+        self.restore.as_ref().unwrap().flush_image()?;
+        self.flushed(Some(number));
+        let mut at = 0;
+        while let Some(run) = self.origin.changed(number, None, at)? {
+            self.restore.as_ref().unwrap().add(&run);
+            at = run.end;
+            self.write(None, Durability::Cached, Patience::Wait);
+        }
+        self.restore.as_ref().unwrap().save()?;
+        self.write(None, Durability::Cached, Patience::Wait);
+        self.discard(None);
+        self.restore.as_ref().unwrap().close_in();
+        // Those that would have to wait change nothing.
+        (0..3).for_each(|_| self.write(None, Durability::Cached, Patience::Now));
+        self.restore.as_ref().unwrap().save()?;
+        (0..3).for_each(|_| self.write(None, Durability::Cached, Patience::Now));
+        Ok(())
+    }
+
+    /// Restores all that is left.
+    pub(super) fn restore_all(&mut self) {
+        while self.restore.is_some() {
+            self.restore_some();
+        }
+    }
+
+    fn restore_some(&mut self) {
+        let budget = self.below(3) * EXTENT;
+        let Some(restore) = &self.restore else { return };
+        match restore.step(budget) {
+            Advance::Whole => {
+                self.origin.pin(None);
+                (self.restore, self.restoring) = (None, None);
+            }
+            Advance::Restored { .. } => {}
+            other => assert!(self.world.power_has_failed(), "{other:?}"),
         }
     }
 
@@ -455,9 +578,10 @@ impl Machine {
 
     /// Everything is as the oracle has it.
     pub(super) fn check(&mut self, what: &str) {
-        let all = stamps(&*self.volume, 0, SECTORS).unwrap();
+        let all = stamps(self.shown(), 0, SECTORS).unwrap();
         let last = |versions: &Versions| versions.iter().map(|one| *one.last().unwrap()).collect::<Vec<_>>();
         assert!(all == last(&self.present), "{what}: the volume is wrong");
+        self.check_data(self.shown(), &all, what);
         for (number, versions) in &self.images {
             let broken = self.origin.broken().filter(|(broken, _)| number <= broken);
             let image = self.origin.image(*number);
@@ -493,7 +617,9 @@ impl Machine {
     fn check_changed(&self, from: u64, what: &str) {
         let whole = |number: &u64| *number > from && !self.is_broken(*number);
         let younger = self.images.keys().copied().filter(whole).map(Some);
-        for to in younger.chain([None]) {
+        // What is not restored yet has changed for the hosts, and not for the origin.
+        let now = self.restore.is_none().then_some(None);
+        for to in younger.chain(now) {
             let (mut found, mut at) = (BTreeSet::new(), 0);
             while let Some(run) = self.origin.changed(from, to, at).unwrap() {
                 assert!(run.start >= at && run.end <= LENGTH && !run.is_empty());
@@ -534,7 +660,8 @@ impl Machine {
             Ok((volume, origin)) => (self.volume, self.origin) = (volume, origin),
             Err(error) => panic!("{what}: {error}"),
         }
-        let found = stamps(&*self.volume, 0, SECTORS).unwrap();
+        self.reopen_restore();
+        let found = stamps(self.shown(), 0, SECTORS).unwrap();
         self.seen.older += observe(&mut self.present, &found, &format!("{what}: the volume"));
         for number in self.living.clone() {
             if self.is_broken(number) {
@@ -558,17 +685,17 @@ impl Machine {
             return;
         }
         let some = self.some_image();
-        match self.below(40) {
+        match self.below(48) {
             0..10 => self.write(None, Durability::Cached, Patience::Wait),
             10 => self.write(None, Durability::Stable, Patience::Wait),
             11..13 => self.write(None, Durability::Cached, Patience::Now),
             13 => self.discard(None),
             14..16 => self.flush(None),
             16..21 => self.settle(),
-            21..25 if self.living.len() < 6 => drop(self.take()),
+            21..25 if self.living.len() < 6 && self.restore.is_none() => drop(self.take()),
             21..26 => self.forget_some(),
             26..30 => self.sweep(),
-            30..36 if some.is_some() => {
+            30..36 if some.is_some() && some != self.restoring => {
                 self.seen.own += 1;
                 match self.below(8) {
                     0..3 => self.write(some, Durability::Cached, Patience::Wait),
@@ -587,6 +714,12 @@ impl Machine {
                     self.check(what);
                 }
             }
+            40..42 if !self.faults && self.restore.is_none() => {
+                if let Some(number) = some {
+                    self.begin_restore(number);
+                }
+            }
+            42..47 => self.restore_some(),
             _ => {}
         }
     }

@@ -48,6 +48,7 @@ impl Pair {
     /// and the result is then [`Progress::Idle`]. After a split the first step makes durable what was written before.
     pub fn copy_step(&self, budget: u64) -> Progress {
         let mut cursor = self.copier.lock();
+        self.home.forget_refusal();
         self.vouch();
         let way = match self.mode() {
             Mode::Mirror | Mode::Split => self.to_secondary(),
@@ -69,13 +70,18 @@ impl Pair {
             _ => None,
         };
         self.control.lock().waits = waits;
-        progress.unwrap_or_else(|failure| match failure {
-            Failure::NoRoom(_) | Failure::Short(_) => Progress::NoRoom,
-            Failure::Broken(reason) => {
+        match progress {
+            Ok(progress) => return progress,
+            Err(Failure::NoRoom(_) | Failure::Short(_)) => {}
+            Err(Failure::Broken(reason)) => {
                 self.suspend(&reason);
-                Progress::Idle
+                return Progress::Idle;
             }
-        })
+        }
+        // Others' images of a primary that is being restored may have to give way. Whoever decides about that may wait for a
+        // verb, and a verb for the copier; so this comes without claims and without that lock.
+        drop(cursor);
+        if self.home.make_room() { Progress::Copied { bytes: 0 } } else { Progress::NoRoom }
     }
 
     /// Claims, copies and commits; `None` when there is nothing left to claim.

@@ -15,7 +15,8 @@
 //! the rest while those wait that write to something landed; after that nothing lands before the flip. Hosts of a primary
 //! that is split already let their writes land without need; while one of these steps is prepared, their writes go straight
 //! home as well ([`Pair::go_straight_home`]). A write that had looked at that before may still land: the flip brings it
-//! home, with the gate closed. The log is not empty before the last batch has ended, so no batch of before is left. A split
+//! home, with the gate closed. If others' images have no room for that, the pair stays what it was: nothing has been copied or
+//! replaced, and the record is written anew with the old state ([`Pair::take_back`]). The log is not empty before the last batch has ended, so no batch of before is left. A split
 //! of several pairs ([`super::group`]) brings the primaries of all of them home before it prepares the first. Others may have
 //! images of the primary, and then first writes would land at any time; from then until the flip they wait instead until the
 //! old data is kept ([`LandedVolume::stay_home`]).
@@ -86,15 +87,18 @@ impl Pair {
         self.straight_home.load(Ordering::SeqCst)
     }
 
-    /// Makes sure of it, with the gate closed and the new state armed.
+    /// Makes sure of it, with the gate closed and the new state armed. If others have no room for what that overwrites, nothing
+    /// has happened, and the caller takes back what is armed. Any other error suspends the pair.
     pub(super) fn finish_bringing_home(&self) -> Result<(), PairError> {
         if self.primary.is_home() {
             return Ok(());
         }
         let settled = self.primary.settle_all();
         settled.map_err(|error| {
-            self.suspend(&format!("landed writes could not be brought home: {error}"));
-            self.control.lock().armed = None;
+            if !matches!(error, StoreError::NoSpace | StoreError::Shortage(_)) {
+                self.suspend(&format!("landed writes could not be brought home: {error}"));
+                self.control.lock().armed = None;
+            }
             error.into()
         })
     }

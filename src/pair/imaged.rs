@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::testing::{BLOCK, Rig, random, stamps, write};
-use super::{EXTENT, Pair, PairError, Progress, State};
+use super::testing::{BLOCK, Rig, random, stamped, stamps, write};
+use super::{EXTENT, Pair, PairError, Progress, State, Verb};
 use crate::landing::testing::{KEPT, Naive};
 use crate::landing::{Outcome, Settled};
-use crate::store::StoreError;
+use crate::store::{Durability, Patience, StoreError};
 
 const BLOCKS: u64 = 64;
 /// Blocks of an extent.
@@ -147,6 +147,88 @@ fn nothing_lands_between_the_look_and_the_flip_of_a_split_although_others_have_i
     world.check("written");
     world.pair.primary.settle_all().unwrap();
     world.check("home");
+}
+
+/// A whole secondary, and a primary that differs from it, with an image.
+fn split() -> World {
+    let mut world = World::new();
+    world.write(0, BLOCKS);
+    quick_split(&world.pair).unwrap();
+    while world.pair.copy_step(1 << 20) != Progress::Whole {}
+    world.split = Some(world.present.clone());
+    world.write(0, 2 * PER);
+    world.pair.primary.settle_all().unwrap();
+    world.take();
+    world.check("split");
+    world
+}
+
+#[test]
+fn a_restore_onto_a_primary_without_room_for_its_images_asks_who_decides() {
+    for stopped in [false, true] {
+        let world = split();
+        world.pair.restore().unwrap();
+        let flag = if stopped { &world.keeper.stopped } else { &world.keeper.full };
+        flag.store(true, Ordering::SeqCst);
+        for _ in 0..3 {
+            assert_eq!(world.pair.copy_step(1 << 20), Progress::NoRoom);
+            let status = world.pair.status();
+            assert!(status.error.is_some_and(|why| why.starts_with("the copy waits")));
+            assert_eq!(status.state, State::Rcpy, "a pool that lacks something breaks no pair");
+        }
+        assert_eq!(world.keeper.image(&world.pair.primary, 1), bytes(&world.images[0].1));
+        world.keeper.gives_way.store(true, Ordering::SeqCst);
+        assert_eq!(world.pair.copy_step(1 << 20), Progress::Copied { bytes: 0 });
+        assert!(world.keeper.images.lock().is_empty(), "the policy was to give the image up");
+        while world.pair.copy_step(1 << 20) != Progress::Whole {}
+        assert_eq!(stamps(&*world.rig.primary, 0, BLOCKS), world.split.unwrap());
+    }
+}
+
+fn bytes(stamps: &[u64]) -> Vec<u8> {
+    stamps.iter().flat_map(|stamp| stamped(*stamp, 1)).collect()
+}
+
+#[test]
+fn a_resync_or_restore_that_others_have_no_room_for_leaves_the_pair_what_it_was() {
+    for verb in [Verb::Restore, Verb::Resync] {
+        let mut world = split();
+        let Some((from, next)) = world.pair.arm(verb, None).unwrap() else { panic!("it is split") };
+        // A write that had looked before lands after all, and others cannot keep what it overwrites.
+        world.stamp += 1;
+        let data = stamped(world.stamp, 1);
+        let landed = world.pair.primary.land(9 * BLOCK, &data, Durability::Cached, Patience::Wait);
+        assert_eq!(landed.unwrap(), Some(Outcome::Landed));
+        world.present[9] = world.stamp;
+        world.keeper.full.store(true, Ordering::SeqCst);
+        let gate = world.pair.gate.close();
+        let refused = world.pair.flip(from, next, None).map(drop);
+        drop(gate);
+        assert!(matches!(refused, Err(PairError::Store(StoreError::NoSpace))), "{refused:?}");
+        let status = world.pair.status();
+        assert_eq!((status.state, status.error), (State::Psus, None), "{verb:?}");
+        assert!(world.pair.primary_is_whole());
+        world.check("refused");
+        world.keeper.full.store(false, Ordering::SeqCst);
+        world.write(40, 1);
+        world.check("hosts go on");
+        for power in [false, true] {
+            world.pair.primary_side().flush().unwrap();
+            world.rig.crash(power, 3);
+            world.pair = world.rig.open();
+            assert_eq!(world.pair.state(), State::Psus, "{verb:?}");
+            assert_eq!(stamps(&*world.pair.primary_side(), 0, BLOCKS), world.present);
+            assert_eq!(stamps(&*world.pair.secondary_side(), 0, BLOCKS), *world.split.as_ref().unwrap());
+        }
+        match verb {
+            Verb::Restore => world.pair.restore().unwrap(),
+            _ => world.pair.resync().unwrap(),
+        }
+        while world.pair.copy_step(1 << 20) != Progress::Whole {}
+        let expected = if verb == Verb::Restore { world.split.as_ref().unwrap() } else { &world.present };
+        assert_eq!(stamps(&*world.pair.primary_side(), 0, BLOCKS), *expected);
+        assert_eq!(stamps(&*world.rig.secondary, 0, BLOCKS), *expected);
+    }
 }
 
 #[test]

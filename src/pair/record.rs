@@ -183,6 +183,11 @@ impl Record {
         self.standing
     }
 
+    /// The state of the relation is `standing`, which the caller makes durable by a rewrite. Returns the former one.
+    pub(super) fn stand(&mut self, standing: RelationState) -> RelationState {
+        std::mem::replace(&mut self.standing, standing)
+    }
+
     /// Appends the new state `standing`, durably. With a split it appends that every extent counts as changed and as
     /// written, until the pair vouches for less ([`super::track`]).
     pub(super) fn append_standing(&mut self, standing: RelationState) -> Result<(), StoreError> {

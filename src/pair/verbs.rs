@@ -415,15 +415,39 @@ impl Pair {
         next: State,
         split_at: Option<Timestamp>,
     ) -> Result<MutexGuard<'_, Control>, PairError> {
-        let begins = from.begins_anew(next);
-        if begins {
-            self.finish_bringing_home()?;
+        if from.begins_anew(next) {
+            self.finish_bringing_home().inspect_err(|error| self.take_back(from, error))?;
         }
         let mut control = self.control.lock();
         control.armed = None;
         admit_again(control.state, from)?;
         self.put_into_effect(&mut control, from, next, split_at);
         Ok(control)
+    }
+
+    /// The armed state does not come into effect because of `error`, which has changed nothing: the pair stays in `from`, also
+    /// after a restart. If that cannot be recorded, the pair is suspended, as with any state that may have been recorded
+    /// or not. A pair that was suspended stays so until a restart, which finds what the verb has armed.
+    fn take_back(&self, from: State, error: &PairError) {
+        let mut control = self.control.lock();
+        if control.armed.is_none() {
+            return; // it has been suspended
+        }
+        if from != State::Psue {
+            let (generation, split_at) = (self.generation.load(Ordering::SeqCst), control.split_at);
+            let before = RelationState { generation, state: from, clean: false, split_at };
+            let mut record = self.record.lock();
+            let armed = record.stand(before);
+            let Err(failure) = self.rewrite(&mut record) else {
+                control.armed = None;
+                return;
+            };
+            record.stand(armed);
+            drop((record, control));
+            self.suspend(&format!("a new state could not be taken back after '{error}': {failure}"));
+            control = self.control.lock();
+        }
+        control.armed = None;
     }
 
     /// Changes from the state `from` to `next`, which is durable. The gate is closed.

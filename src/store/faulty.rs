@@ -38,6 +38,8 @@ pub enum Fault {
     Shortage,
     /// Power fails: this call and all later ones fail, in the whole world, until [`World::restart`].
     PowerLoss,
+    /// The process is killed: the same until [`World::revive`], and the page cache loses nothing.
+    Kill,
 }
 
 /// Which of the unsynced bytes are on the device after a power loss.
@@ -156,7 +158,14 @@ impl World {
         self.fate.lock().calls
     }
 
-    /// Whether power has failed.
+    /// The killed process is started again: every store shows what the page cache has, which a later power loss may take.
+    /// Handles of the killed process are used no more.
+    pub fn revive(&self) {
+        let mut fate = self.fate.lock();
+        (fate.dark, fate.countdown) = (false, None);
+    }
+
+    /// Whether power has failed, or the process is killed.
     #[must_use]
     pub fn power_has_failed(&self) -> bool {
         self.fate.lock().dark
@@ -187,7 +196,7 @@ impl World {
             return None;
         }
         fate.countdown = None;
-        fate.dark = fault == Fault::PowerLoss;
+        fate.dark = matches!(fault, Fault::PowerLoss | Fault::Kill);
         Some(fault)
     }
 }
@@ -269,7 +278,7 @@ impl FaultyStore {
             None => Ok(()),
             Some(Fault::NoSpace) if !flushing => Err(StoreError::NoSpace),
             Some(Fault::Shortage) if !flushing => Err(StoreError::Shortage(std::io::Error::other(FAILED))),
-            Some(Fault::PowerLoss) => Err(power_is_out()),
+            Some(Fault::PowerLoss | Fault::Kill) => Err(power_is_out()),
             Some(Fault::Io | Fault::NoSpace | Fault::Shortage) => {
                 if flushing {
                     self.stopped.store(self.world.life(), Ordering::Release);
@@ -381,7 +390,7 @@ impl Store for FaultyStore {
     fn reinstate(&self) -> Result<(), StoreError> {
         match self.world.turn() {
             None => {}
-            Some(Fault::PowerLoss) => return Err(power_is_out()),
+            Some(Fault::PowerLoss | Fault::Kill) => return Err(power_is_out()),
             Some(Fault::Io | Fault::NoSpace | Fault::Shortage) => {
                 return Err(StoreError::Io(std::io::Error::other(FAILED)));
             }
@@ -490,6 +499,27 @@ mod tests {
         world.restart(Survival::Everything, 0);
         assert_eq!((first(&one), first(&other)), (1, 1), "the failing write may have arrived");
         assert_eq!(world.calls(), 2);
+    }
+
+    #[test]
+    fn a_kill_takes_nothing_and_a_power_loss_after_it_what_nobody_has_synced() {
+        let world = World::new();
+        let store = world.store(4096);
+        write(&store, 1, Durability::Stable).unwrap();
+        world.fail_after(1, Fault::Kill);
+        write(&store, 2, Durability::Cached).unwrap();
+        assert!(store.flush().is_err() && write(&store, 3, Durability::Cached).is_err());
+        for synced in [false, true] {
+            world.revive();
+            let store = store.reopen();
+            assert_eq!(first(&store), if synced { 1 } else { 2 });
+            if synced {
+                write(&store, 4, Durability::Cached).unwrap();
+                store.flush().unwrap();
+            }
+            world.restart(Survival::Nothing, 0);
+            assert_eq!(first(&store), if synced { 4 } else { 1 });
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, fdatasync
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev, pwritev2, retry_on_intr};
 
 use super::directory::{HeldDirectory, about};
-use super::stopped::{Note, StopState};
+use super::stopped::{self, Note, StopState};
 use super::{Durability, Patience, Stopped, Store, StoreError, check_range, trust};
 
 /// The largest page of the kernel's cache, in bytes. A write of whole multiples reads nothing back.
@@ -82,7 +82,12 @@ impl FileStore {
     /// Makes a new file of `length` zero bytes that takes up no space. The file's name is durable only after
     /// [`sync_directory`](super::sync_directory) of its directory.
     pub fn create(path: &Path, length: u64) -> Result<Self, StoreError> {
-        let note = note_beside(path)?;
+        Self::create_noted(path, length, stopped::FILE)
+    }
+
+    /// Like [`FileStore::create`], for a store with a note of that name.
+    pub(crate) fn create_noted(path: &Path, length: u64, note: &'static str) -> Result<Self, StoreError> {
+        let note = note_beside(path, note)?;
         let part = Self::create_part(path, length)?;
         Ok(Self { note: Some(note), ..part })
     }
@@ -102,7 +107,12 @@ impl FileStore {
     /// Opens the file at `path`; the file's size is the store's length. If a note beside the file says that the store
     /// has stopped, it is still stopped.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let note = note_beside(path)?;
+        Self::open_noted(path, stopped::FILE)
+    }
+
+    /// Like [`FileStore::open`], for a store with a note of that name.
+    pub(crate) fn open_noted(path: &Path, note: &'static str) -> Result<Self, StoreError> {
+        let note = note_beside(path, note)?;
         let stopped = note.read()?;
         let part = Self::open_part(path)?;
         if stopped.is_some() {
@@ -142,6 +152,12 @@ impl FileStore {
     /// Makes reads of the file at `path` show what the device holds.
     pub(crate) fn drop_cache_of(path: &Path) -> Result<(), StoreError> {
         Self::open_part(path)?.drop_cache()
+    }
+
+    /// Removes the note of that name beside the file at `path`, durably. The caches of all files that the note is about have been
+    /// dropped.
+    pub(crate) fn remove_note(path: &Path, note: &'static str) -> Result<(), StoreError> {
+        note_beside(path, note)?.remove()
     }
 
     fn drop_cache(&self) -> Result<(), StoreError> {
@@ -347,10 +363,12 @@ fn slices<'a>(parts: &[&'a [u8]]) -> Vec<IoSlice<'a>> {
     parts.iter().map(|part| IoSlice::new(part)).collect()
 }
 
-/// The note of a file that is the only store in its directory, or stops together with the others there.
-fn note_beside(path: &Path) -> Result<Note, StoreError> {
+/// The note, in the file `note`, of a file that is the only store in its directory, or stops together with those that have
+/// the same note.
+fn note_beside(path: &Path, note: &'static str) -> Result<Note, StoreError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    HeldDirectory::open(parent).map(Note::of).map_err(|error| about(parent, error))
+    let held = HeldDirectory::open(parent).map_err(|error| about(parent, error))?;
+    Ok(Note::named(held, note))
 }
 
 impl Store for FileStore {

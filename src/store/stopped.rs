@@ -20,6 +20,9 @@
 //! **The directory is held** from the opening of the store on, or from its first segment, as the store's files are. An operator may move the directory, or
 //! put another one in its place: the note still lies beside the files that it is about, and the store of another array is not
 //! stopped by it. The note of a directory that was removed cannot be made, and nobody needs it: the store's files are gone too.
+//!
+//! **Stores in one directory that do not share their fate** have notes of different names: a volume and its log have one, and
+//! the pool of the volume's images another. What the pool has lost says nothing about the volume.
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
@@ -32,7 +35,7 @@ use rustix::fs::OFlags;
 use super::StoreError;
 use super::directory::{HeldDirectory, about};
 
-/// The file's name.
+/// The file's name, where the directory has one note.
 pub(super) const FILE: &str = "stopped";
 
 /// How many bytes of the reason are read.
@@ -51,23 +54,29 @@ pub struct Stopped {
 #[derive(Debug)]
 pub(super) struct Note {
     directory: HeldDirectory,
+    file: &'static str,
 }
 
 impl Note {
     /// The note of the stores in `directory`.
     pub(super) fn of(directory: HeldDirectory) -> Self {
-        Self { directory }
+        Self::named(directory, FILE)
+    }
+
+    /// The note of those stores in `directory` that stop by themselves: it is in `file`.
+    pub(super) fn named(directory: HeldDirectory, file: &'static str) -> Self {
+        Self { directory, file }
     }
 
     /// As messages call the note.
     fn path(&self) -> PathBuf {
-        self.directory.path().join(FILE)
+        self.directory.path().join(self.file)
     }
 
     /// Reads the note, if there is one.
     pub(super) fn read(&self) -> Result<Option<Stopped>, StoreError> {
         let mut bytes = Vec::new();
-        let read = self.directory.open_file(FILE, OFlags::RDONLY).and_then(|file| {
+        let read = self.directory.open_file(self.file, OFlags::RDONLY).and_then(|file| {
             let since = file.metadata()?.modified().ok();
             // A part of the text is enough: the existence of the note is what counts.
             let _ = file.take(LIMIT).read_to_end(&mut bytes);
@@ -90,7 +99,7 @@ impl Note {
     /// Makes the note durably, with `why` as its text; a note that exists is left as it is. Returns when the note was
     /// made.
     fn write(&self, why: &str) -> std::io::Result<Option<SystemTime>> {
-        let opened = self.directory.open_file(FILE, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL);
+        let opened = self.directory.open_file(self.file, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL);
         let new = match opened {
             Ok(file) => Some(file),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => None,
@@ -102,13 +111,13 @@ impl Note {
         {
             tracing::warn!(path = %self.path().display(), %error, "the reason could not be noted");
         }
-        let there = self.directory.open_file(FILE, OFlags::RDONLY).and_then(|file| file.metadata());
+        let there = self.directory.open_file(self.file, OFlags::RDONLY).and_then(|file| file.metadata());
         Ok(there.and_then(|metadata| metadata.modified()).ok())
     }
 
     /// Removes the note, durably.
     pub(super) fn remove(&self) -> Result<(), StoreError> {
-        match self.directory.remove(FILE) {
+        match self.directory.remove(self.file) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(about(&self.path(), error)),
             _ => self.directory.sync().map_err(|error| about(self.directory.path(), error)),
         }

@@ -22,6 +22,14 @@ pub(super) const POOL: [&str; 2] = ["snapshots.table", "snapshots.slots"];
 
 /// The record of a clone that is not independent yet.
 pub(super) const CLONE: [&str; 2] = ["clone.0", "clone.1"];
+/// The record of a restore from one of the volume's images.
+pub(super) const RESTORE: &str = "snapshots.restore";
+/// The same while it is made anew.
+pub(crate) const RESTORE_NEW: &str = "snapshots.restore-new";
+/// The note that the record takes no more writes.
+pub(crate) const RESTORE_STOPPED: &str = "snapshots.restore-stopped";
+/// The note that the pool takes no more writes.
+pub(crate) const POOL_STOPPED: &str = "snapshots.stopped";
 
 /// The beginning of a mark's name.
 const MARK: &str = "scrap.";
@@ -54,7 +62,8 @@ pub(super) fn sync_parent(directory: &Path) -> Result<(), VolumeError> {
 pub(super) fn remove_files(directory: &Path) -> Result<(), VolumeError> {
     let names = entries(directory)?;
     let volumes = |name: &str| {
-        [header::FILE, header::NEW, LANDING, LANDING_NEW].contains(&name)
+        [header::FILE, header::NEW, LANDING, LANDING_NEW, POOL_STOPPED].contains(&name)
+            || [RESTORE, RESTORE_NEW, RESTORE_STOPPED].contains(&name)
             || POOL.contains(&name)
             || CLONE.contains(&name)
             || SegmentedStore::is_file_name(name)

@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub(crate) use external::{ExternalDirectory, Removal};
+pub(crate) use files::{POOL_STOPPED, RESTORE_NEW, RESTORE_STOPPED};
 pub(crate) use guarded::{Guard, Guarded};
 pub(crate) use identity::Identity;
 pub(crate) use plain::check_length;

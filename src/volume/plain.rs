@@ -6,7 +6,7 @@
 //! NAME/data.00000    the first TiB, a sparse file; made when something is first written there
 //! NAME/data.00001    the second …
 //! NAME/landing       the volume's landing log, if it ever had an image (landing)
-//! NAME/snapshots.*   the pool of the volume's snapshots, if there are any (origin)
+//! NAME/snapshots.*   the pool of the volume's snapshots, if there are any, and the record of a restore from one (origin)
 //! NAME/clone.*       the record of what the volume is a clone of, until it is independent (pair)
 //! ```
 //! Outside of the data directory there is also a lock file ([`ExternalDirectory`](super::ExternalDirectory)).
@@ -34,7 +34,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::files::{CLONE, LANDING, POOL, belongs_to_external_directory, entries, remove_files, sync_parent};
+use super::files::{
+    CLONE, LANDING, POOL, RESTORE, belongs_to_external_directory, entries, remove_files, sync_parent,
+};
 use super::header::{self, Header, HeaderFile};
 use super::{Block, Identity, VolumeError};
 use crate::store::{
@@ -208,6 +210,12 @@ impl Volume {
     pub(crate) fn clone_paths(&self) -> Option<[PathBuf; 2]> {
         let header = self.header.as_ref()?;
         Some(CLONE.map(|name| header.directory().join(name)))
+    }
+
+    /// The path of the record of a restore; `None` in memory.
+    #[must_use]
+    pub(crate) fn restore_path(&self) -> Option<PathBuf> {
+        self.header.as_ref().map(|header| header.directory().join(RESTORE))
     }
 
     /// Why the volume takes no more writes, if its store has stopped.

@@ -149,12 +149,17 @@ impl Daemon {
         self.owned = owned;
     }
 
-    /// Waits until it has ended by itself, and starts it again on the same data directory and portal.
-    pub(crate) fn restart_when_it_has_ended(&mut self, options: &[&str]) {
+    /// Waits until it has ended by itself.
+    pub(crate) fn when_it_has_ended(&self) {
         let deadline = Instant::now() + PATIENCE;
         // Its stdout closes when it ends.
         while self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
         assert!(Instant::now() < deadline, "it did not stop");
+    }
+
+    /// Waits until it has ended by itself, and starts it again on the same data directory and portal.
+    pub(crate) fn restart_when_it_has_ended(&mut self, options: &[&str]) {
+        self.when_it_has_ended();
         self.kill_and_restart(options);
     }
 

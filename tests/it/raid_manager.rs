@@ -177,6 +177,35 @@ fn a_backup_script_runs_from_the_first_copy_to_the_end_of_the_relation() {
 }
 
 #[test]
+fn a_relation_whose_s_vol_has_snapshots_is_not_ended_because_its_definition_would_be_lost() {
+    let daemon = Daemon::fresh(&[]);
+    array(&daemon);
+    let mut host = host(&daemon);
+    write(&mut host, 0, 1);
+    let split = r"
+        expect 0 paircreate -g erp -split -fq quick -vl
+        expect 0 pairevtwait -g erp -s psus -ss ssus -t 60
+    ";
+    script(&daemon, &format!("{EXPECT}{split}"));
+    daemon.text(&["volume", "snapshot", "create", "redo-copy", "noon"]);
+    let before = daemon.json(&["pair", "list"]);
+    let (code, out, error) = ended(daemon.data_dir(), "pairsplit -g erp -S");
+    assert_eq!((code, out.as_str()), (221, ""), "{error}");
+    assert!(error.contains("its S-VOL redo-copy has snapshots"), "{error}");
+    assert!(
+        error.contains("'cleave volume snapshot list redo-copy'") && error.lines().count() == 1,
+        "{error}"
+    );
+    assert_eq!(daemon.json(&["pair", "list"]), before, "nothing is ended, of the other pair neither");
+    daemon.text(&["volume", "snapshot", "delete", "redo-copy@noon"]);
+    let simplex = r"
+        expect 0 pairsplit -g erp -S
+        expect 11 pairvolchk -g erp -ss
+    ";
+    script(&daemon, &format!("{EXPECT}{simplex}"));
+}
+
+#[test]
 fn what_is_not_done_has_raid_manager_s_code_and_one_sentence() {
     let daemon = Daemon::fresh(&[]);
     array(&daemon);

@@ -11,21 +11,21 @@ use serde_json::{Value, json};
 use crate::daemon::{CLEAVE, Daemon};
 use crate::raw::Raw;
 
-const TARGET: &str = "iqn.2026-11.internal.cleave:snapshots";
-const BLOCK: usize = 512;
-const EXTENT: usize = 64 << 10;
+pub(crate) const TARGET: &str = "iqn.2026-11.internal.cleave:snapshots";
+pub(crate) const BLOCK: usize = 512;
+pub(crate) const EXTENT: usize = 64 << 10;
 /// Blocks of a volume of these tests.
-const BLOCKS: usize = (1 << 20) / BLOCK;
+pub(crate) const BLOCKS: usize = (1 << 20) / BLOCK;
 /// The most blocks of one command.
-const MOST: usize = 128;
+pub(crate) const MOST: usize = 128;
 
-fn session(daemon: &Daemon, isid: u8) -> Raw {
+pub(crate) fn session(daemon: &Daemon, isid: u8) -> Raw {
     let host = format!("iqn.2026-01.example:snapshots{isid}");
     Raw::login(&daemon.portal().to_string(), TARGET, &host, isid).expect("a session")
 }
 
 /// Volumes of 1 MiB, at LUN 0 and on.
-fn array(daemon: &Daemon, names: &[&str], store: &str) {
+pub(crate) fn array(daemon: &Daemon, names: &[&str], store: &str) {
     daemon.text(&["target", "create", TARGET]);
     for (lun, name) in names.iter().enumerate() {
         daemon.text(&["volume", "create", name, "1MiB", "--store", store]);
@@ -33,14 +33,14 @@ fn array(daemon: &Daemon, names: &[&str], store: &str) {
     }
 }
 
-fn map(daemon: &Daemon, object: &str, lun: u8, read_only: bool) {
+pub(crate) fn map(daemon: &Daemon, object: &str, lun: u8, read_only: bool) {
     let lun = lun.to_string();
     let mut arguments = vec!["lun", "map", object, "--target", TARGET, "--lun", &lun];
     arguments.extend(read_only.then_some("--read-only"));
     daemon.text(&arguments);
 }
 
-fn unmap(daemon: &Daemon, lun: u8) {
+pub(crate) fn unmap(daemon: &Daemon, lun: u8) {
     daemon.text(&["lun", "unmap", "--target", TARGET, "--lun", &lun.to_string()]);
 }
 
@@ -49,7 +49,7 @@ fn write(raw: &mut Raw, lun: u8, lba: usize, data: &[u8]) {
     assert_eq!(answer.status, 0, "{lba}: {:02x?}", answer.sense);
 }
 
-fn read(raw: &mut Raw, lun: u8) -> Vec<u8> {
+pub(crate) fn read(raw: &mut Raw, lun: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     for lba in (0..BLOCKS).step_by(MOST) {
         let answer = raw.read(lun, lba as u64, MOST as u32).expect("READ(16)");
@@ -60,7 +60,7 @@ fn read(raw: &mut Raw, lun: u8) -> Vec<u8> {
 }
 
 /// What the object at `lun`, which is mapped there for this, holds.
-fn shown(daemon: &Daemon, object: &str) -> Vec<u8> {
+pub(crate) fn shown(daemon: &Daemon, object: &str) -> Vec<u8> {
     const LUN: u8 = 200;
     map(daemon, object, LUN, true);
     let mut raw = session(daemon, 200);
@@ -91,7 +91,7 @@ fn change(raw: &mut Raw, lun: u8, dice: &mut Dice, copy: &mut [u8]) {
     copy[lba * BLOCK..(lba + blocks) * BLOCK].copy_from_slice(&data);
 }
 
-fn names(daemon: &Daemon) -> Vec<String> {
+pub(crate) fn names(daemon: &Daemon) -> Vec<String> {
     let list = daemon.json(&["volume", "snapshot", "list"]);
     let list = list.as_array().expect("a list").iter();
     list.map(|snapshot| snapshot["name"].as_str().expect("a name").to_owned()).collect()
@@ -430,7 +430,6 @@ fn what_a_snapshot_forbids_is_said_with_what_to_do() {
     refused(4, &["volume", "delete", "db"], "it has a snapshot");
     refused(4, &["volume", "resize", "db", "2MiB"], "it has a snapshot");
     refused(4, &["volume", "snapshot", "create", "db", "noon"], "snapshot db@noon exists already");
-    refused(4, &["volume", "restore", "db@noon"], "does not do that yet");
     refused(3, &["volume", "snapshot", "create", "none", "noon"], "there is no volume none");
     refused(3, &["volume", "snapshot", "show", "db@night"], "see 'cleave volume snapshot list'");
     refused(

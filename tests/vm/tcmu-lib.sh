@@ -45,10 +45,11 @@ no_loopback() {
   rmdir "$at/tpgt_1" "$at"
 }
 
-# device_of VOLUME: its disk, by the name that the array gave it.
+# device_of VOLUME[@NAME]: its disk, by the name that the array gave it.
 device_of() {
-  local naa
-  naa=$(cleave volume show "$1" --json | sed -n 's/.*"naa": *"\(naa\.\)\{0,1\}\([0-9a-f]*\)".*/\2/p')
+  local naa show=(show)
+  [[ $1 != *@* ]] || show=(snapshot show)
+  naa=$(cleave volume "${show[@]}" "$1" --json | sed -n 's/.*"naa": *"\(naa\.\)\{0,1\}\([0-9a-f]*\)".*/\2/p')
   udevadm settle
   readlink -f "/dev/disk/by-id/wwn-0x$naa"
 }

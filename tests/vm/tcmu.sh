@@ -57,6 +57,25 @@ echo "-- loopback 4 KiB randwrite: $(grep -m1 -o 'IOPS=[^,]*' /tmp/fio.out)"
 sg_unmap --force --lba=0 --num=2048 "$sd"
 sg_get_lba_status --lba=0 "$sd" | head -3
 
+say "a snapshot is a disk, too: it shows its instant, and takes writes that go to it alone"
+blockdev --flushbufs "$sd"
+md5sum <"$sd" >/tmp/noon
+cleave volume snapshot create db noon
+dd if=/dev/urandom of="$sd" bs=1M count=32 oflag=direct status=none
+backstore 3 noon 268435456 db@noon
+loopback 2 0 noon user_3
+snapshot=$(device_of db@noon)
+md5sum <"$snapshot" | cmp - /tmp/noon
+md5sum <"$sd" >/tmp/later
+dd if=/dev/zero of="$snapshot" bs=1M count=8 oflag=direct status=none
+blockdev --flushbufs "$sd" "$snapshot"
+cmp -n 8388608 "$snapshot" /dev/zero
+md5sum <"$sd" | cmp - /tmp/later
+refused cleave volume snapshot delete db@noon
+no_loopback 2 0
+rmdir "$core/user_3/noon" "$core/user_3"
+cleave volume snapshot delete db@noon
+
 say "a volume in use cannot be deleted; a resize is seen"
 refused cleave volume delete db
 cleave volume resize db 512MiB

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::words::{SnapshotPolicyArg, parse_block_size};
-use super::{Notes, PaceArg, Selection, SnapshotVerb, StoreArg};
-use crate::catalog::names::{ImageName, Name, ObjectName};
+use super::words::{PaceArg, SnapshotPolicyArg, parse_block_size};
+use super::{Notes, Selection, SnapshotVerb, StoreArg};
+use crate::catalog::names::{Name, ObjectName};
 use crate::operator::Verb;
 use crate::operator::verbs::volume;
 use crate::units::{BlockSize, Size};
@@ -108,10 +108,22 @@ pub(crate) enum VolumeVerb {
         #[command(flatten)]
         notes: Notes,
     },
-    /// Make a volume what a snapshot of it shows. Not yet: this version refuses it, and says what to do instead.
+    /// Make a volume what a snapshot of it shows, at once.
+    #[command(
+        long_about = "Make a volume what a snapshot of it shows. The volume shows it at once, and takes writes; a copy behind         makes it so. What was written since the snapshot is lost: take another snapshot first to keep it. Hosts are told         that the medium may have changed, but their file systems know nothing of it: unmount before, and mount afterwards.",
+        override_usage = "cleave volume restore VOLUME@NAME [--pace PACE]\n       cleave volume restore VOLUME --pace PACE\n       \
+            cleave volume restore VOLUME --give-up"
+    )]
     Restore {
-        /// The snapshot, as VOLUME@NAME.
-        name: ImageName,
+        /// The snapshot, as VOLUME@NAME. The volume alone, for a restore that runs.
+        #[arg(value_name = "VOLUME@NAME")]
+        name: ObjectName,
+        /// The pace of the copy behind. Without a snapshot: that of the restore that runs, from now on. [default: medium]
+        #[arg(long, value_enum, conflicts_with = "give_up")]
+        pace: Option<PaceArg>,
+        /// End a restore that cannot be completed. The volume is served as it is: part old, part restored.
+        #[arg(long)]
+        give_up: bool,
     },
     /// List the extents of a volume or snapshot that may hold data, or that have changed since a snapshot. All others read as
     /// zeros, or as the snapshot. Offsets and lengths are in bytes.

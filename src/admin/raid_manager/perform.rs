@@ -2,7 +2,8 @@
 //!
 //! A pair of the array stands for a line of RAID Manager's configuration file: it is defined once (`cleave pair create --defer`), and
 //! stays defined in SMPL when its relation ends. `paircreate` starts the copy of what is defined. `pairsplit -S` deletes the pair, which
-//! ends the relation, and defines it again. If that is interrupted in between, the pair is not defined any more.
+//! ends the relation, and defines it again. If that is interrupted in between, the pair is not defined any more. An S-VOL that has
+//! snapshots cannot be defined as one, so such a pair is refused before anything is ended.
 //!
 //! The statuses of all pairs of a command are looked at before the first one is changed, and the daemon looks again.
 
@@ -181,12 +182,26 @@ impl Work<'_> {
         Ok(Ending::DONE)
     }
 
+    /// Refuses to end a relation after which the pair could not be defined again: its S-VOL has snapshots.
+    fn refuse_snapshots(&self, pair: &show::Pair) -> Result<(), Fault> {
+        let show::Pair { name, secondary, .. } = pair;
+        let volume: show::Volume = self.daemon.fetch(&format!("/v1/volumes/{secondary}"))?;
+        if volume.snapshots == 0 {
+            return Ok(());
+        }
+        let why = format!("its S-VOL {secondary} has snapshots, so the pair could not be defined again");
+        let remedy = format!(
+            "first delete them, see 'cleave volume snapshot list {secondary}'; or delete the pair for good by 'cleave pair delete {name}'"
+        );
+        Err(Fault::new(Code::Rejected, format!("end the relation of pair {name}"), why, remedy))
+    }
+
     /// `pairsplit -S`.
     fn simplex(&self) -> Result<Ending, Fault> {
-        for (there, status) in self.pairs()? {
-            if status == Status::Smpl {
-                continue;
-            }
+        let pairs = self.pairs()?.into_iter().filter(|(_, status)| *status != Status::Smpl);
+        let pairs: Vec<&show::Pair> = pairs.map(|(pair, _)| pair).collect();
+        pairs.iter().try_for_each(|pair| self.refuse_snapshots(pair))?;
+        for there in pairs {
             self.daemon.perform::<Done>(pair::Delete { name: name(&there.name)? })?;
             let define = pair::Create {
                 name: Some(name(&there.name)?),

@@ -5,8 +5,9 @@ use super::super::outlast::{WAIT_SLICE, outlast};
 use super::{Client, OperationDocument, output};
 use crate::array::error::ArrayError;
 use crate::array::show;
-use crate::catalog::names::ImageName;
-use crate::operator::verbs::{clone, group, snapshot};
+use crate::catalog::Pace;
+use crate::catalog::names::{ImageName, ObjectName};
+use crate::operator::verbs::{clone, group, restore, snapshot};
 use crate::operator::{Made, Verb};
 
 impl Client {
@@ -90,17 +91,31 @@ impl Client {
         })
     }
 
-    /// Refuses to restore a volume, which this version cannot do.
-    pub(super) fn restore(&self, name: &ImageName) -> Result<(), ArrayError> {
-        let ImageName { volume, .. } = name;
-        let remedy = format!(
-            "map {name} read-only and {volume} as LUNs of one host, and copy there, as by 'cleave xcopy'; take a snapshot of {volume} first"
-        );
-        Err(ArrayError::refused(
-            format!("restore volume {volume} from {name}"),
-            "this version does not do that yet",
-            remedy,
-        ))
+    /// Restores a volume from a snapshot, or sets the pace of its restore, or gives that up.
+    pub(super) fn restore(
+        &self,
+        name: ObjectName,
+        pace: Option<Pace>,
+        gives_up: bool,
+    ) -> Result<(), ArrayError> {
+        let volume: show::Volume = match (name, gives_up) {
+            (ObjectName::Image(ImageName { volume, image }), false) => {
+                self.ask(restore::Restore { name: volume, snapshot: image, pace })?
+            }
+            (ObjectName::Whole(name) | ObjectName::Image(ImageName { volume: name, .. }), true) => {
+                self.ask(restore::GiveUp { name })?
+            }
+            (ObjectName::Whole(name), false) if pace.is_some() => {
+                self.ask(restore::SetPace { name, pace: pace.unwrap_or_default() })?
+            }
+            (ObjectName::Whole(volume), false) => {
+                let asked = format!("restore volume {volume}");
+                let remedy =
+                    format!("name it as {volume}@NAME: 'cleave volume snapshot list {volume}' names all");
+                return Err(ArrayError::usage(asked, "no snapshot is named", remedy));
+            }
+        };
+        self.print(&volume, output::volume)
     }
 }
 

@@ -33,6 +33,16 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> Option<(Kind, String, 
             format!("there are {most} snapshots, and there can be no more"),
             "delete some: 'cleave volume snapshot list' names them".to_owned(),
         ),
+        Cause::PoolStopped { volume, why } => refused(
+            format!("the snapshots of {volume} take no writes: {why}"),
+            format!("repair its device, then 'cleave volume reinstate {volume}'"),
+        ),
+        Cause::PairReplaces { pair, state, .. } if matches!(verb, Some(Verb::VolumeRestore(_))) => refused(
+            format!(
+                "pair {pair} is in {state}, and replaces what it holds, or splits when its secondary is whole"
+            ),
+            format!("wait until the pair has ended its copy: see 'cleave pair show {pair}'"),
+        ),
         Cause::PairReplaces { volume, pair, state } => refused(
             format!("pair {pair} is in {state}, and replaces what {volume} holds, or will"),
             format!(
@@ -48,6 +58,41 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> Option<(Kind, String, 
             Kind::Failed,
             format!("no snapshot was made, because that of {volume} failed: {error}"),
             "look at the file system of the volume, then repeat".to_owned(),
+        ),
+        cause => return of_a_restore(verb, cause),
+    })
+}
+
+/// The same about restores of volumes.
+fn of_a_restore(verb: Option<&Verb>, cause: &Cause) -> Option<(Kind, String, String)> {
+    let refused = |why: String, remedy: String| (Kind::Refused, why, remedy);
+    Some(match cause {
+        Cause::Restoring { volume, snapshot } => {
+            let why = match verb {
+                Some(Verb::SnapshotDelete(_)) => format!("volume {volume} is being restored from it"),
+                Some(Verb::OperationCancel(_)) => {
+                    format!("it is the restore of volume {volume}, which goes on until the volume is whole")
+                }
+                _ => format!("volume {volume} is being restored from {snapshot}"),
+            };
+            refused(
+                why,
+                format!(
+                    "wait until it is restored: 'cleave volume show {volume}' tells how far it is; 'cleave volume restore {volume} --give-up' serves the volume part old, part restored"
+                ),
+            )
+        }
+        Cause::NotRestoring { .. } => {
+            refused("it is not being restored".to_owned(), "nothing is to be done".to_owned())
+        }
+        Cause::NotRestored { volume, error } => (
+            Kind::Failed,
+            format!("it was not begun: {error}"),
+            format!("volume {volume} is as it was: look at its file system, then repeat"),
+        ),
+        Cause::SnapshotBroken { snapshot, why } => refused(
+            format!("{snapshot} is broken: {why}"),
+            "name another snapshot; a broken one can only be deleted".to_owned(),
         ),
         _ => return None,
     })

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::names::{Barcode, ImageName, IscsiName, Name};
-use crate::catalog::{Catalog, Kept, PairEntry, Seed, VolumeEntry};
+use crate::catalog::{Catalog, Kept, PairEntry, RestoreEntry, Seed, VolumeEntry};
 
 /// One step. Steps that make objects come before steps that take objects down, except for pairs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,10 @@ pub(super) enum Step {
     AddClone(Name),
     /// Sets the pace of the pair's copy.
     Pace(Name),
+    /// Restores the volume from an image, at a pace, above its pair.
+    Restore(Name),
+    /// Ends the restore of the volume.
+    EndRestore(Name),
     /// Takes the cartridge off the shelf.
     DropCartridge(Barcode),
     /// Takes the image down, before its volume.
@@ -86,6 +90,7 @@ pub(super) fn diff(before: &Catalog, after: &Catalog) -> Vec<Step> {
     steps.extend(changed(before, after, &after.pairs, pair).into_iter().map(Step::AddPair));
     steps.extend(clones(after, before).into_iter().map(Step::AddClone));
     steps.extend(paced(before, after).into_iter().map(Step::Pace));
+    steps.extend(restored(before, after));
     let targets = before.targets.keys().chain(after.targets.keys());
     let is_changed = |iqn: &&IscsiName| before.targets.get(*iqn) != after.targets.get(*iqn);
     let targets: BTreeSet<IscsiName> = targets.filter(is_changed).cloned().collect();
@@ -110,6 +115,20 @@ fn clones(one: &Catalog, other: &Catalog) -> Vec<Name> {
         (!in_other.contains(&(volume.seed, clone.seed))).then(|| name.clone())
     };
     one.volumes.iter().filter_map(only).collect()
+}
+
+/// What changes of the restores of volumes that `after` has.
+fn restored(before: &Catalog, after: &Catalog) -> Vec<Step> {
+    let restores: BTreeMap<Seed, &RestoreEntry> =
+        before.volumes.values().filter_map(|entry| Some((entry.seed, entry.restoring.as_ref()?))).collect();
+    let changed = after.volumes.iter().filter_map(|(name, entry)| {
+        match (restores.get(&entry.seed).copied(), &entry.restoring) {
+            (Some(_), None) => Some(Step::EndRestore(name.clone())),
+            (former, Some(now)) if former != Some(now) => Some(Step::Restore(name.clone())),
+            _ => None,
+        }
+    });
+    changed.collect()
 }
 
 /// The cartridges that drives hold in `one` and not in `other`. An object with another identity is another object.
@@ -419,6 +438,32 @@ mod tests {
         let entry = broken.volumes.get_mut("c").unwrap();
         entry.clone_of.as_mut().unwrap().broken = Some("gone".to_owned());
         assert_eq!(diff(&copies, &broken), [], "it is the same clone");
+    }
+
+    #[test]
+    fn a_restore_is_known_by_its_volume_and_its_pace_is_a_step() {
+        let catalog = |volume: &str, restoring: Option<(u64, Pace)>| {
+            let mut catalog = Catalog::default();
+            let entry = VolumeEntry::new(Seed([1; 16]), 512, BlockSize::B512, VolumeLocation::Memory);
+            let restoring = restoring.map(|(image, pace)| RestoreEntry { image, pace });
+            catalog.volumes.insert(name(volume), VolumeEntry { restoring, ..entry }.into());
+            catalog
+        };
+        let (fast, slow) = (Some((3, Pace::Fast)), Some((3, Pace::Slow)));
+        let (none, one) = (catalog("a", None), catalog("a", fast));
+        let rename = Step::RenameVolume { from: name("a"), to: name("b") };
+        for (before, after, steps) in [
+            (&one, &one, vec![]),
+            (&Catalog::default(), &one, vec![Step::AddVolume(name("a")), Step::Restore(name("a"))]),
+            (&none, &one, vec![Step::Restore(name("a"))]),
+            (&one, &catalog("a", slow), vec![Step::Restore(name("a"))]),
+            (&one, &none, vec![Step::EndRestore(name("a"))]),
+            (&one, &catalog("b", fast), vec![rename.clone()]),
+            (&one, &catalog("b", None), vec![rename, Step::EndRestore(name("b"))]),
+            (&one, &Catalog::default(), vec![Step::DropVolume(name("a"))]),
+        ] {
+            assert_eq!(diff(before, after), steps);
+        }
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub(crate) struct Findings {
     pub(crate) broken_images: Vec<(ImageName, String)>,
     /// Volumes that are clones of such images, each with the reason.
     pub(crate) broken_clones: Vec<(Name, String)>,
+    /// Volumes in memory, of which nothing is restored after a restart.
+    pub(crate) restores: Vec<Name>,
 }
 
 impl Findings {
@@ -81,6 +83,9 @@ impl Findings {
             let entry = catalog.volumes.get_mut(&volume);
             let clone = entry.and_then(|entry| entry.clone_of.as_mut());
             clone.into_iter().for_each(|clone| clone.broken = Some(why.clone()));
+        }
+        for volume in self.restores {
+            catalog.volumes.get_mut(&volume).into_iter().for_each(|entry| entry.restoring = None);
         }
         for barcode in self.blanked {
             catalog.scrap.remove(&Scrap::Import(barcode));
@@ -165,6 +170,8 @@ impl Turn<'_> {
                 | Step::AddClone(_)
                 | Step::DropClone(_)
                 | Step::Pace(_)
+                | Step::Restore(_)
+                | Step::EndRestore(_)
                 | Step::DropPair(_)
                 | Step::Load(_)
                 | Step::Unload(_)
@@ -230,6 +237,8 @@ impl Array {
                 let pace = next.catalog.pairs[name].pace;
                 next.running(name).into_iter().for_each(|unit| unit.set_pace(pace));
             }
+            Step::Restore(name) => self.put_up_restore(next, name, findings),
+            Step::EndRestore(name) => self.take_down_restore(next, name),
             Step::DropVolume(_) | Step::DropImage(_) | Step::DropDrive(_) | Step::DropCartridge(_) => {}
             Step::RenameVolume { .. } | Step::DropPair(_) | Step::DropClone(_) | Step::Targets(_) => {}
         }
@@ -262,6 +271,9 @@ impl Array {
 /// Waits for commands that began before the volume was unmapped, and for landed writes that are on their way home; later
 /// commands find no medium. A segment file that one of them made later, or a header, could be in the way of a new volume of this name. Unlocks the volume's directory for its removal.
 fn tear_down(unit: &VolumeUnit, entry: &VolumeEntry) {
+    if let Some(restoring) = unit.restoring() {
+        unit.end_restore(&restoring, None);
+    }
     let gone = Arc::new(FailedBlock::new(entry.block_size, entry.size, "the volume has been deleted"));
     unit.switch.replace(|_| gone);
     unit.landed.retire();

@@ -1,6 +1,6 @@
 //! The pairs in an assembly: puts a pair between its volumes and their hosts, and takes the pair down.
 //!
-//! While a pair is up, the [`Switch`](crate::volume::Switch)es of both volumes lead to its sides. Pairs are taken
+//! While a pair is up, the hosts of both volumes are led to its sides. Pairs are taken
 //! down before others are put up: one change of the catalog may move a volume from one pair to another, and the copy
 //! of the former pair must not write any more when hosts write through the new one. The volumes and their units stay.
 //!
@@ -91,8 +91,8 @@ impl Array {
 impl Snapshot {
     /// Puts a pair between its volumes and their hosts.
     fn stand_between(&self, name: &Name, entry: &PairEntry, pair: Arc<Pair>) -> Arc<PairUnit> {
-        self.volumes[&entry.primary].switch.replace(|_| pair.primary_side());
-        self.volumes[&entry.secondary].switch.replace(|_| pair.secondary_side());
+        self.volumes[&entry.primary].lead_to(|_| pair.primary_side());
+        self.volumes[&entry.secondary].lead_to(|_| pair.secondary_side());
         Arc::new(PairUnit::new(name, entry, pair))
     }
 
@@ -107,11 +107,11 @@ impl Snapshot {
             let unit = &self.volumes[&entry.primary];
             let keeper: Weak<Waiting> = Arc::downgrade(&waiting.waiting);
             unit.landed.keep_by(keeper);
-            unit.switch.replace(|primary| waiting.waiting.guarded(Arc::clone(primary)));
+            unit.lead_to(|primary| waiting.waiting.guarded(Arc::clone(primary)));
         }
         if secondary && waiting.is_apart() {
             let unit = &self.volumes[&entry.secondary];
-            unit.switch.replace(|secondary| waiting.waiting.guarded(Arc::clone(secondary)));
+            unit.lead_to(|secondary| waiting.waiting.guarded(Arc::clone(secondary)));
         } else if secondary {
             self.refuse_secondary(entry, &format!("the secondary of pair {name}: {}", waiting.error()));
         }
@@ -123,7 +123,7 @@ impl Snapshot {
             let unit = &self.volumes[&entry.primary];
             let keeper: Weak<UnrecordedPair> = Arc::downgrade(pair);
             unit.landed.keep_by(keeper);
-            unit.switch.replace(|primary| pair.guarded(Arc::clone(primary)));
+            unit.lead_to(|primary| pair.guarded(Arc::clone(primary)));
         }
         if self.failure_of(&entry.secondary).is_none() {
             self.refuse_secondary(entry, &format!("the secondary of pair {name}: {}", pair.error()));
@@ -150,7 +150,7 @@ impl Snapshot {
     fn refuse(&self, volume: &Name, why: &str) {
         let entry = &self.catalog.volumes[volume];
         let failed = Arc::new(FailedBlock::new(entry.block_size, entry.size, why));
-        self.volumes[volume].switch.replace(|_| failed);
+        self.volumes[volume].lead_to(|_| failed);
     }
 
     /// Takes down the pair `name`, and serves its volumes directly. `held`: a verb has held the pair since it checked
@@ -177,7 +177,7 @@ impl Snapshot {
             }
             Paired::Broken => {}
         }
-        self.volumes[&entry.primary].switch.replace(|_| primary);
-        self.volumes[&entry.secondary].switch.replace(|_| secondary);
+        self.volumes[&entry.primary].lead_to(|_| primary);
+        self.volumes[&entry.secondary].lead_to(|_| secondary);
     }
 }

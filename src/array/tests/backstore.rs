@@ -44,6 +44,40 @@ fn a_kernel_device_reaches_its_object_and_what_is_listed_for_its_copies() {
     assert_eq!(gone.unwrap_err().kind, Kind::NotFound);
 }
 
+#[test]
+fn a_kernel_device_of_an_image_reads_its_instant_and_writes_to_it_alone() {
+    let temporary = tempfile::tempdir().unwrap();
+    let array = open(temporary.path());
+    volume(&array, "a", 1 << 20, StoreKind::File).unwrap();
+    let opened = |object: &str| {
+        let device = array.open_backstore("user_0/x", &Grant::of(object_name(object))).unwrap();
+        assert_eq!((device.size, device.device_type), (Some(1 << 20), DeviceType::Disk));
+        let host = Host(Arc::clone(&device.session));
+        host.ready_after_a_change(0);
+        (host, device)
+    };
+    let (of_volume, kept) = opened("a");
+    assert_eq!(of_volume.write(0, 0, 1), Status::Good);
+    let image: crate::catalog::names::ImageName = "a@noon".parse().unwrap();
+    array.done(crate::operator::verbs::snapshot::Create::new(image.clone())).unwrap();
+    assert_eq!(of_volume.write(0, 0, 2), Status::Good);
+    let (of_image, device) = opened("a@noon");
+    assert_eq!((of_volume.read(0, 0), of_image.read(0, 0)), (2, 1));
+    assert_eq!(of_image.write(0, 1, 7), Status::Good);
+    assert_eq!((of_volume.read(0, 1), of_image.read(0, 1)), (0, 7));
+    let shown = view::snapshot::named(&array, &image).unwrap();
+    assert_eq!(shown.kernel_devices, ["user_0/x"]);
+    let delete = crate::operator::verbs::snapshot::Delete { name: image };
+    let refused = array.done(delete.clone()).unwrap_err();
+    assert!(refused.to_string().contains("user_0/x"), "{refused}");
+    drop((of_image, device));
+    array.done(delete).unwrap();
+    let gone = array.open_backstore("user_0/x", &Grant::of(object_name("a@noon")));
+    assert_eq!(gone.unwrap_err().kind, Kind::NotFound);
+    assert_eq!(of_volume.read(0, 0), 2);
+    drop((of_volume, kept));
+}
+
 /// A front that owes sense data to the copies to one object, until a copy has got it.
 #[derive(Debug, Default)]
 struct Front {

@@ -563,7 +563,8 @@ impl Machine {
                 self.verb(next, done);
             }
             Progress::Copied { .. } => {}
-            Progress::NoRoom => panic!("there was room"),
+            // Others could not keep, and could not say so: the pair itself has not failed.
+            Progress::NoRoom => assert!(self.is_dark(), "there was room"),
             Progress::Idle => {
                 assert!(self.is_dark(), "the copy has stopped in {}", self.state);
                 self.attempted = Some(next);

@@ -46,7 +46,7 @@ pub(super) struct VolumeEntry {
 impl From<VolumeEntry> for entries::VolumeEntry {
     fn from(old: VolumeEntry) -> Self {
         let VolumeEntry { seed, size, block_size, store, path, directory, labels, description } = old;
-        let (last_image, snapshot_limit, snapshot_policy, clone_of) = Default::default();
+        let (last_image, snapshot_limit, snapshot_policy, restoring, clone_of) = Default::default();
         Self {
             seed,
             size,
@@ -57,6 +57,7 @@ impl From<VolumeEntry> for entries::VolumeEntry {
             last_image,
             snapshot_limit,
             snapshot_policy,
+            restoring,
             clone_of,
             labels,
             description,

@@ -1,4 +1,4 @@
-//! Version 6 of the catalog, which has no clones. Its volumes are of a type of their own. Its other entries have the types of
+//! Version 6 of the catalog, which has no restores and no clones. Its volumes are of a type of their own. Its other entries have the types of
 //! version 7, which are today's: who changes these gives version 6 types of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +61,7 @@ impl From<VolumeEntry> for entries::VolumeEntry {
             last_image,
             snapshot_limit,
             snapshot_policy,
+            restoring: None,
             clone_of: None,
             labels,
             description,

@@ -10,6 +10,7 @@ pub mod lun;
 pub mod object;
 pub mod operation;
 pub mod pair;
+pub mod restore;
 mod resync;
 mod same;
 pub mod session;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::resync;
 use super::same::{same, same_notes};
-use super::split::{self, Which, micros, not_found, refusal, refuse_stopped, waits};
+use super::split::{self, Which, micros, not_found, refusal, refuse_restored, refuse_stopped, waits};
 use crate::array::show::{self, Done};
 use crate::array::{OPERATOR, ShutOut, Snapshot, Turn};
 use crate::catalog::index::{Index, Lookup};
@@ -155,6 +155,7 @@ impl Create {
             super::volume::refuse_paired(by, volume)?;
             super::copying::refuse_copying(catalog, volume)?;
         }
+        split::refuse_restoring(catalog, [&self.primary, &self.secondary])?;
         // A secondary's bytes are replaced beside its hosts.
         super::volume::refuse_snapshots(catalog, &self.secondary)?;
         super::copying::refuse_clones(catalog, &self.secondary)?;
@@ -239,6 +240,7 @@ impl Change for Create {
                 return self.refuse_deferred(&there).map(|()| there);
             }
             self.refuse_failed(now)?;
+            refuse_restored(now, [primary, secondary])?;
             tracing::info!(target: OPERATOR, pair = %name, %primary, %secondary, "copy of a deferred pair started");
         }
         if let Some(unit) = now.running(&name).filter(|_| !defer) {
@@ -305,6 +307,7 @@ impl Act for Split {
         let (split, already_split, shown) = {
             let _held = unit.hold().ok_or_else(|| not_found(name))?;
             array.refuse_stopping()?;
+            refuse_restored(&now, [primary, secondary])?;
             let instant = as_recorded(Timestamp::now());
             let split = if self.steady { Pair::steady_split } else { Pair::quick_split };
             let split = split(&unit.pair, instant, &|| began.elapsed());

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::split::{Which, not_found, refusal};
+use super::split::{Which, not_found, refusal, refuse_restored_pairs};
 use crate::array::{OPERATOR, PairUnit, show};
 use crate::catalog::names::Name;
 use crate::operator::act::Asked;
@@ -25,6 +25,7 @@ pub(super) fn each(asked: &Asked<'_>, which: &Which<'_>, restore: bool) -> Resul
     let held = units.iter().map(|(name, unit)| unit.hold().ok_or_else(|| not_found(name)));
     let held = held.collect::<Result<Vec<_>, _>>()?;
     array.refuse_stopping()?;
+    refuse_restored_pairs(&now, &units)?;
     let request = if restore { Request::Restore } else { Request::Resync };
     for (name, unit) in &units {
         unit.pair.look(request).map_err(|error| refusal(name, &error))?;

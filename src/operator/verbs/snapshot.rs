@@ -105,6 +105,9 @@ impl Effect for Delete {
         if there.protected {
             return Err(Cause::Protected { snapshot: self.name.clone() });
         }
+        if catalog.restores_from(&self.name.volume) == Some(&self.name) {
+            super::split::refuse_restoring(catalog, [&self.name.volume])?;
+        }
         rules::unmapped(catalog, &self.object())?;
         catalog.snapshots.remove(&self.name);
         Ok(())

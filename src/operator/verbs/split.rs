@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::array::{OPERATOR, PairUnit, Snapshot, show};
-use crate::catalog::Seed;
 use crate::catalog::names::Name;
+use crate::catalog::{Catalog, Seed};
 use crate::operator::about::{About, OperationKind};
 use crate::operator::act::{Asked, identity};
 use crate::operator::cause::{Cause, ObjectKind};
 use crate::operator::view;
-use crate::pair::{GroupError, PairError, Prepared, Verb as Request, as_recorded};
+use crate::pair::{GroupError, PairError, Prepared, State, Verb as Request, as_recorded};
 
 /// How far ahead the time of a split may be: a day, with the hour by which a day can be longer.
 const AHEAD: SignedDuration = SignedDuration::from_hours(25);
@@ -55,6 +55,52 @@ pub(super) fn refusal(pair: &Name, error: &PairError) -> Cause {
 pub(super) fn refuse_stopped<const N: usize>(now: &Snapshot, volumes: [&Name; N]) -> Result<(), Cause> {
     now.stopped_of(volumes)
         .map_or(Ok(()), |(volume, stopped)| Err(Cause::Stopped { volume: volume.clone(), why: stopped.why }))
+}
+
+/// Refuses volumes of the catalog that are being restored from snapshots.
+pub(super) fn refuse_restoring<'a>(
+    catalog: &Catalog,
+    volumes: impl IntoIterator<Item = &'a Name>,
+) -> Result<(), Cause> {
+    let restoring = volumes.into_iter().find_map(|volume| catalog.restores_from(volume));
+    restoring.map_or(Ok(()), |snapshot| {
+        Err(Cause::Restoring { volume: snapshot.volume.clone(), snapshot: snapshot.clone() })
+    })
+}
+
+/// Refuses a volume that is being restored from another snapshot than that with the number `image`.
+pub(super) fn refuse_restoring_from_another(
+    catalog: &Catalog,
+    volume: &Name,
+    image: u64,
+) -> Result<(), Cause> {
+    let restoring = catalog.volumes.get(volume).and_then(|entry| entry.restoring.as_ref());
+    match restoring {
+        Some(restoring) if restoring.image != image => refuse_restoring(catalog, [volume]),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses volumes that are being restored, or are about to be, in the moment of the call.
+pub(super) fn refuse_restored<const N: usize>(now: &Snapshot, volumes: [&Name; N]) -> Result<(), Cause> {
+    let running = volumes.into_iter().find_map(|volume| {
+        let unit = now.volume_unit(volume)?.restoring()?;
+        now.image_numbered(volume, unit.image)
+    });
+    running.map_or(Ok(()), |snapshot| {
+        Err(Cause::Restoring { volume: snapshot.volume.clone(), snapshot: snapshot.clone() })
+    })
+}
+
+/// Refuses a volume whose bytes a pair replaces.
+pub(super) fn refuse_replaced(now: &Snapshot, volume: &Name) -> Result<(), Cause> {
+    match now.pair_of(volume) {
+        Some(pair) if !now.shows_itself(pair, volume) => {
+            let state = now.pair_status(pair).map_or(State::Psue, |status| status.state);
+            Err(Cause::PairReplaces { volume: volume.clone(), pair: pair.clone(), state })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Why a pair does not run.
@@ -114,6 +160,14 @@ impl Which<'_> {
     }
 }
 
+/// Refuses pairs, which are held, with a volume that is being restored: it is not whole.
+pub(super) fn refuse_restored_pairs(now: &Snapshot, units: &[(&Name, &Arc<PairUnit>)]) -> Result<(), Cause> {
+    units.iter().try_for_each(|(name, _)| {
+        let entry = &now.catalog.pairs[*name];
+        refuse_restored(now, [&entry.primary, &entry.secondary])
+    })
+}
+
 /// Waits until `time`. With `ends` a request to end the operation ends the wait.
 pub(super) fn sleep_until(asked: &Asked<'_>, time: Timestamp, ends: bool) -> Result<(), Cause> {
     loop {
@@ -168,6 +222,7 @@ pub(super) fn together(
     let held = units.iter().map(|(name, unit)| unit.hold().ok_or_else(|| not_found(name)));
     let held = held.collect::<Result<Vec<_>, _>>()?;
     array.refuse_stopping()?;
+    refuse_restored_pairs(&now, &units)?;
     let pairs: Vec<_> = units.iter().map(|(_, unit)| Arc::clone(&unit.pair)).collect();
     let identity: Seed = identity()?;
     let decision = array.decision(identity);

@@ -4,24 +4,30 @@
 //!
 //! 1. All that may fail: the name is free, the volume works, its origin is there and has room ([`Array::origin_of`],
 //!    [`Origin::prepare`](crate::array::images::Origin::prepare)).
-//! 2. One transaction has all new images, with their numbers.
-//! 3. The gates of all volumes are closed, each volume begins the interval of its new image, and the gates are opened: no
+//! 2. The gates of all volumes are closed, each volume begins the interval of its new image, and the gates are opened: no
 //!    input or output is done meanwhile. A write that is answered is in all images or in none of those after it.
+//! 3. One transaction has all new images, with their numbers.
 //! 4. The images are served.
 //!
-//! **A crash** between 2 and 3 leaves images of the instant of the crash, of which nobody has been told, all of them at
-//! one instant: nothing has been written since. **An error** in 3 takes all of them out of the catalog again.
+//! The catalog comes after the instant, so it never has an image that was not taken: such an image would show the instant of the
+//! next start. The origins choose the numbers, because a number that was taken and not noted may have left traces
+//! ([`Origin::last_number`](crate::array::images::Origin::last_number)).
 //!
-//! A snapshot at a time is prepared, and in the catalog, before the time; see [`split`](super::split), which waits the
-//! same way.
+//! **A crash** before 3 is durable leaves no image at all; after it, all of them, each at the instant at which it was taken. **An
+//! error** in 2 or 3 leaves none: the origins forget them. If a restart may find the transaction of 3 all the same, the
+//! origins go on keeping what these images show, until that restart.
+//!
+//! A snapshot at a time is prepared before the time; see [`split`](super::split), which waits the same way.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::split::{DECISION, LEAD, micros, refuse_time, sleep_until};
-use crate::array::images::NewImage;
+use super::split::{
+    DECISION, LEAD, micros, refuse_replaced, refuse_restored, refuse_stopped, refuse_time, sleep_until,
+};
+use crate::array::images::{NewImage, Origin};
 use crate::array::{Array, OPERATOR, Snapshot, show};
 use crate::catalog::labels::Notes;
 use crate::catalog::names::{ImageName, Name};
@@ -32,7 +38,7 @@ use crate::operator::cause::{Cause, ObjectKind};
 use crate::operator::outcome::Outcome;
 use crate::operator::view;
 use crate::operator::work::Work;
-use crate::pair::{State, as_recorded};
+use crate::pair::as_recorded;
 
 /// The operation of a snapshot at a time.
 pub(super) fn about(name: String) -> About {
@@ -74,14 +80,8 @@ impl Which<'_> {
 }
 
 impl Wanted<'_> {
-    /// Enters the images into `catalog`, each with the next number of its volume. Returns the numbers.
-    fn enter(
-        &self,
-        catalog: &mut Catalog,
-        names: &[ImageName],
-        created: Timestamp,
-    ) -> Result<Vec<u64>, Cause> {
-        let mut numbers = Vec::new();
+    /// Enters the images into `catalog`, each with the next number of its volume.
+    fn enter(&self, catalog: &mut Catalog, names: &[ImageName], created: Timestamp) -> Result<(), Cause> {
         for name in names {
             refuse_name(catalog, name)?;
             let seed = free_identity(catalog)?;
@@ -89,12 +89,24 @@ impl Wanted<'_> {
             volume.last_image += 1;
             let Notes { labels, description } = self.notes.clone();
             let entry = SnapshotEntry::new(seed, volume.last_image, created);
-            numbers.push(entry.number);
             let entry = SnapshotEntry { protected: self.protect, labels, description, ..entry };
             catalog.snapshots.insert(name.clone(), entry.into());
         }
-        Ok(numbers)
+        Ok(())
     }
+}
+
+/// The number of the new image `name`, which `catalog` has already: above all that its origin has seen.
+fn number(catalog: &mut Catalog, name: &ImageName, origin: &Origin) -> u64 {
+    let mut number = origin.last_number() + 1;
+    if let Some(volume) = catalog.volumes.get_mut(&name.volume) {
+        number = number.max(volume.last_image);
+        volume.last_image = number;
+    }
+    if let Some(entry) = catalog.snapshots.get_mut(name) {
+        entry.number = number;
+    }
+    number
 }
 
 /// An identity that no object has.
@@ -120,23 +132,21 @@ fn refuse_name(catalog: &Catalog, name: &ImageName) -> Result<(), Cause> {
     Ok(())
 }
 
-/// Refuses a volume that cannot be relied on, one whose bytes a pair replaces, and a clone that does not hold all of what it shows:
-/// none of them has an instant to keep.
+/// Refuses a volume that cannot be relied on, one whose bytes a pair or a restore replaces, and a clone that does not hold all of
+/// what it shows: none of them has an instant to keep.
 pub(super) fn refuse_volume(now: &Snapshot, volume: &Name) -> Result<(), Cause> {
     if let Some(why) = now.failure_of(volume) {
         return Err(Cause::VolumeFailed { volume: volume.clone(), why: why.to_owned() });
     }
-    super::split::refuse_stopped(now, [volume])?;
+    refuse_stopped(now, [volume])?;
     if let Some((_, status)) = now.clone_status(volume) {
         return Err(Cause::CloneCopies { volume: volume.clone(), error: status.err() });
     }
-    match now.pair_of(volume) {
-        Some(pair) if !now.shows_itself(pair, volume) => {
-            let state = now.pair_status(pair).map_or(State::Psue, |status| status.state);
-            Err(Cause::PairReplaces { volume: volume.clone(), pair: pair.clone(), state })
-        }
-        _ => Ok(()),
+    if let Some(stopped) = now.volume_unit(volume).and_then(|unit| unit.pool_stopped()) {
+        return Err(Cause::PoolStopped { volume: volume.clone(), why: stopped.why });
     }
+    refuse_restored(now, [volume])?;
+    refuse_replaced(now, volume)
 }
 
 /// Refuses what can be seen to be refused already. The verb itself looks again.
@@ -162,42 +172,35 @@ pub(super) fn together(asked: &Asked<'_>, wanted: &Wanted<'_>) -> Result<Outcome
     asked.on.check(work.turn())?;
     let names = wanted.which.names(work.before())?;
     let created = wanted.at.unwrap_or_else(|| as_recorded(Timestamp::now()));
-    let numbers = wanted.enter(&mut work.after, &names, created)?;
+    wanted.enter(&mut work.after, &names, created)?;
     let served = Arc::clone(work.served());
     let mut images = Vec::new();
-    for (name, number) in names.iter().zip(numbers) {
+    for name in &names {
         refuse_volume(&served, &name.volume)?;
         let volume = served.volume_unit(&name.volume);
         let volume = volume.ok_or_else(|| Cause::not_found(ObjectKind::Volume, &name.volume))?;
         let origin = array.origin_of(&served, &name.volume, volume);
         let origin = origin.map_err(|error| not_taken(name, &error))?;
         origin.prepare().map_err(|error| not_taken(name, &error))?;
+        let number = number(&mut work.after, name, &origin);
         let pair = served.pair_beside(&name.volume);
         images.push(NewImage { volume: Arc::clone(volume), origin, number, pair });
     }
     if let Some(at) = wanted.at {
         sleep_until(asked, at - DECISION, true)?;
     }
-    work.commit()?;
+    work.can_commit()?;
     if let Some(at) = wanted.at {
         sleep_until(asked, at, false)?;
     }
-    let taken = Array::take_images(&images);
-    let hold = match taken {
-        Ok(hold) => hold,
-        Err(error) => {
-            let withdrawn =
-                work.withdraw(|catalog| names.iter().for_each(|name| drop(catalog.snapshots.remove(name))));
-            if let Err(error) = withdrawn {
-                tracing::error!(%error, "a snapshot that was not made may be in the catalog until it is deleted");
-            }
-            let left = work.assemble().now;
-            for name in &names {
-                left.end_empty_pool(&name.volume);
-            }
-            return Err(not_taken(&names[0], &error));
-        }
-    };
+    let hold = Array::take_images(&images).map_err(|error| {
+        forget(&mut work, &names, &images);
+        not_taken(&names[0], &error)
+    })?;
+    if let Err(error) = work.commit() {
+        forget(&mut work, &names, &images);
+        return Err(error.into());
+    }
     let assembled = work.assemble();
     let elapsed = began.elapsed();
     let shown = names.iter().map(|name| view::snapshot::of(array, &assembled.now, name));
@@ -208,6 +211,16 @@ pub(super) fn together(asked: &Asked<'_>, wanted: &Wanted<'_>) -> Result<Outcome
     tracing::info!(target: OPERATOR, snapshots = all, ?elapsed, ?hold, "snapshots made");
     let answer = show::NewSnapshots { snapshots: shown, elapsed_us: micros(elapsed), hold_us: micros(hold) };
     Ok(Outcome { answer, is_new: true, revision })
+}
+
+/// None of `images` is there, unless a restart may find them in the catalog.
+fn forget(work: &mut Work<'_>, names: &[ImageName], images: &[NewImage]) {
+    if work.turn().is_in_doubt() {
+        tracing::error!("a restart may find snapshots that were refused");
+        return;
+    }
+    images.iter().for_each(NewImage::forget);
+    names.iter().for_each(|name| work.served().end_empty_pool(&name.volume));
 }
 
 /// An image was not made.

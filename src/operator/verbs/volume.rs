@@ -18,12 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use super::copying::{refuse_clones, refuse_copying};
 use super::same::{same, same_notes};
+use crate::array::images::Origin;
 use crate::array::show::{self, Done};
 use crate::array::{Array, OPERATOR, ShutOut, Snapshot, Turn, VolumeUnit};
 use crate::catalog::index::{Index, Lookup, free_directory};
 use crate::catalog::labels::{Description, Labels, Notes};
 use crate::catalog::names::{ImageName, Name, ObjectName};
-use crate::catalog::transaction::Key;
+use crate::catalog::transaction::{Key, Transaction};
 use crate::catalog::{
     Catalog, ExternalScrap, Scrap, Seed, SnapshotPolicy, StoreKind, TargetEntry, VolumeEntry, VolumeLocation,
     rules,
@@ -576,8 +577,9 @@ impl Change for Limit {
 
 /// `volume reinstate`: serves a volume again that had stopped because writing back failed, after an operator has
 /// repaired its device. Data that had been written and not flushed may be lost, and it is unknown which. So the hosts
-/// learn that the medium may have changed, and a pair that mirrors the volume, or shows an instant of it, is suspended
-/// before the volume takes writes again.
+/// learn that the medium may have changed, a pair that mirrors the volume, or shows an instant of it, is suspended
+/// before the volume takes writes again, and its snapshots are broken. If the pool of its snapshots had stopped, that is
+/// served again, too. If only the pool had, the volume, its pair and the snapshots stay what they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -592,24 +594,58 @@ impl Act for Reinstate {
 
     fn act_for(&self, asked: &Asked<'_>) -> Result<Outcome<show::Volume>, Cause> {
         let (name, array) = (&self.name, asked.array);
-        let turn = array.verb_turn()?;
+        let mut turn = array.verb_turn()?;
         asked.on.check(&turn)?;
         let now = array.snapshot();
         let (_, unit) = usable(&now, name)?;
         let runs = || Cause::Runs { kind: ObjectKind::Volume, name: name.to_string() };
         let volume = now.volume_unit(name).ok_or_else(runs)?;
-        let stopped = volume.stopped().ok_or_else(runs)?;
-        now.suspend_pair_of(name).map_err(|pair| Cause::NotSuspended { pair })?;
+        let (stopped, pool) = (volume.stopped(), volume.pool_stopped());
+        if stopped.is_none() && pool.is_none() {
+            return Err(runs());
+        }
+        if stopped.is_some() {
+            now.suspend_pair_of(name).map_err(|pair| Cause::NotSuspended { pair })?;
+        }
         if let Some(origin) = volume.origin() {
             // Images read the volume where nothing was kept, and it may have lost what they show there.
-            let why = format!("volume {name} had stopped and may have lost what was written to it");
-            origin.lose(&why).map_err(|error| Cause::StillFails { error: error.to_string() })?;
+            let had = || format!("volume {name} had stopped and may have lost what was written to it");
+            let lost = stopped.as_ref().map(|_| had()).or_else(|| origin.lost_by().map(str::to_owned));
+            lost.map_or(Ok(()), |why| lose(&mut turn, name, &origin, &why))?;
         }
-        volume.reinstate().map_err(|error| Cause::StillFails { error: error.to_string() })?;
-        unit.attention(Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, None);
+        if stopped.is_some() {
+            volume.reinstate().map_err(|error| Cause::StillFails { error: error.to_string() })?;
+            unit.attention(Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, None);
+        }
+        if pool.is_some() {
+            let served = array.reinstate_pool(&turn, &now, name);
+            served.map_err(|error| Cause::StillFails { error: error.to_string() })?;
+        }
+        let now = turn.assemble().now; // the catalog may have images that are broken now
         drop(turn);
-        tracing::info!(target: OPERATOR, volume = %name, why = stopped.why, "the volume had stopped, and is reinstated");
+        if let Some(stopped) = stopped {
+            tracing::info!(target: OPERATOR, volume = %name, why = stopped.why, "the volume had stopped, and is reinstated");
+        }
+        if let Some(stopped) = pool {
+            tracing::info!(target: OPERATOR, volume = %name, why = stopped.why, "the pool of its snapshots had stopped, and is reinstated");
+        }
         // What the verb has found: the volume may be deleted as soon as the turn is over.
         Ok(Outcome::of(view::volume::of(array, &now, name), &Self::META))
+    }
+}
+
+/// No image of `volume` can be relied on, because of `why`, durably. The catalog says so where the pool takes nothing.
+fn lose(turn: &mut Turn<'_>, volume: &Name, origin: &Origin, why: &str) -> Result<(), Cause> {
+    let mut error = None;
+    let note = |number| {
+        let mut after = Catalog::clone(turn.head());
+        after.break_snapshots(volume, number, why);
+        error = turn.commit(&Transaction::between(turn.head(), &after)).err();
+        error.is_none()
+    };
+    let lost = origin.lose(why, note);
+    match error {
+        Some(error) => Err(error.into()),
+        None => lost.map_err(|error| Cause::StillFails { error: error.to_string() }),
     }
 }

@@ -3,14 +3,20 @@
 use std::collections::HashMap;
 
 use crate::array::show::{self, Health};
-use crate::array::{Array, KernelDevices, Snapshot};
+use crate::array::{Array, KernelDevices, Snapshot, stopped};
 use crate::catalog::names::{ImageName, Name};
 use crate::catalog::{Kept, SnapshotEntry};
 use crate::operator::cause::{Cause, ObjectKind};
 use crate::volume::Identity;
 
-/// Why images of a volume are not shown any more: those up to a number.
-type Broken = Option<(u64, String)>;
+/// Why images of a volume do not work.
+#[derive(Default)]
+struct Broken {
+    /// Those up to a number are not shown any more.
+    upto: Option<(u64, String)>,
+    /// All of them take no writes.
+    stopped: Option<String>,
+}
 
 /// All snapshots.
 #[must_use]
@@ -72,15 +78,23 @@ pub(crate) fn of(array: &Array, now: &Snapshot, name: &ImageName) -> Result<show
 
 /// Why `name` shows nothing any more.
 pub(crate) fn failure_of(now: &Snapshot, name: &ImageName) -> Option<String> {
-    error_of(now, &broken_of(now, &name.volume), name, now.catalog.snapshots.get(name)?)
+    not_shown(now, &broken_of(now, &name.volume), name, now.catalog.snapshots.get(name)?)
 }
 
 fn broken_of(now: &Snapshot, volume: &Name) -> Broken {
-    now.volume_unit(volume)?.origin()?.broken()
+    let Some(unit) = now.volume_unit(volume) else { return Broken::default() };
+    let stopped = unit.pool_stopped().map(|why| stopped::of_volume(volume, &why));
+    Broken { upto: unit.origin().and_then(|origin| origin.broken()), stopped }
 }
 
+/// Why `name` does not work: its bytes are not shown, or it takes no writes.
 fn error_of(now: &Snapshot, broken: &Broken, name: &ImageName, entry: &SnapshotEntry) -> Option<String> {
-    let of_pool = || broken.as_ref().filter(|(upto, _)| entry.number <= *upto).map(|(_, why)| why.clone());
+    not_shown(now, broken, name, entry).or_else(|| broken.stopped.clone())
+}
+
+fn not_shown(now: &Snapshot, broken: &Broken, name: &ImageName, entry: &SnapshotEntry) -> Option<String> {
+    let upto = broken.upto.as_ref();
+    let of_pool = || upto.filter(|(upto, _)| entry.number <= *upto).map(|(_, why)| why.clone());
     let of_volume = || now.failure_of(&name.volume).map(|why| format!("its volume cannot be used: {why}"));
     entry.broken.clone().or_else(of_pool).or_else(of_volume)
 }

@@ -52,6 +52,23 @@ pub(crate) fn of(array: &Array, now: &Snapshot, name: &Name) -> show::Volume {
     view(array, now, &array.kernel_devices(), name, &now.catalog.volumes[name])
 }
 
+/// The restore of the volume `name`.
+#[allow(clippy::cast_precision_loss)] // a fraction for people
+fn restoring(now: &Snapshot, name: &Name) -> Option<show::Restoring> {
+    let snapshot = now.catalog.restores_from(name)?.to_string();
+    let unit = now.volume_unit(name)?.restoring()?;
+    let status = unit.status();
+    let restored = status.total_bytes.saturating_sub(status.left_bytes);
+    Some(show::Restoring {
+        snapshot,
+        pace: unit.pace(),
+        restored_bytes: restored,
+        total_bytes: status.total_bytes,
+        progress: if status.total_bytes == 0 { 1.0 } else { restored as f64 / status.total_bytes as f64 },
+        error: status.error,
+    })
+}
+
 fn view(
     array: &Array,
     now: &Snapshot,
@@ -80,6 +97,7 @@ fn view(
         snapshot_bytes: unit.and_then(|unit| unit.origin()).map_or(0, |origin| origin.status().bytes),
         snapshot_limit: entry.snapshot_limit,
         snapshot_policy: entry.snapshot_policy,
+        restoring: restoring(now, name),
         pair: now.pair_of(name).map(Name::to_string),
         clone_of: clone.map(|(clone, status)| clone_of(now, entry, clone, status)),
         luns: now.mappings(&object),

@@ -1,0 +1,206 @@
+//! The restore of a volume from one of its snapshots. [`crate::array`] (`restore`) has the order of its beginning and its end.
+//!
+//! The verb answers when the volume shows the snapshot; the copy behind is an operation, which begins with the verb and
+//! ends by itself. The same verb again does nothing while the restore runs, and restores again when it has ended. So the pace has
+//! a verb of its own, which never restores.
+//!
+//! **A restore and a pair of the volume.** A pair whose state lets the volume show itself goes on below the restore. What
+//! would take the volume for whole (a split, a resync, a steady split that waits) is refused while it is restored. So
+//! the restore is there for everybody first, and then waits for the verb that holds the pair, and looks at the state again.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::take::refuse_volume;
+use crate::array::{OPERATOR, Snapshot, show};
+use crate::catalog::names::{ImageName, Name};
+use crate::catalog::{Catalog, Pace, RestoreEntry, Seed};
+use crate::operator::act::{Change, Changed, Effect};
+use crate::operator::cause::{Cause, ObjectKind};
+use crate::operator::outlook::Outlook;
+use crate::operator::view;
+use crate::operator::who::{Meta, Role, Route, Subject};
+use crate::operator::work::Work;
+use crate::pair::State;
+
+const META: Meta = Meta {
+    noun: "volume",
+    word: "",
+    subject: Subject::Text("name"),
+    route: Route::ItemAction,
+    role: Role::Operator,
+};
+
+/// `volume restore`: makes a volume what one of its snapshots shows, at once. The copy behind is an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// Name.
+    pub name: Name,
+    /// The snapshot: the part of its name behind the `@`.
+    pub snapshot: Name,
+    /// The pace of the copy behind; `medium` if absent. The pace of a restore that runs already stays.
+    #[serde(default)]
+    pub pace: Option<Pace>,
+}
+
+impl Restore {
+    fn image(&self) -> ImageName {
+        ImageName { volume: self.name.clone(), image: self.snapshot.clone() }
+    }
+
+    /// Refuses a volume or a snapshot that cannot be relied on, and a pair that would take the volume for whole.
+    fn refuse(&self, now: &Snapshot) -> Result<(), Cause> {
+        if now.catalog.restores_from(&self.name).is_some() {
+            return Ok(()); // it runs already
+        }
+        refuse_volume(now, &self.name)?;
+        if let Some(why) = view::snapshot::failure_of(now, &self.image()) {
+            return Err(Cause::SnapshotBroken { snapshot: self.image(), why });
+        }
+        refuse_waiting_split(now, &self.name)
+    }
+}
+
+/// Refuses a pair of which a split waits until its secondary is whole.
+fn refuse_waiting_split(now: &Snapshot, volume: &Name) -> Result<(), Cause> {
+    let Some(pair) = now.pair_of(volume) else { return Ok(()) };
+    match now.pair_status(pair).map(|status| status.state) {
+        Some(state @ State::CopySp) => {
+            Err(Cause::PairReplaces { volume: volume.clone(), pair: pair.clone(), state })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Effect for Restore {
+    fn effect(&self, catalog: &mut Catalog, _: Seed) -> Result<(), Cause> {
+        let name = self.image();
+        if !catalog.volumes.contains_key(&self.name) {
+            return Err(Cause::not_found(ObjectKind::Volume, &self.name));
+        }
+        let there = catalog.snapshots.get(&name);
+        let there = there.ok_or_else(|| Cause::not_found(ObjectKind::Snapshot, &name))?;
+        if let Some(why) = &there.broken {
+            return Err(Cause::SnapshotBroken { snapshot: name, why: why.clone() });
+        }
+        let image = there.number;
+        super::split::refuse_restoring_from_another(catalog, &self.name, image)?;
+        let Some(volume) = catalog.volumes.get_mut(&self.name) else { return Ok(()) };
+        if volume.restoring.is_none() {
+            volume.restoring = Some(RestoreEntry { image, pace: self.pace.unwrap_or_default() });
+        }
+        Ok(())
+    }
+}
+
+impl Change for Restore {
+    type Answer = show::Volume;
+    const META: Meta = Meta { word: "restore", ..META };
+
+    fn foresee(&self, outlook: &Outlook<'_>) -> Result<(), Cause> {
+        self.refuse(&outlook.now)
+    }
+
+    fn prepare(&self, work: &mut Work<'_>) -> Result<(), Cause> {
+        if work.before().restores_from(&self.name).is_some() {
+            return Ok(());
+        }
+        let (served, array) = (Arc::clone(work.served()), work.array());
+        self.refuse(&served)?;
+        let image = self.image();
+        let not_begun =
+            |error: &dyn ToString| Cause::NotRestored { volume: self.name.clone(), error: error.to_string() };
+        let volume = served.volume_unit(&self.name).cloned();
+        let volume = volume.ok_or_else(|| Cause::not_found(ObjectKind::Volume, &self.name))?;
+        let Some(entry) = work.after.volumes.get(&self.name).and_then(|entry| entry.restoring.clone()) else {
+            return Ok(());
+        };
+        let unit = array.begin_restore(&served, &image, &entry).map_err(|error| not_begun(&error))?;
+        let (undone, of, shown) =
+            (Arc::clone(&unit), Arc::clone(&volume), served.image_unit(&image).cloned());
+        let name = self.name.clone();
+        work.undo(move |_| of.take_back_restore(&name, &undone, shown.as_deref()));
+        if let Some((pair, _)) = served.pair_beside(&self.name) {
+            // A split that has seen no restore is over when the pair can be held.
+            drop(pair.hold());
+            super::split::refuse_replaced(&served, &self.name)?;
+            refuse_waiting_split(&served, &self.name)?;
+        }
+        let origin = volume.origin().ok_or_else(|| Cause::not_found(ObjectKind::Snapshot, &image))?;
+        unit.record(&origin).map_err(|error| not_begun(&error))
+    }
+
+    fn answer(&self, changed: &Changed<'_>) -> Result<show::Volume, Cause> {
+        let (name, snapshot) = (&self.name, self.image());
+        tracing::info!(target: OPERATOR, volume = %name, %snapshot, "the volume shows what the snapshot shows");
+        Ok(view::volume::of(changed.array, &changed.assembled.now, name))
+    }
+}
+
+/// `volume pace`: sets the pace of the copy behind a restore, from the copy's next step on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SetPace {
+    /// Name.
+    pub name: Name,
+    /// The new pace.
+    pub pace: Pace,
+}
+
+/// The restore of the volume `name`.
+fn running<'a>(catalog: &'a mut Catalog, name: &Name) -> Result<&'a mut Option<RestoreEntry>, Cause> {
+    let volume = catalog.volumes.get_mut(name);
+    let volume = volume.ok_or_else(|| Cause::not_found(ObjectKind::Volume, name))?;
+    match volume.restoring {
+        None => Err(Cause::NotRestoring { volume: name.clone() }),
+        Some(_) => Ok(&mut volume.restoring),
+    }
+}
+
+impl Effect for SetPace {
+    fn effect(&self, catalog: &mut Catalog, _: Seed) -> Result<(), Cause> {
+        let restoring = running(catalog, &self.name)?;
+        restoring.iter_mut().for_each(|restoring| restoring.pace = self.pace);
+        Ok(())
+    }
+}
+
+impl Change for SetPace {
+    type Answer = show::Volume;
+    const META: Meta = Meta { word: "pace", ..META };
+
+    fn answer(&self, changed: &Changed<'_>) -> Result<show::Volume, Cause> {
+        tracing::info!(target: OPERATOR, volume = %self.name, pace = ?self.pace, "pace set");
+        Ok(view::volume::of(changed.array, &changed.assembled.now, &self.name))
+    }
+}
+
+/// `volume abandon`: ends a restore that cannot be completed. The volume is served as it is: part old, part restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct GiveUp {
+    /// Name.
+    pub name: Name,
+}
+
+impl Effect for GiveUp {
+    fn effect(&self, catalog: &mut Catalog, _: Seed) -> Result<(), Cause> {
+        *running(catalog, &self.name)? = None;
+        Ok(())
+    }
+}
+
+impl Change for GiveUp {
+    type Answer = show::Volume;
+    const META: Meta = Meta { word: "abandon", ..META };
+
+    fn answer(&self, changed: &Changed<'_>) -> Result<show::Volume, Cause> {
+        tracing::warn!(target: OPERATOR, volume = %self.name, "its restore is given up: it is part old, part restored");
+        Ok(view::volume::of(changed.array, &changed.assembled.now, &self.name))
+    }
+}
