@@ -22,6 +22,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::{fs, io};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -31,7 +32,6 @@ use super::assemble::Findings;
 use super::cloned::CloneUnit;
 use super::data_dir::sync_dir;
 use super::failed::FailedBlock;
-use super::images::remove_files;
 use super::notice::{CloneStage, Notice};
 use super::pairs::open_record_files;
 use super::snapshot::Snapshot;
@@ -80,7 +80,11 @@ impl VolumeUnit {
     /// Removes what is left of the record of a clone that the volume was.
     pub(super) fn remove_clone_record(&self, name: &Name) {
         let paths = self.volume.as_ref().ok().and_then(|volume| volume.clone_paths());
-        if let Err(error) = paths.map_or(Ok(()), |paths| remove_files(&paths)) {
+        let remove = |path: &PathBuf| match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        if let Err(error) = paths.map_or(Ok(()), |paths| paths.iter().try_for_each(remove)) {
             tracing::warn!(volume = %name, %error, "the record of a former clone could not be removed: left for the next start");
         }
     }
@@ -105,12 +109,12 @@ impl Array {
         match &opened {
             Ok(pair) => {
                 self.watch_clone(pair, clone.seed, &called);
-                unit.switch.replace(|_| pair.secondary_side());
+                unit.lead_to(|_| pair.secondary_side());
             }
             Err(why) => {
                 tracing::error!(volume = %name, %why, "the clone is served as failed");
                 if unit.volume.is_ok() {
-                    unit.switch.replace(|_| failed(entry, why));
+                    unit.lead_to(|_| failed(entry, why));
                 }
             }
         }
@@ -149,7 +153,7 @@ impl Array {
         if unit.volume.is_ok() {
             let direct = Arc::clone(&unit.landed) as Arc<dyn Block>;
             let medium = if stays { direct } else { failed(entry, "the volume has been deleted") };
-            unit.switch.replace(|_| medium);
+            unit.lead_to(|_| medium);
         }
         taken.iter().for_each(|taken| taken.give_up());
         if stays {

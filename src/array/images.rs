@@ -26,6 +26,7 @@ use super::failed::FailedBlock;
 use super::paired::PairUnit;
 use super::pool::Pool;
 use super::pool_owner::PoolOwner;
+use super::restore::protect;
 use super::snapshot::Snapshot;
 use super::units::{ImageUnit, VolumeUnit};
 use super::{Array, Turn, stopped};
@@ -131,7 +132,7 @@ impl VolumeUnit {
 }
 
 /// Removes what is there of a pool, its note at last.
-pub(super) fn remove_files(paths: &[PathBuf; 2]) -> Result<(), StoreError> {
+fn remove_files(paths: &[PathBuf; 2]) -> Result<(), StoreError> {
     let note = paths[0].with_file_name(POOL_STOPPED);
     for path in paths.iter().chain([&note]) {
         match fs::remove_file(path) {
@@ -273,6 +274,11 @@ impl Array {
             Origin::open(Arc::clone(&volume.landed), volume.stores()?, entry.seed.0, &numbers, limit)?;
         self.run_pool(volume, entry, &origin);
         former.release();
+        if let Some(restoring) = volume.restoring() {
+            origin.pin(Some(restoring.image));
+            let image = origin.image(restoring.image);
+            restoring.shown.replace(|_| image.unwrap_or_else(|error| failed(entry, &error.to_string())));
+        }
         for (image, shown) in catalog.snapshots_of(name) {
             let Some(unit) = now.images.get(image) else { continue };
             unit.switch.replace(|_| {
@@ -283,6 +289,9 @@ impl Array {
             });
             // What hosts had written to the image and not flushed may be lost.
             unit.unit.attention(Asc::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, None);
+        }
+        if let Some(image) = catalog.restores_from(name) {
+            protect(now, image);
         }
         self.copier.sweep(&origin, name);
         Ok(())

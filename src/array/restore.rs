@@ -42,7 +42,7 @@ use crate::catalog::{RestoreEntry, Seed, StoreKind};
 use crate::origin::{OriginError, Restore, RestoreStatus, Subject};
 use crate::scsi::sense::Asc;
 use crate::store::{FileStore, MemStore, Patience, Store, StoreError};
-use crate::volume::{Block, Guard, Guarded, RESTORE_NEW, RESTORE_STOPPED};
+use crate::volume::{Block, Guard, Guarded, RESTORE_NEW, RESTORE_STOPPED, Switch};
 
 /// Why hosts do not write to the image.
 const READ_ONLY: &str = "a volume is being restored from this snapshot, which must not change meanwhile";
@@ -139,11 +139,12 @@ impl Array {
         let volume = now.volumes.get(&name.volume).ok_or_else(no_image)?;
         let origin = volume.origin().ok_or_else(no_image)?;
         let of = &now.catalog.volumes[&name.volume];
-        let image = origin.image(entry.image)?;
+        let image = Arc::new(Switch::new(origin.image(entry.image)?));
         let subject = Subject { identity: of.seed.0, length: of.size, image: entry.image };
         let below = Arc::clone(&volume.landed) as Arc<dyn Block>;
-        let restore = Restore::begin(subject, image, below, volume.new_record()?)?;
-        let unit = RestoreUnit::new(self.itself.clone(), of.seed, entry, restore);
+        let shown = Arc::clone(&image) as Arc<dyn Block>;
+        let restore = Restore::begin(subject, shown, below, volume.new_record()?)?;
+        let unit = RestoreUnit::new(self.itself.clone(), of.seed, entry, restore, image);
         protect(now, name);
         origin.pin(Some(entry.image));
         put_above(volume, &unit);
@@ -188,6 +189,8 @@ impl Array {
             }
             None => failed(of, "what the snapshot shows is lost"),
         };
+        let switch = Arc::new(Switch::new(image));
+        let image = Arc::clone(&switch) as Arc<dyn Block>;
         let below = Arc::clone(&volume.landed) as Arc<dyn Block>;
         let path = volume.restore_path().unwrap_or_default();
         let opened = FileStore::open_noted(&path, RESTORE_STOPPED)
@@ -197,7 +200,7 @@ impl Array {
             let why = format!("the record of the restore cannot be read: {}: {error}", path.display());
             Restore::lost(subject, below, Arc::new(MemStore::new(0)), why)
         });
-        let unit = RestoreUnit::new(self.itself.clone(), of.seed, entry, restore);
+        let unit = RestoreUnit::new(self.itself.clone(), of.seed, entry, restore, switch);
         if let Some(image) = next.image_numbered(name, entry.image) {
             protect(next, image);
         }
@@ -253,7 +256,7 @@ impl Array {
 }
 
 /// Lets nobody write to the image any more.
-fn protect(now: &Snapshot, name: &ImageName) {
+pub(super) fn protect(now: &Snapshot, name: &ImageName) {
     if let Some(unit) = now.images.get(name) {
         unit.switch.replace(|block| Arc::new(Guarded::new(Arc::new(Unchanging), Arc::clone(block))));
     }

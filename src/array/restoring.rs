@@ -12,6 +12,7 @@ use crate::catalog::names::Name;
 use crate::catalog::transaction::Transaction;
 use crate::catalog::{Catalog, Pace, RestoreEntry, Seed};
 use crate::origin::{Advance, Origin, OriginError, Restore, RestoreStatus};
+use crate::volume::Switch;
 
 /// How often what hosts have changed meanwhile is made durable before the restore closes in, at most.
 const ROUNDS: usize = 8;
@@ -30,6 +31,8 @@ pub(crate) struct RestoreUnit {
     /// The number of the image.
     pub(crate) image: u64,
     pub(super) restore: Arc<Restore>,
+    /// The image, which is another one when the pool has been opened anew.
+    pub(super) shown: Arc<Switch>,
     pace: Mutex<Pace>,
     /// The volume shows the image.
     pub(super) has_begun: AtomicBool,
@@ -42,13 +45,20 @@ pub(crate) struct RestoreUnit {
 }
 
 impl RestoreUnit {
-    pub(super) fn new(array: Weak<Array>, volume: Seed, entry: &RestoreEntry, restore: Restore) -> Arc<Self> {
+    pub(super) fn new(
+        array: Weak<Array>,
+        volume: Seed,
+        entry: &RestoreEntry,
+        restore: Restore,
+        shown: Arc<Switch>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             array,
             volume,
             image: entry.image,
             has_failed: AtomicBool::new(restore.status().error.is_some()),
             restore: Arc::new(restore),
+            shown,
             pace: Mutex::new(entry.pace),
             has_begun: AtomicBool::new(false),
             is_over: AtomicBool::new(false),

@@ -111,7 +111,14 @@ impl Create {
     }
 
     /// Enters the new volume into the catalog after the verb, and of a volume the number of the image.
-    fn enter(&self, work: &mut Work<'_>, seed: Seed, path: Option<PathBuf>) -> Result<CloneEntry, Cause> {
+    /// `next`: the number of an image that the origin of the volume would take.
+    fn enter(
+        &self,
+        work: &mut Work<'_>,
+        seed: Seed,
+        path: Option<PathBuf>,
+        next: u64,
+    ) -> Result<CloneEntry, Cause> {
         let volume = self.volume();
         volume::refuse_name(&work.after, &self.new)?;
         let source = work.after.volumes[volume].clone();
@@ -123,7 +130,7 @@ impl Create {
             seed: identity()?,
             source: source.seed,
             image: match &self.name {
-                ObjectName::Whole(_) => source.last_image + 1,
+                ObjectName::Whole(_) => next.max(source.last_image + 1),
                 ObjectName::Image(image) => work.after.snapshots[image].number,
             },
             pace: self.pace,
@@ -143,13 +150,14 @@ impl Create {
         Ok(clone)
     }
 
-    /// The image that is to be taken, of a volume.
-    fn image(&self, array: &Array, now: &Snapshot, number: u64) -> Result<Option<NewImage>, Cause> {
+    /// The image that is to be taken, of a volume, by the next number that its origin would take.
+    fn image(&self, array: &Array, now: &Snapshot) -> Result<Option<NewImage>, Cause> {
         let ObjectName::Whole(name) = &self.name else { return Ok(None) };
         let volume = now.volume_unit(name);
         let volume = volume.ok_or_else(|| Cause::not_found(ObjectKind::Volume, name))?;
         let origin = array.origin_of(now, name, volume).map_err(|error| self.not_cloned(&error))?;
         origin.prepare().map_err(|error| self.not_cloned(&error))?;
+        let number = origin.last_number() + 1;
         Ok(Some(NewImage { volume: Arc::clone(volume), origin, number, pair: now.pair_beside(name) }))
     }
 
@@ -211,13 +219,15 @@ impl Act for Create {
         let served = Arc::clone(work.served());
         self.refuse_source(array, &served, work.before())?;
         let seed = asked.identity.map_or_else(identity, Ok)?;
-        let clone = self.enter(&mut work, seed, path)?;
-        let image = self.image(array, &served, clone.image)?;
-        let made = self.make(&mut work, &clone).and_then(|()| Ok(work.commit()?));
-        if let Err(cause) = made {
-            served.end_empty_pool(self.volume());
-            return Err(cause);
-        }
+        let image = self.image(array, &served)?;
+        let next = image.as_ref().map_or(0, |image| image.number);
+        let made = self.enter(&mut work, seed, path, next).and_then(|clone| {
+            self.make(&mut work, &clone)?;
+            work.commit()?;
+            Ok(clone)
+        });
+        let clone = made.inspect_err(|_| served.end_empty_pool(self.volume()))?;
+        let image = image.map(|image| NewImage { number: clone.image, ..image });
         let taken = remove_mark(&mut work, &self.new).and_then(|()| match &image {
             None => Ok(std::time::Duration::ZERO),
             Some(image) => Array::take_images(std::slice::from_ref(image)).map_err(|error| {
