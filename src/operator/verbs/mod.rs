@@ -1,6 +1,7 @@
 //! The verbs, by their nouns.
 
 pub mod cartridge;
+pub mod command_device;
 pub mod copy;
 pub mod drive;
 pub mod group;
