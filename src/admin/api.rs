@@ -286,6 +286,7 @@ const PAIR: Kind<show::Pair> = kind!(Pair, view::pair::named);
 const GROUP: Kind<show::Group> = kind!(Group, view::group::named);
 const CARTRIDGE: Kind<show::Cartridge> = kind!(Cartridge, view::cartridge::named);
 const DRIVE: Kind<show::Drive> = kind!(Drive, view::drive::named);
+const COMMAND_DEVICE: Kind<show::CommandDevice> = kind!(CommandDevice, view::command_device::named);
 const TARGET: Kind<show::Target> = kind!(Target, view::target::named);
 const TOKEN: Kind<show::Token> = kind!(Token, view::token::named);
 
@@ -406,6 +407,7 @@ fn objects() -> Routes<Arc<Api>> {
         .and(snapshots::routes())
         .and(CARTRIDGE.routes::<desired::Cartridge>("barcode", view::cartridge::all))
         .and(DRIVE.routes::<desired::Drive>("name", view::drive::all))
+        .and(COMMAND_DEVICE.routes::<desired::CommandDevice>("name", view::command_device::all))
         .and(TARGET.routes::<desired::Target>("iqn", view::target::all))
 }
 

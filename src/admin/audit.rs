@@ -154,6 +154,9 @@ fn about(request: Request<'_>) -> Option<(&'static str, String)> {
 fn asker(who: &Who) -> Asker {
     match who {
         Who::Daemon => Asker::Daemon,
+        Who::Initiator { name, target, device } => {
+            Asker::Initiator { name: name.clone(), target: target.clone(), device: device.clone() }
+        }
         Who::Socket { uid, pid } => Asker::Socket { uid: *uid, pid: *pid },
         Who::Token { name, peer, .. } => Asker::Token { name: name.to_string(), peer: peer.to_string() },
     }

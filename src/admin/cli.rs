@@ -1,5 +1,6 @@
 //! The command line, parsed into types. [`super::run`] executes it.
 
+mod command_device;
 mod group;
 mod options;
 mod snapshot;
@@ -12,12 +13,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+pub(crate) use command_device::CommandDeviceVerb;
 pub(crate) use group::GroupVerb;
 use group::parse_at;
 pub(crate) use options::{Listing, Notes, RaidManager, RmCompat, Selection};
 pub(crate) use snapshot::{NewSnapshot, Of, SnapshotVerb};
 pub(crate) use volume::VolumeVerb;
-pub(crate) use words::{KindArg, OperationStateArg, PaceArg, RoleArg, StateArg, StoreArg};
+pub(crate) use words::{CopyPolicyArg, KindArg, OperationStateArg, PaceArg, RoleArg, StateArg, StoreArg};
 use words::{parse_label, parse_number, parse_portal};
 
 use super::address::AdminAddress;
@@ -25,6 +27,7 @@ use super::client::{ClientVerb, of_no_daemon};
 use super::seconds::{parse_lifetime, parse_seconds};
 use crate::catalog::labels::{Description, LabelKey, LabelValue};
 use crate::catalog::names::{Barcode, IscsiName, Name, ObjectName, node_name};
+use crate::initiator::url::UnitAddress;
 use crate::sam::Lun;
 use crate::units::Size;
 
@@ -41,6 +44,10 @@ pub(crate) struct Cli {
     /// The daemon's data directory; its admin.sock is the admin API when --admin is absent.
     #[arg(long, global = true, env = "CLEAVE_DATA_DIR", value_name = "DIR", help_heading = COMMON)]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Drive the array in band, through this command device (iscsi://HOST[:PORT]/IQN/LUN or a device node), instead of by the
+    /// admin API: pair, group and volume snapshot, and what volumes there are. The initiator is CLEAVE_INITIATOR.
+    #[arg(long, global = true, value_name = "LUN", help_heading = COMMON)]
+    pub(crate) device: Option<UnitAddress>,
     /// Print one JSON document instead of a table or sentence.
     #[arg(long, global = true, help_heading = COMMON)]
     pub(crate) json: bool,
@@ -79,6 +86,9 @@ pub(crate) enum Command {
     /// Tape drives.
     #[command(subcommand)]
     Drive(DriveVerb),
+    /// Command devices: LUNs by which initiators drive pairs, snapshots and groups in band.
+    #[command(subcommand, name = "command-device")]
+    Controller(CommandDeviceVerb),
     /// Third-party copies (EXTENDED COPY) that run or ended lately.
     #[command(subcommand)]
     Copy(CopyVerb),
@@ -91,7 +101,7 @@ pub(crate) enum Command {
     /// Tokens, with which other machines use the admin API over TCP.
     #[command(subcommand)]
     Token(TokenVerb),
-    /// Put labels on a volume, drive, cartridge, target, pair, group or snapshot (key=value), and take them off (key-).
+    /// Put labels on a volume, drive, command device, cartridge, target, pair, group or snapshot (key=value), and take them off (key-).
     Label {
         /// What kind of object.
         #[arg(value_enum)]
@@ -102,7 +112,7 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = parse_label_change)]
         labels: Vec<LabelChange>,
     },
-    /// Say what a volume, drive, cartridge, target, pair, group or snapshot is for.
+    /// Say what a volume, drive, command device, cartridge, target, pair, group or snapshot is for.
     Describe {
         /// What kind of object.
         #[arg(value_enum)]
@@ -331,6 +341,12 @@ pub(crate) enum PairVerb {
         /// How fast it copies in the background.
         #[arg(long, value_enum, default_value = "medium")]
         pace: PaceArg,
+        /// An EXTENDED COPY that reads the secondary splits the pair first, if the pair is in PAIR.
+        #[arg(long)]
+        split_on_copy: bool,
+        /// How an EXTENDED COPY reads a secondary that is not whole.
+        #[arg(long, value_enum, default_value = "fetch")]
+        copy_policy: CopyPolicyArg,
         /// Only define the pair; a quick split needs no earlier copy.
         #[arg(long)]
         defer: bool,
@@ -380,6 +396,18 @@ pub(crate) enum PairVerb {
         name: Name,
         /// How fast it copies in the background.
         pace: PaceArg,
+    },
+    /// Change what EXTENDED COPY does with the secondary, for copies that begin from now on.
+    #[command(group(clap::ArgGroup::new("attribute").required(true).multiple(true)))]
+    Set {
+        /// The pair.
+        name: Name,
+        /// Whether such a copy splits the pair first, if the pair is in PAIR.
+        #[arg(long, group = "attribute", value_name = "BOOL")]
+        split_on_copy: Option<bool>,
+        /// How such a copy reads a secondary that is not whole.
+        #[arg(long, group = "attribute", value_enum)]
+        copy_policy: Option<CopyPolicyArg>,
     },
     /// Delete a pair; its volumes stay, and a secondary that was not wholly copied is then not usable as an image.
     Delete {
@@ -661,6 +689,9 @@ mod tests {
             "lun list",
             "pair create a b --name p --pace fast --defer --overwrite",
             "pair pace p slow",
+            "pair create a b --split-on-copy --copy-policy merge",
+            "pair set p --split-on-copy true",
+            "pair set p --split-on-copy false --copy-policy wait",
             "pair split p --quick",
             "pair split p --steady",
             "pair resync p",
@@ -716,6 +747,8 @@ mod tests {
             "volume extents db --since db@noon",
             "volume snapshot show @noon",
             "pair pace p",
+            "pair set p",
+            "pair set p --copy-policy guess",
             "pair pace p faster",
             "volume rename db",
             "volume create db 1G --block-size 520",

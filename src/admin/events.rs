@@ -370,6 +370,8 @@ mod tests {
             group: None,
             state: state.to_owned(),
             pace: Pace::Slow,
+            split_on_copy: false,
+            copy_policy: Default::default(),
             dirty_bytes: 1,
             copied_bytes: 1,
             total_bytes: 2,

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::address::AdminAddress;
 use super::credentials::{self, Credentials};
+use super::device::{CommandDevice, not_in_band};
 use super::frames::Frames;
 use super::lasting::{PREFER, RESPOND_ASYNC};
 use super::stream::frames::CONTENT_TYPE;
@@ -22,6 +23,7 @@ use super::stream::pipe::{Chunks, End, Outgoing, inward, pump};
 use super::tls;
 use super::types::ErrorDocument;
 use crate::array::error::{ArrayError, Kind};
+use crate::initiator::url::UnitAddress;
 use crate::operator::Verb;
 
 /// The longest answer that is read: the status of an array with the most objects.
@@ -87,6 +89,8 @@ struct Answer {
 
 /// A daemon, as a control command reaches it.
 pub(super) struct Daemon {
+    /// The command device by which it is reached in band, instead of by `address`.
+    device: Option<CommandDevice>,
     address: AdminAddress,
     /// The credentials for a TCP port.
     credentials: Option<Credentials>,
@@ -98,7 +102,20 @@ impl Daemon {
         let credentials = Credentials::find(&address)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| ArrayError::io("start", "the runtime", &error))?;
-        Ok(Self { address, credentials, runtime })
+        Ok(Self { device: None, address, credentials, runtime })
+    }
+
+    /// The array behind the command device at `device`.
+    pub(super) fn in_band(device: UnitAddress) -> Result<Self, ArrayError> {
+        let device = Some(CommandDevice::open(device)?);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| ArrayError::io("start", "the runtime", &error))?;
+        Ok(Self { device, address: AdminAddress::find(None, None), credentials: None, runtime })
+    }
+
+    /// Whether it is reached in band. Then a verb that lasts is answered when it is done.
+    pub(super) fn is_in_band(&self) -> bool {
+        self.device.is_some()
     }
 
     pub(super) fn address(&self) -> &AdminAddress {
@@ -106,6 +123,9 @@ impl Daemon {
     }
 
     pub(super) fn fetch<T: DeserializeOwned>(&self, path: &str) -> Result<T, ArrayError> {
+        if let Some(device) = &self.device {
+            return device.fetch(path);
+        }
         self.call(Method::GET, path, None::<&()>)
     }
 
@@ -127,6 +147,9 @@ impl Daemon {
             Some(body) => serde_json::to_vec(body).map_err(|error| self.confused(&error.to_string()))?,
             None => Vec::new(),
         };
+        if let Some(device) = &self.device {
+            return if path == VERBS { device.perform(&body) } else { Err(not_in_band()) };
+        }
         let limit = if method == Method::GET { TO_READ } else { TO_CHANGE };
         let (status, answer) = self.runtime.block_on(self.ask_within(limit, method, path, body))?;
         self.read(status, &answer)
@@ -298,6 +321,9 @@ impl Daemon {
     where
         B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
+        if self.device.is_some() {
+            return Err(not_in_band());
+        }
         match &self.address {
             AdminAddress::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(|error| self.unreachable(&error))?;

@@ -15,8 +15,8 @@ use super::stdout;
 use super::tree::{self, Tree};
 use crate::array::error::{ArrayError, Kind};
 use crate::array::show::{
-    Cartridge, CloneOf, Copy, Drive, DriveState, Group, Health, Lun, Mapping, Marked, Moved, Pair, Restoring,
-    Session, Snapshot, Status, Target, Token, Volume,
+    Cartridge, CloneOf, CommandDevice, Copy, Drive, DriveState, Group, Health, Lun, Mapping, Marked, Moved,
+    Pair, Restoring, Session, Snapshot, Status, Target, Token, Volume,
 };
 use crate::catalog::labels::Labels;
 use crate::catalog::{MAX_SNAPSHOTS_OF_VOLUME, SnapshotPolicy};
@@ -378,6 +378,8 @@ pub(super) fn pair(pair: &Pair) -> String {
         ("group", or_dash(pair.group.as_ref())),
         ("state", state(&pair.state)),
         ("pace", format!("{:?}", pair.pace).to_ascii_lowercase()),
+        ("split on copy", if pair.split_on_copy { "yes" } else { "no" }.to_owned()),
+        ("copy policy", format!("{:?}", pair.copy_policy).to_ascii_lowercase()),
         (
             "copied",
             format!("{} of {} ({})", Size(pair.copied_bytes), Size(pair.total_bytes), percent(pair.progress)),
@@ -452,6 +454,30 @@ pub(super) fn drives(drives: &[Drive]) -> String {
         ]
     });
     table(["DRIVE", "CARTRIDGE", "STATE", "SERIAL", "LUNS", "HEALTH"], rows)
+}
+
+pub(super) fn command_devices(devices: &[CommandDevice]) -> String {
+    if devices.is_empty() {
+        return "no command devices".to_owned();
+    }
+    let rows = devices.iter().map(|device| {
+        let grants = device.grants.join(" ");
+        [device.name.clone(), grants, device.serial.clone(), mappings(&device.luns, &[])]
+    });
+    table(["COMMAND DEVICE", "GRANTS", "SERIAL", "LUNS"], rows)
+}
+
+pub(super) fn command_device(device: &CommandDevice) -> String {
+    let grants = if device.grants.is_empty() { "-".to_owned() } else { device.grants.join(" ") };
+    details(&[
+        ("name", device.name.clone()),
+        ("grants", grants),
+        ("naa", device.naa.clone()),
+        ("serial", device.serial.clone()),
+        ("luns", mappings(&device.luns, &[])),
+        ("labels", labels(&device.labels)),
+        ("description", or_dash(Some(&device.description.to_string()))),
+    ])
 }
 
 pub(super) fn drive(drive: &Drive) -> String {
@@ -659,6 +685,7 @@ pub(super) fn status(status: &Status) -> String {
         head = format!("{head}\nfailed: {error}; nothing is changed until that is mended");
     }
     let groups = (!status.groups.is_empty()).then(|| groups(&status.groups));
+    let devices = (!status.command_devices.is_empty()).then(|| command_devices(&status.command_devices));
     let snapshots = (!status.snapshots.is_empty()).then(|| snapshots(&status.snapshots));
     let parts = [
         Some(head),
@@ -669,6 +696,7 @@ pub(super) fn status(status: &Status) -> String {
         groups,
         snapshots,
         Some(drives(&status.drives)),
+        devices,
         Some(cartridges(&status.cartridges)),
         Some(sessions(&status.sessions)),
         Some(copies(&status.copies)),
@@ -723,6 +751,8 @@ mod tests {
             group: None,
             state: "psus_sp".to_owned(),
             pace: crate::catalog::Pace::Slow,
+            split_on_copy: false,
+            copy_policy: crate::catalog::CopyPolicy::Fetch,
             dirty_bytes: 1,
             copied_bytes: 1,
             total_bytes: 2,

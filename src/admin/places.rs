@@ -23,7 +23,8 @@ pub(super) enum Holder {
 impl From<&Who> for Holder {
     fn from(who: &Who) -> Self {
         match who {
-            Who::Daemon | Who::Socket { .. } => Self::Socket,
+            // An initiator does not come by the API.
+            Who::Daemon | Who::Socket { .. } | Who::Initiator { .. } => Self::Socket,
             Who::Token { name, .. } => Self::Token(name.clone()),
         }
     }

@@ -223,11 +223,14 @@ fn one_of(nouns: &str) -> String {
     }
 }
 
+/// `command-device` is `CommandDevice`.
 fn capitalized(word: &str) -> String {
-    let mut letters = word.chars();
-    letters
-        .next()
-        .map_or_else(String::new, |first| format!("{}{}", first.to_ascii_uppercase(), letters.as_str()))
+    let part = |part: &str| {
+        let mut letters = part.chars();
+        let first = letters.next().map(|first| first.to_ascii_uppercase());
+        first.map_or_else(String::new, |first| format!("{first}{}", letters.as_str()))
+    };
+    word.split('-').map(part).collect()
 }
 
 /// A router, and what it takes.

@@ -1,5 +1,6 @@
 //! The control commands: they ask the daemon, print its answer, and end with the exit code of the contract.
 
+mod command_device;
 mod snapshot;
 
 use std::io::Write;
@@ -132,28 +133,28 @@ fn in_band(verb: ClientVerb, json: bool) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, ArrayError> {
-    let Cli { admin, data_dir, json, command } = cli;
+    let Cli { admin, data_dir, device, json, command } = cli;
     let done = match command {
         Command::Serve(options) => serve::run(admin, data_dir, options),
         Command::Completions { shell } => completions(shell),
         Command::Man { dir } => manual::write(&dir),
         Command::RaidManager(RaidManager { command, options }) => {
-            return Ok(raid_manager::run_for(command, options, admin.as_ref(), data_dir.as_deref()));
+            let way = raid_manager::Way::of(device, admin.as_ref(), data_dir.as_deref());
+            return Ok(raid_manager::run_for(command, options, way));
         }
-        command => return ask(admin, data_dir, json, command),
+        command => {
+            let daemon = match device {
+                Some(device) => Daemon::in_band(device)?,
+                None => Daemon::new(AdminAddress::find(admin.as_ref(), data_dir.as_deref()))?,
+            };
+            return ask(daemon, json, command);
+        }
     };
     done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Has the daemon execute the command.
-fn ask(
-    admin: Option<AdminAddress>,
-    data_dir: Option<PathBuf>,
-    json: bool,
-    command: Command,
-) -> Result<ExitCode, ArrayError> {
-    let address = AdminAddress::find(admin.as_ref(), data_dir.as_deref());
-    let daemon = Daemon::new(address)?;
+fn ask(daemon: Daemon, json: bool, command: Command) -> Result<ExitCode, ArrayError> {
     let client = Client { daemon, json, repeatable: compatible(&command).is_some() };
     let done = match command {
         Command::Apply { file, dry_run, prune, all } => {
@@ -171,6 +172,7 @@ fn ask(
         Command::Group(verb) => client.group(verb),
         Command::Cartridge(verb) => client.cartridge(verb),
         Command::Drive(verb) => client.drive(verb),
+        Command::Controller(verb) => client.command_device(verb),
         Command::Copy(verb) => client.copy(verb),
         Command::Operation(verb) => client.operation(verb),
         Command::Session(verb) => client.session(verb),
@@ -398,12 +400,25 @@ impl Client {
 
     fn pair(&self, verb: PairVerb) -> Result<(), ArrayError> {
         match verb {
-            PairVerb::Create { primary, secondary, name, pace, defer, overwrite, group, notes } => {
+            PairVerb::Create {
+                primary,
+                secondary,
+                name,
+                pace,
+                split_on_copy,
+                copy_policy,
+                defer,
+                overwrite,
+                group,
+                notes,
+            } => {
                 let (labels, description) =
                     notes.of(|| format!("create a pair of {primary} and {secondary}"))?;
                 let new = pair::Create {
                     name,
                     pace: pace.into(),
+                    split_on_copy,
+                    copy_policy: copy_policy.into(),
                     defer,
                     overwrite,
                     group,
@@ -438,6 +453,11 @@ impl Client {
                 let pair: show::Pair = self.ask(pair::SetPace { name, pace: pace.into() })?;
                 self.print(&pair, output::pair)
             }
+            PairVerb::Set { name, split_on_copy, copy_policy } => {
+                let copy_policy = copy_policy.map(Into::into);
+                let pair: show::Pair = self.ask(pair::Set { name, split_on_copy, copy_policy })?;
+                self.print(&pair, output::pair)
+            }
             PairVerb::Delete { name } => self.done(pair::Delete { name }),
             PairVerb::List(selection) => self.select("/v1/pairs", &selection, output::pairs),
             PairVerb::Show { name } => {
@@ -469,7 +489,7 @@ impl Client {
 
     /// Splits pairs, at once or, with `later`, at a time for which this waits.
     fn split(&self, verb: impl Into<Verb>, later: bool) -> Result<(), ArrayError> {
-        let split: show::Split = match later {
+        let split: show::Split = match later && !self.daemon.is_in_band() {
             false => self.ask(verb)?,
             true => {
                 let begun: OperationDocument = self.ask(verb)?;

@@ -1,6 +1,7 @@
 //! The sentences of refused verbs: three parts and an exit code, made of a typed [`Cause`].
 
 mod clones;
+mod in_band;
 mod snapshots;
 mod tapes;
 
@@ -64,6 +65,7 @@ fn asked(verb: &Verb) -> String {
         Verb::LunMap(map) => format!("map {} as LUN {} of {}", map.object, map.lun, map.target),
         Verb::LunUnmap(unmap) => format!("unmap LUN {} of {}", unmap.lun, unmap.target),
         Verb::PairPace(pair) => format!("set the pace of pair {}", pair.name),
+        Verb::PairSet(pair) => format!("set what copies do with pair {}", pair.name),
         Verb::PairCreate(pair) => format!("create a pair of {} and {}", pair.primary, pair.secondary),
         Verb::GroupAdd(add) => format!("add {} to group {}", listed(&add.volumes), add.name),
         Verb::SnapshotProtect(protect) if protect.off => {
@@ -165,6 +167,7 @@ pub(super) fn said(verb: Option<&Verb>, cause: &Cause) -> (Kind, String, String)
         | Cause::SnapshotBroken { .. }
         | Cause::SinceYounger { .. }
         | Cause::NotTaken { .. } => snapshots::said(verb, cause).unwrap_or_else(|| said_of_a_file(cause)),
+        Cause::NotInBand | Cause::OnlySeen { .. } | Cause::OutOfReach { .. } => in_band::said(cause),
         Cause::Unusable { why } => failed(why, "restore its files and restart the daemon"),
         Cause::Stopped { volume, why } => (
             Kind::Refused,
@@ -622,6 +625,9 @@ fn differs(verb: Option<&Verb>, field: &str, has: &str, wants: &str) -> (Kind, S
             format!("'cleave pair split {name}' needs no earlier copy; or first 'cleave pair delete {name}'")
         }
         (Verb::PairCreate(_), "pace") => format!("'cleave pair pace {name} {wants}' changes that"),
+        (Verb::PairCreate(_), "split_on_copy" | "copy_policy") => {
+            format!("'cleave pair set {name} --{} {wants}' changes that", field.replace('_', "-"))
+        }
         _ => format!("choose another name, or first 'cleave {noun} delete {name}'"),
     };
     let what = if name.is_empty() { "it".to_owned() } else { format!("{noun} {name}") };

@@ -33,6 +33,7 @@ use super::config::{ConfigFile, NOT_INSECURE};
 use super::entrance::Entrance;
 use super::events::{self, Teller, Watch};
 use super::history::{self, History};
+use super::in_band::InBandRequests;
 use super::limiter::{self, FinalCounts};
 use super::log::{self, Log};
 use super::tls::TlsPort;
@@ -105,6 +106,7 @@ pub fn run_with(
     let told = move |operation: &Operation| teller.tell(events::of_operation(&teller, operation));
     operator.operations().watch(Box::new(told));
     auditor.keep_in(&journal);
+    InBandRequests::take(&operator);
     if options.demo {
         demo::create(&operator)?;
     }

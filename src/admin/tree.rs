@@ -65,10 +65,10 @@ pub(crate) struct KernelDevice {
     pub(crate) node: Node,
 }
 
-/// A volume or drive.
+/// A volume, drive or command device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Node {
-    /// `volume` or `drive`.
+    /// `volume`, `drive`, `snapshot` or `command-device`.
     pub(crate) kind: String,
     /// Its name.
     pub(crate) object: String,
@@ -134,7 +134,14 @@ impl Objects {
             pair: None,
             cartridge: None,
         });
-        Self(volumes.chain(drives).chain(snapshots).map(|node| (node.object.clone(), node)).collect())
+        let devices = status.command_devices.iter().map(|device| Node {
+            kind: "command-device".to_owned(),
+            object: device.name.clone(),
+            pair: None,
+            cartridge: None,
+        });
+        let all = volumes.chain(drives).chain(snapshots).chain(devices);
+        Self(all.map(|node| (node.object.clone(), node)).collect())
     }
 
     fn leaf(&self, lun: &Lun) -> Option<Leaf> {

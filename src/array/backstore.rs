@@ -15,6 +15,7 @@ use super::front::CopyFront;
 use super::{Array, ArrayError, Kind, MAX_BACKSTORES, MAX_SESSIONS, Session, Sessions};
 use crate::catalog::names::ObjectName;
 use crate::catalog::transaction::Key;
+use crate::lu::LogicalUnit;
 use crate::memory::Account;
 use crate::sam::{Lun, Nexus, TargetPort};
 use crate::scsi::opcode::DeviceType;
@@ -119,7 +120,9 @@ impl Array {
 /// The keys under which the catalog may have the object `name`.
 pub(crate) fn keys_of(name: &ObjectName) -> Vec<Key> {
     match name {
-        ObjectName::Whole(name) => vec![Key::Volume(name.clone()), Key::Drive(name.clone())],
+        ObjectName::Whole(name) => {
+            [Key::Volume, Key::Drive, Key::CommandDevice].map(|key| key(name.clone())).into()
+        }
         ObjectName::Image(name) => vec![Key::Snapshot(name.clone())],
     }
 }
@@ -130,7 +133,9 @@ fn see(sessions: &Sessions, asked: &str, grant: &Grant) -> Result<Vec<Visible>, 
     let all = std::iter::once(&grant.object).chain(others);
     let visible = all.zip(0..=Lun::MAX_NUMBER).map(|(name, lun)| {
         let is_shut = keys_of(name).iter().any(|key| sessions.shut.contains(key));
-        let unit = sessions.now.unit(name).filter(|_| !is_shut).ok_or_else(|| {
+        // The kernel hides the initiator, and with it what a command device lets the initiator do.
+        let serves = |unit: &&Arc<LogicalUnit>| unit.server().device_type() != DeviceType::Controller;
+        let unit = sessions.now.unit(name).filter(|_| !is_shut).filter(serves).ok_or_else(|| {
             let (why, remedy) = name.not_there();
             ArrayError::new(Kind::NotFound, asked, why, remedy)
         })?;

@@ -12,8 +12,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::snapshot::Secondary;
 use super::{Array, ArrayError, Session, show};
+use crate::catalog::CopyPolicy;
 use crate::catalog::names::ObjectName;
-use crate::copy::{CopyView, Designator, Door, Endpoint, OperationId, UnitKey};
+use crate::copy::{CopyView, Designator, Door, Endpoint, OperationId, UnitKey, Unready};
 use crate::lu::{Ending, ItlNexus, Outcome, Reply, ReplySink, Task};
 use crate::memory::Charge;
 use crate::sam::{Attribute, Cdb, Lun, NexusId, Status, TaskTag};
@@ -71,6 +72,7 @@ struct Unit {
     next_tag: AtomicU32,
     /// The running pair of which the unit is the secondary.
     secondary_of: Option<Secondary>,
+    array: Weak<Array>,
     /// The session for which a copy uses the unit. The session's front may owe the copy sense data.
     asker: Weak<Session>,
     /// Whether the copy has got the sense data that the front owed.
@@ -120,8 +122,17 @@ impl Endpoint for Unit {
         slot.wait()
     }
 
+    fn begin_reading(&self, stop: &(dyn Fn() -> bool + Sync)) -> Result<(), Unready> {
+        let Some(secondary) = &self.secondary_of else { return Ok(()) };
+        let Some(array) = self.array.upgrade() else { return Err(Unready::Cancelled) };
+        let asker = self.asker.upgrade();
+        let initiator = asker.as_ref().map_or("", |asker| asker.nexus().asker());
+        array.begin_copy_of(secondary, initiator, stop)
+    }
+
     fn prefetch(&self, lba: u64, count: u32) {
-        if let Some(Secondary { pair, shift }) = &self.secondary_of
+        if let Some(Secondary { pair, shift, entry }) = &self.secondary_of
+            && entry.copy_policy == CopyPolicy::Fetch
             && let (Some(offset), Some(length)) =
                 (lba.checked_mul(1 << shift), u64::from(count).checked_mul(1 << shift))
             && let Err(error) = pair.pair.prefetch(offset, length)
@@ -168,7 +179,7 @@ impl ReplySink for AnswerSlot {
 }
 
 impl Array {
-    fn endpoint(&self, name: ObjectName, itl: &ItlNexus) -> Unit {
+    fn endpoint(self: &Arc<Self>, name: ObjectName, itl: &ItlNexus) -> Unit {
         let now = self.snapshot();
         let is_of_catalog = now.unit(&name).is_some_and(|unit| Arc::ptr_eq(unit, itl.unit()));
         let volume = name.whole().filter(|_| is_of_catalog);
@@ -180,6 +191,7 @@ impl Array {
             nexus,
             next_tag: AtomicU32::new(0),
             secondary_of,
+            array: Arc::downgrade(self),
             asker: Weak::new(),
             informed: AtomicBool::new(false),
         }

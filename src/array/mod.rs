@@ -21,6 +21,7 @@ mod cloned;
 pub(crate) mod clones;
 mod copier;
 mod copies;
+mod copy_source;
 pub(crate) mod data_dir;
 pub(crate) mod decision;
 pub(crate) mod door;
@@ -34,6 +35,7 @@ mod identity;
 pub(crate) mod image;
 pub(crate) mod images;
 mod landing;
+pub mod management;
 pub mod notice;
 mod opening;
 pub mod own;
@@ -80,6 +82,7 @@ use copies::CopyDoor;
 use data_dir::{CatalogFile, DataDir};
 pub use door::Session;
 pub use error::{ArrayError, Kind};
+use management::Management;
 use notice::{Notice, NoticeWatchers};
 pub use opening::Opening;
 pub(crate) use paired::PairUnit;
@@ -139,6 +142,7 @@ pub struct Array {
     sessions: Mutex<Sessions>,
     threads: Arc<Threads>,
     copies: Arc<CopyManager>,
+    management: Arc<Management>,
     copier: Copier,
     /// What hosts wait for their reads and writes.
     pulse: Arc<Pulse>,
@@ -214,6 +218,7 @@ impl Array {
         let array = Arc::new_cyclic(|array: &Weak<Self>| {
             let door = Arc::new(CopyDoor(Weak::clone(array)));
             let copies = Arc::new(CopyManager::new(door, Timestamp::now));
+            let management = Management::new(Weak::clone(array));
             let watchers = NoticeWatchers::default();
             let tell = watchers.clone();
             copies.watch(Box::new(move |copy| tell.tell(|| Notice::Copy(copies::show_copy(copy.clone())))));
@@ -221,8 +226,9 @@ impl Array {
                 dir,
                 control: Mutex::new(control),
                 sessions: Mutex::default(),
-                threads: Threads::new(options.io_threads, &copies),
+                threads: Threads::new(options.io_threads, &copies, &management),
                 copies,
+                management,
                 copier,
                 pulse,
                 budget: Budget::new(options.memory),
@@ -356,6 +362,7 @@ impl Array {
         let on_close = Box::new(move || {
             if let Some(array) = array.upgrade() {
                 array.sessions.lock().living.remove(&id);
+                array.management.nexus_lost(id);
             }
         });
         let session = Arc::new(Session::new(

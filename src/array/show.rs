@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::labels::{Description, Labels};
-use crate::catalog::{Pace, Role, SnapshotPolicy, StoreKind};
+use crate::catalog::{CopyPolicy, Pace, Role, SnapshotPolicy, StoreKind};
 use crate::units::{micros, optional_micros};
 
 /// Whether an object works.
@@ -215,7 +215,7 @@ macro_rules! labelled {
     )*};
 }
 
-labelled!(Volume, Target, Pair, Group, Snapshot, Cartridge, Drive);
+labelled!(Volume, Target, Pair, Group, Snapshot, Cartridge, Drive, CommandDevice);
 
 /// A map entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,7 +228,7 @@ pub struct Lun {
     pub lun: u16,
     /// The object's name.
     pub object: String,
-    /// `volume`, `drive` or `snapshot`.
+    /// `volume`, `drive`, `snapshot` or `command-device`.
     pub kind: String,
     /// The initiators that see it; empty: all without an entry of their own.
     pub initiators: Vec<String>,
@@ -288,6 +288,12 @@ pub struct Pair {
     pub state: String,
     /// Pace of the copy behind.
     pub pace: Pace,
+    /// Whether an EXTENDED COPY that reads the secondary splits the pair first, if the pair is in `pair`.
+    #[serde(default)]
+    pub split_on_copy: bool,
+    /// How an EXTENDED COPY reads a secondary that is not whole.
+    #[serde(default)]
+    pub copy_policy: CopyPolicy,
     /// Bytes that are to be copied.
     pub dirty_bytes: u64,
     /// Bytes that need no copying.
@@ -517,6 +523,29 @@ pub struct Drive {
     pub description: Description,
 }
 
+/// A command device: the logical unit by which initiators drive the array in band.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct CommandDevice {
+    /// Name.
+    pub name: String,
+    /// The volumes that it lets an initiator drive, beside those that are mapped to the initiator.
+    pub grants: Vec<String>,
+    /// NAA designator, in hexadecimal.
+    pub naa: String,
+    /// Serial.
+    pub serial: String,
+    /// Where it is mapped.
+    pub luns: Vec<Mapping>,
+    /// The labels that an operator has given.
+    #[serde(default)]
+    pub labels: Labels,
+    /// The description that an operator has given.
+    #[serde(default)]
+    pub description: Description,
+}
+
 /// A token for the admin API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
@@ -723,6 +752,9 @@ pub struct Status {
     pub cartridges: Vec<Cartridge>,
     /// Drives.
     pub drives: Vec<Drive>,
+    /// Command devices.
+    #[serde(default)]
+    pub command_devices: Vec<CommandDevice>,
     /// Sessions.
     pub sessions: Vec<Session>,
     /// Third-party copies that run or have ended lately.
@@ -781,6 +813,8 @@ mod tests {
             group: None,
             state: "psus_sp".to_owned(),
             pace: Pace::Medium,
+            split_on_copy: false,
+            copy_policy: CopyPolicy::Fetch,
             dirty_bytes: 1,
             copied_bytes: 2,
             total_bytes: 3,
@@ -793,6 +827,7 @@ mod tests {
         };
         let expected = [
             "copied_bytes",
+            "copy_policy",
             "description",
             "dirty_bytes",
             "error",
@@ -805,6 +840,7 @@ mod tests {
             "progress",
             "secondary",
             "split_at",
+            "split_on_copy",
             "state",
             "total_bytes",
         ];

@@ -21,7 +21,7 @@ use super::units::{DriveUnit, ImageUnit, VolumeUnit};
 use super::{Array, show};
 use crate::catalog::names::{Barcode, ImageName, IscsiName, Name, ObjectName};
 use crate::catalog::transaction::Key;
-use crate::catalog::{Catalog, PairEntry, Seed, TargetEntry, rules};
+use crate::catalog::{Catalog, Kept, PairEntry, Seed, TargetEntry, rules};
 use crate::landing::LandedVolume;
 use crate::lu::LogicalUnit;
 use crate::pair::{State, Status};
@@ -35,6 +35,7 @@ pub(crate) struct Snapshot {
     pub(super) volumes: BTreeMap<Name, Arc<VolumeUnit>>,
     pub(super) images: BTreeMap<ImageName, Arc<ImageUnit>>,
     pub(crate) drives: BTreeMap<Name, Arc<DriveUnit>>,
+    pub(super) command_devices: BTreeMap<Name, Arc<LogicalUnit>>,
     pub(crate) cartridges: BTreeMap<Barcode, Arc<CartridgeSlot>>,
     pub(super) pairs: BTreeMap<Name, Paired>,
     /// The units of the program's own, by target and LUN.
@@ -86,6 +87,8 @@ pub(super) struct Secondary {
     pub(super) pair: Arc<PairUnit>,
     /// Base-2 logarithm of its block size.
     pub(super) shift: u32,
+    /// The pair's entry: what a copy does with the secondary.
+    pub(super) entry: Kept<PairEntry>,
 }
 
 impl Snapshot {
@@ -97,6 +100,7 @@ impl Snapshot {
             volumes: self.volumes.clone(),
             images: self.images.clone(),
             drives: self.drives.clone(),
+            command_devices: self.command_devices.clone(),
             cartridges: self.cartridges.clone(),
             pairs: self.pairs.clone(),
             own: own.map(|(place, own)| (place.clone(), own.clone())).collect(),
@@ -129,12 +133,13 @@ impl Snapshot {
         self.index().drives.get(cartridge)
     }
 
-    /// The logical unit of a volume, drive or image.
+    /// The logical unit of a volume, drive, command device or image.
     pub(super) fn unit(&self, object: &ObjectName) -> Option<&Arc<LogicalUnit>> {
         match object {
             ObjectName::Whole(name) => {
                 let volume = self.volumes.get(name).map(|volume| &volume.unit);
-                volume.or_else(|| self.drives.get(name).map(|drive| &drive.unit))
+                let drive = || self.drives.get(name).map(|drive| &drive.unit);
+                volume.or_else(drive).or_else(|| self.command_devices.get(name))
             }
             ObjectName::Image(name) => self.images.get(name).map(|image| &image.unit),
         }
@@ -189,11 +194,12 @@ impl Snapshot {
     /// The running pair of which `volume` is the secondary.
     pub(super) fn secondary(&self, volume: &Name) -> Option<Secondary> {
         let pair = self.pair_of(volume)?;
-        if self.catalog.pairs[pair].secondary != *volume {
+        let entry = self.catalog.pairs[pair].clone();
+        if entry.secondary != *volume {
             return None;
         }
         let shift = self.catalog.volumes.get(volume)?.block_size.shift();
-        Some(Secondary { pair: Arc::clone(self.running(pair)?), shift })
+        Some(Secondary { pair: Arc::clone(self.running(pair)?), shift, entry })
     }
 
     /// A pair that runs.

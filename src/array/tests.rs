@@ -4,6 +4,7 @@ mod absent;
 mod assemble;
 mod backstore;
 mod conditions;
+mod copy_source;
 mod creation;
 mod cut;
 mod displaced;

@@ -14,8 +14,9 @@ use super::restoring::RestoreUnit;
 use super::stopped;
 use super::workers::Threads;
 use crate::catalog::names::{ImageName, Name};
-use crate::catalog::{DriveEntry, Seed, SnapshotEntry, VolumeEntry};
+use crate::catalog::{CommandDeviceEntry, DriveEntry, Seed, SnapshotEntry, VolumeEntry};
 use crate::landing::LandedVolume;
+use crate::lu::controller::CommandDevice;
 use crate::lu::disk::Disk;
 use crate::lu::tape::Drive;
 use crate::lu::{Called, DeviceServer, Executor, LogicalUnit};
@@ -232,6 +233,15 @@ impl DriveUnit {
         let unit = logical_unit(called, entry.seed.0, Arc::clone(&drive) as Arc<dyn DeviceServer>, threads);
         Self { drive, unit }
     }
+}
+
+/// The logical unit of a command device.
+pub(super) fn command_device(
+    name: &Name,
+    entry: &CommandDeviceEntry,
+    threads: &Arc<Threads>,
+) -> Arc<LogicalUnit> {
+    logical_unit(Called::from(name.as_str()), entry.seed.0, Arc::new(CommandDevice::new()), threads)
 }
 
 /// A logical unit whose waiting commands run on the array's threads.

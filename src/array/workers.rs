@@ -20,6 +20,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::fair_queue::{FairQueue, Tenant};
+use super::management::Management;
 use crate::copy::CopyManager;
 use crate::lu::{Executor, Outcome, Work};
 use crate::sam::Status;
@@ -38,6 +39,9 @@ const fn io_share(threads: usize) -> usize {
         share => share,
     }
 }
+
+/// The number of threads for requests in band. A request waits for the turn of its verb, as a request of the admin API does.
+const REQUEST_THREADS: usize = 8;
 
 /// How much nicer the threads for lengthy commands are than the others, in steps of nice(1).
 const NICER: i32 = 10;
@@ -90,11 +94,17 @@ pub(super) struct Threads {
     io: Pool<Work>,
     lengthy: Pool<Work>,
     copies: Pool<Work>,
+    requests: Pool<Work>,
 }
 
 impl Threads {
-    pub(super) fn new(io_threads: usize, manager: &Arc<CopyManager>) -> Arc<Self> {
+    pub(super) fn new(
+        io_threads: usize,
+        manager: &Arc<CopyManager>,
+        management: &Arc<Management>,
+    ) -> Arc<Self> {
         let (copying, answering) = (Arc::clone(manager), Arc::clone(manager));
+        let (managing, telling) = (Arc::clone(management), Arc::clone(management));
         let keys = Arc::new(RandomState::new());
         let io_threads = io_threads.max(1);
         let shared = |pool: Pool<Work>, threads| {
@@ -107,15 +117,22 @@ impl Threads {
                 answering.run(work);
                 None
             }
+            ExecutedBy::Management => {
+                telling.run(work);
+                None
+            }
         });
         let threads = lengthy_threads(io_threads);
         let lengthy = Pool::nicer("cleave-lengthy", threads, NICER, Work::step);
+        let requests = Pool::new("cleave-command", REQUEST_THREADS, move |work| managing.run(work));
+        let requests = shared(requests, REQUEST_THREADS);
         Arc::new(Self {
             io: shared(io, io_threads),
             lengthy: shared(lengthy, threads),
             // A copy runs for hours, and the thread that brings it must be free for the command that aborts it.
             copies: Pool::new("cleave-copy", COPY_THREADS, move |work| copying.run(work))
                 .without_a_thread(|work: Work| work.finish(Outcome::status(Status::Busy))),
+            requests: requests.without_a_thread(|work: Work| work.finish(Outcome::status(Status::Busy))),
         })
     }
 
@@ -124,7 +141,11 @@ impl Threads {
         // The end of a command in one pool may start a command in another. Nothing runs if all pools were quiet one
         // after another, and no pool was given a job meanwhile.
         let mut given = self.given();
-        while self.copies.drain(deadline) && self.io.drain(deadline) && self.lengthy.drain(deadline) {
+        while self.copies.drain(deadline)
+            && self.io.drain(deadline)
+            && self.lengthy.drain(deadline)
+            && self.requests.drain(deadline)
+        {
             if std::mem::replace(&mut given, self.given()) == given {
                 return true;
             }
@@ -134,7 +155,10 @@ impl Threads {
 
     /// The number of jobs that the pools have been given so far.
     fn given(&self) -> u64 {
-        [&self.copies, &self.io, &self.lengthy].map(|pool| pool.shared.state.lock().given).into_iter().sum()
+        [&self.copies, &self.io, &self.lengthy, &self.requests]
+            .map(|pool| pool.shared.state.lock().given)
+            .into_iter()
+            .sum()
     }
 }
 
@@ -165,6 +189,14 @@ impl Executor for Threads {
             self.io.submit(work);
         } else {
             self.copies.submit(work);
+        }
+    }
+
+    fn management(&self, work: Work) {
+        if Management::is_quick(&work) {
+            self.io.submit(work);
+        } else {
+            self.requests.submit(work);
         }
     }
 }

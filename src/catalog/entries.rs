@@ -313,7 +313,7 @@ impl TargetEntry {
 pub struct MapEntry {
     /// LUN number.
     pub(crate) lun: u16,
-    /// The volume, drive or image at this LUN.
+    /// The volume, drive, command device or image at this LUN.
     pub(crate) object: ObjectName,
     /// The initiators that see it. None are named: every initiator that has no entry of its own for this LUN.
     pub(crate) initiators: BTreeSet<IscsiName>,
@@ -340,6 +340,21 @@ pub enum Pace {
     Automatic,
 }
 
+/// How an EXTENDED COPY reads a secondary that is not whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CopyPolicy {
+    /// Each range is filled on the secondary before it is read.
+    #[default]
+    Fetch,
+    /// The first read waits until the secondary is whole.
+    Wait,
+    /// What the secondary does not hold comes from the primary, and nothing is written to the secondary.
+    Merge,
+}
+
 /// One pair. Its state is in its own record, not in the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -352,6 +367,10 @@ pub struct PairEntry {
     pub(crate) secondary: Name,
     /// Pace of the copy behind.
     pub(crate) pace: Pace,
+    /// Whether an EXTENDED COPY that reads the secondary splits a pair in PAIR first.
+    pub(crate) split_on_copy: bool,
+    /// How an EXTENDED COPY reads a secondary that is not whole.
+    pub(crate) copy_policy: CopyPolicy,
     /// Why its records could not be relied on when the array opened. Since then the primary has been served without
     /// the pair, so the instant of the split is lost even if the records come back. Only `pair delete` ends this.
     pub(crate) broken: Option<String>,
@@ -370,6 +389,8 @@ impl PairEntry {
             primary,
             secondary,
             pace,
+            split_on_copy: false,
+            copy_policy: CopyPolicy::default(),
             broken: None,
             labels: Labels::default(),
             description: Description::default(),
@@ -387,6 +408,29 @@ pub(crate) struct GroupEntry {
     pub(crate) labels: Labels,
     /// The description that an operator has given.
     pub(crate) description: Description,
+}
+
+/// One command device: a logical unit by which initiators drive the array in band.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommandDeviceEntry {
+    /// Source of its identity.
+    pub(crate) seed: Seed,
+    /// The volumes that it lets an initiator drive, beside those that are mapped to the initiator.
+    pub(crate) grants: BTreeSet<Name>,
+    /// The labels that an operator has given.
+    pub(crate) labels: Labels,
+    /// The description that an operator has given.
+    pub(crate) description: Description,
+}
+
+impl CommandDeviceEntry {
+    /// A command device that grants nothing.
+    #[must_use]
+    pub(crate) fn new(seed: Seed) -> Self {
+        let (grants, labels, description) = Default::default();
+        Self { seed, grants, labels, description }
+    }
 }
 
 /// The role of a token. Each role may do all that the one before it may.

@@ -136,6 +136,9 @@ impl Holdings {
                 let loaded = drive.loaded.clone().map(Taken::Loaded);
                 [Taken::Identity(drive.seed)].into_iter().chain(loaded).collect()
             }),
+            Key::CommandDevice(name) => {
+                catalog.command_devices.get(name).map(|device| vec![Taken::Identity(device.seed)])
+            }
             Key::Cartridge(barcode) => {
                 catalog.cartridges.get(barcode).map(|cartridge| vec![Taken::Identity(cartridge.seed)])
             }
@@ -166,6 +169,7 @@ impl Index {
         let mut this = Self { taken: BTreeMap::new(), lowest_id: 1 };
         let keys = (catalog.volumes.keys().cloned().map(Key::Volume))
             .chain(catalog.drives.keys().cloned().map(Key::Drive))
+            .chain(catalog.command_devices.keys().cloned().map(Key::CommandDevice))
             .chain(catalog.cartridges.keys().cloned().map(Key::Cartridge))
             .chain(catalog.targets.keys().cloned().map(Key::Target))
             .chain(catalog.pairs.keys().cloned().map(Key::Pair))

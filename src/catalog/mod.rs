@@ -43,10 +43,10 @@ pub use entries::ExternalScrap;
 pub(crate) use entries::RestoreEntry;
 pub use entries::Scrap;
 pub(crate) use entries::{
-    CartridgeEntry, DriveEntry, GroupEntry, MapEntry, PairEntry, SnapshotEntry, TargetEntry, TokenEntry,
-    VolumeEntry, VolumeLocation,
+    CartridgeEntry, CommandDeviceEntry, DriveEntry, GroupEntry, MapEntry, PairEntry, SnapshotEntry,
+    TargetEntry, TokenEntry, VolumeEntry, VolumeLocation,
 };
-pub use entries::{Pace, Role, SecretDigest, Seed, SnapshotPolicy, StoreKind};
+pub use entries::{CopyPolicy, Pace, Role, SecretDigest, Seed, SnapshotPolicy, StoreKind};
 pub(crate) use kept::Kept;
 pub use kept::Revision;
 use names::{Barcode, ImageName, IscsiName, Name, ObjectName};
@@ -87,6 +87,8 @@ pub struct Catalog {
     pub volumes: BTreeMap<Name, Kept<VolumeEntry>>,
     /// Tape drives.
     pub(crate) drives: BTreeMap<Name, Kept<DriveEntry>>,
+    /// Command devices.
+    pub(crate) command_devices: BTreeMap<Name, Kept<CommandDeviceEntry>>,
     /// Tape cartridges.
     pub(crate) cartridges: BTreeMap<Barcode, Kept<CartridgeEntry>>,
     /// iSCSI targets and what they show.
@@ -108,6 +110,7 @@ impl Catalog {
     fn revisions(&self) -> impl Iterator<Item = Revision> {
         (self.volumes.values().map(Kept::revision))
             .chain(self.drives.values().map(Kept::revision))
+            .chain(self.command_devices.values().map(Kept::revision))
             .chain(self.cartridges.values().map(Kept::revision))
             .chain(self.targets.values().map(Kept::revision))
             .chain(self.pairs.values().map(Kept::revision))
@@ -120,6 +123,7 @@ impl Catalog {
     fn identities(&self) -> impl Iterator<Item = Seed> {
         (self.volumes.values().map(|volume| volume.seed))
             .chain(self.drives.values().map(|drive| drive.seed))
+            .chain(self.command_devices.values().map(|device| device.seed))
             .chain(self.cartridges.values().map(|cartridge| cartridge.seed))
             .chain(self.pairs.values().map(|pair| pair.seed))
             .chain(self.snapshots.values().map(|snapshot| snapshot.seed))
@@ -132,12 +136,13 @@ impl Catalog {
         self.identities().any(|other| other == seed)
     }
 
-    /// Whether the catalog has any object: a volume, drive, cartridge, target, pair or group.
+    /// Whether the catalog has any object: a volume, drive, command device, cartridge, target, pair or group.
     #[must_use]
     pub(crate) fn has_objects(&self) -> bool {
-        let Self { volumes, drives, cartridges, targets, pairs, groups, .. } = self;
+        let Self { volumes, drives, command_devices, cartridges, targets, pairs, groups, .. } = self;
         !(volumes.is_empty()
             && drives.is_empty()
+            && command_devices.is_empty()
             && cartridges.is_empty()
             && targets.is_empty()
             && pairs.is_empty()
@@ -252,12 +257,16 @@ impl Catalog {
             .filter(move |(_, map)| map.object == *name)
     }
 
-    /// Whether a volume, drive or image is called `name`. Volumes and drives share one namespace, since `lun map` takes
-    /// either.
+    /// Whether a volume, drive, command device or image is called `name`. The first three share one namespace, since
+    /// `lun map` takes any of them.
     #[must_use]
     pub(crate) fn has_object(&self, name: &ObjectName) -> bool {
         match name {
-            ObjectName::Whole(name) => self.volumes.contains_key(name) || self.drives.contains_key(name),
+            ObjectName::Whole(name) => {
+                self.volumes.contains_key(name)
+                    || self.drives.contains_key(name)
+                    || self.command_devices.contains_key(name)
+            }
             ObjectName::Image(name) => self.snapshots.contains_key(name),
         }
     }
@@ -283,6 +292,7 @@ impl Catalog {
             return Err(format!("two objects have the identity {seed}"));
         }
         self.check_drives()?;
+        self.check_command_devices()?;
         self.check_pairs()?;
         self.check_groups()?;
         self.check_snapshots()?;
@@ -337,6 +347,7 @@ impl Catalog {
         let counts = [
             ("volumes", self.volumes.len()),
             ("drives", self.drives.len()),
+            ("command devices", self.command_devices.len()),
             ("cartridges", self.cartridges.len()),
             ("targets", self.targets.len()),
             ("pairs", self.pairs.len()),
@@ -383,6 +394,18 @@ impl Catalog {
             }
             if !loaded.insert(barcode) {
                 return Err(format!("cartridge {barcode} is in two drives"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_command_devices(&self) -> Result<(), String> {
+        for (name, device) in &self.command_devices {
+            if self.volumes.contains_key(name) || self.drives.contains_key(name) {
+                return Err(format!("{name} is a command device and something else"));
+            }
+            if let Some(volume) = device.grants.iter().find(|volume| !self.volumes.contains_key(*volume)) {
+                return Err(format!("command device {name} grants volume {volume}, which does not exist"));
             }
         }
         Ok(())

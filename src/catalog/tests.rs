@@ -102,7 +102,7 @@ const VERSION_4: &[u8] = include_bytes!("versions/fixtures/version_4.json");
 /// [`sample`] as version 5 was written, which has no snapshots.
 const VERSION_5: &[u8] = include_bytes!("versions/fixtures/version_5.json");
 
-/// [`sample`] as version 6 was written, which has no restores and no clones.
+/// [`sample`] as version 6 was written, which has no restores, clones and command devices.
 const VERSION_6: &[u8] = include_bytes!("versions/fixtures/version_6.json");
 
 /// A file of each version before the newest, from the first on. A file that has been added is never changed.
@@ -121,7 +121,7 @@ fn a_catalog_of_every_version_opens_and_is_written_as_the_newest() {
 }
 
 #[test]
-fn a_catalog_of_version_6_says_all_of_what_there_is_but_restores_and_clones() {
+fn a_catalog_of_version_6_says_all_of_what_there_is_but_what_is_new() {
     assert_eq!(decode(VERSION_6), Ok(sample()));
 }
 

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use super::Catalog;
 use super::entries::{
-    CartridgeEntry, DriveEntry, GroupEntry, PairEntry, Scrap, Seed, SnapshotEntry, TargetEntry, TokenEntry,
-    VolumeEntry,
+    CartridgeEntry, CommandDeviceEntry, DriveEntry, GroupEntry, PairEntry, Scrap, Seed, SnapshotEntry,
+    TargetEntry, TokenEntry, VolumeEntry,
 };
 use super::kept::{Kept, Revision};
 use super::names::{Barcode, ImageName, IscsiName, Name};
@@ -24,6 +24,8 @@ pub(crate) enum Key {
     Volume(Name),
     /// A drive.
     Drive(Name),
+    /// A command device.
+    CommandDevice(Name),
     /// A cartridge.
     Cartridge(Barcode),
     /// A target, with its maps.
@@ -51,6 +53,8 @@ pub(crate) enum Value {
     Volume(Name, Kept<VolumeEntry>),
     /// A drive.
     Drive(Name, Kept<DriveEntry>),
+    /// A command device.
+    CommandDevice(Name, Kept<CommandDeviceEntry>),
     /// A cartridge.
     Cartridge(Barcode, Kept<CartridgeEntry>),
     /// A target, with its maps.
@@ -91,6 +95,8 @@ impl Transaction {
         }
         this.compare(&before.volumes, &after.volumes, Key::Volume, Value::Volume);
         this.compare(&before.drives, &after.drives, Key::Drive, Value::Drive);
+        let (old, new) = (&before.command_devices, &after.command_devices);
+        this.compare(old, new, Key::CommandDevice, Value::CommandDevice);
         this.compare(&before.cartridges, &after.cartridges, Key::Cartridge, Value::Cartridge);
         this.compare(&before.targets, &after.targets, Key::Target, Value::Target);
         this.compare(&before.pairs, &after.pairs, Key::Pair, Value::Pair);
@@ -143,6 +149,7 @@ impl Catalog {
         match key {
             Key::Volume(name) => self.volumes.get(name).map(Kept::revision),
             Key::Drive(name) => self.drives.get(name).map(Kept::revision),
+            Key::CommandDevice(name) => self.command_devices.get(name).map(Kept::revision),
             Key::Cartridge(barcode) => self.cartridges.get(barcode).map(Kept::revision),
             Key::Target(iqn) => self.targets.get(iqn).map(Kept::revision),
             Key::Pair(name) => self.pairs.get(name).map(Kept::revision),
@@ -155,12 +162,15 @@ impl Catalog {
 }
 
 impl Catalog {
-    /// The volume, drive, cartridge, target, pair, group, snapshot or token under `key`.
+    /// The volume, drive, command device, cartridge, target, pair, group, snapshot or token under `key`.
     #[must_use]
     pub(crate) fn value_of(&self, key: &Key) -> Option<Value> {
         Some(match key {
             Key::Volume(name) => Value::Volume(name.clone(), self.volumes.get(name)?.clone()),
             Key::Drive(name) => Value::Drive(name.clone(), self.drives.get(name)?.clone()),
+            Key::CommandDevice(name) => {
+                Value::CommandDevice(name.clone(), self.command_devices.get(name)?.clone())
+            }
             Key::Cartridge(barcode) => {
                 Value::Cartridge(barcode.clone(), self.cartridges.get(barcode)?.clone())
             }
@@ -189,6 +199,7 @@ fn take(catalog: &mut Catalog, key: &Key) {
         Key::Demo => catalog.demo = false,
         Key::Volume(name) => drop(catalog.volumes.remove(name)),
         Key::Drive(name) => drop(catalog.drives.remove(name)),
+        Key::CommandDevice(name) => drop(catalog.command_devices.remove(name)),
         Key::Cartridge(barcode) => drop(catalog.cartridges.remove(barcode)),
         Key::Target(iqn) => drop(catalog.targets.remove(iqn)),
         Key::Pair(name) => drop(catalog.pairs.remove(name)),
@@ -207,6 +218,9 @@ fn put(catalog: &mut Catalog, value: Value, revision: Revision) {
         Value::Demo => catalog.demo = true,
         Value::Volume(name, entry) => drop(catalog.volumes.insert(name, entry.at(revision))),
         Value::Drive(name, entry) => drop(catalog.drives.insert(name, entry.at(revision))),
+        Value::CommandDevice(name, entry) => {
+            drop(catalog.command_devices.insert(name, entry.at(revision)));
+        }
         Value::Cartridge(barcode, entry) => drop(catalog.cartridges.insert(barcode, entry.at(revision))),
         Value::Target(iqn, entry) => drop(catalog.targets.insert(iqn, entry.at(revision))),
         Value::Pair(name, entry) => drop(catalog.pairs.insert(name, entry.at(revision))),
@@ -312,11 +326,13 @@ mod tests {
         let snapshot = (seed(), 1..3_u64)
             .prop_map(|(seed, number)| SnapshotEntry::new(seed, number, Timestamp::UNIX_EPOCH).into());
         let image = (name(), name()).prop_map(|(volume, image)| ImageName { volume, image });
+        let device = (seed(), btree_set(name(), 0..3))
+            .prop_map(|(seed, grants)| CommandDeviceEntry { grants, ..CommandDeviceEntry::new(seed) }.into());
         let groups = (btree_map(name(), group, 0..4), btree_map(image, snapshot, 0..4));
         (
             (proptest::option::of(seed()), any::<bool>()),
             btree_map(name(), volume(), 0..4),
-            btree_map(name(), drive, 0..4),
+            (btree_map(name(), drive, 0..4), btree_map(name(), device, 0..4)),
             btree_map(barcode(), cartridge, 0..4),
             btree_map(iqn(), target(), 0..4),
             (btree_map(name(), pair, 0..4), groups),
@@ -327,7 +343,7 @@ mod tests {
                 |(
                     (data_dir, demo),
                     volumes,
-                    drives,
+                    (drives, command_devices),
                     cartridges,
                     targets,
                     (pairs, (groups, snapshots)),
@@ -340,6 +356,7 @@ mod tests {
                         demo,
                         volumes,
                         drives,
+                        command_devices,
                         cartridges,
                         targets,
                         pairs,

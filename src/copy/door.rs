@@ -8,6 +8,7 @@ use crate::memory::Charge;
 use crate::sam::{Cdb, Lun, NexusId};
 use crate::scsi::designator::Designator;
 use crate::scsi::opcode::DeviceType;
+use crate::scsi::sense::Forwarded;
 
 /// Finds the logical units of CSCDs.
 pub(crate) trait Door: Send + Sync {
@@ -21,6 +22,15 @@ pub(crate) trait Door: Send + Sync {
 
     /// A charge of `bytes` for the buffers of a copy of `nexus`; `None` if there is no room.
     fn charge(&self, nexus: NexusId, bytes: u64) -> Option<Charge>;
+}
+
+/// Why a copy does not begin to read a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unready {
+    /// The copy is to stop.
+    Cancelled,
+    /// The unit does not become what the copy is to read; the answer of the unit.
+    Refused(Forwarded),
 }
 
 /// A logical unit for the copy manager, on behalf of one nexus and with the access of that nexus.
@@ -37,6 +47,13 @@ pub(crate) trait Endpoint: Send + Sync {
     /// Runs one command to its end, and blocks meanwhile. `data_in` is a buffer of any content, for reuse; the
     /// outcome returns `data_out`.
     fn perform(&self, cdb: Cdb, data_out: Vec<u8>, data_in: Vec<u8>) -> Outcome;
+
+    /// The copy will read the unit. It is called once for each such unit, when the copy has been planned and before its first
+    /// read, and may take as long as it has to; it asks `stop` meanwhile. The secondary of a pair becomes what its pair's
+    /// attributes say: split, or whole.
+    fn begin_reading(&self, _stop: &(dyn Fn() -> bool + Sync)) -> Result<(), Unready> {
+        Ok(())
+    }
 
     /// Announces that `count` blocks from `lba` are read next: the secondary of a pair fetches extents that it does
     /// not hold yet. A failure here happens again, and is reported, in the READ.

@@ -36,7 +36,7 @@ use crate::scsi::xcopy::list::{ListIdUsage, ParameterList};
 use crate::scsi::xcopy::results::OperatingParameters;
 use crate::scsi::xcopy::{Command, THIRD_PARTY_COPY_OUT};
 
-pub(crate) use crate::copy::door::{Door, Endpoint};
+pub(crate) use crate::copy::door::{Door, Endpoint, Unready};
 pub use crate::copy::lists::OperationId;
 pub(crate) use crate::copy::lists::{CopyView, UnitKey};
 pub(crate) use crate::scsi::designator::Designator;

@@ -21,6 +21,7 @@
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
+use crate::copy::door::Unready;
 use crate::copy::lists::Progress;
 use crate::copy::plan::{Direction, Fault, Medium, Move, Plan, Residues, plan};
 use crate::copy::survey::{Survey, Surveyed, UsableCscd, at_descriptor, fault};
@@ -53,6 +54,12 @@ struct Step {
     source: Option<UsableCscd>,
     destination: UsableCscd,
     plan: Plan,
+}
+
+impl Step {
+    fn reads(&self) -> bool {
+        matches!(self.plan, Plan::Move(moved) if moved.read_blocks > 0)
+    }
 }
 
 /// The steps up to the first one that cannot be planned, and the reason.
@@ -94,12 +101,33 @@ impl Chain {
         names.join(" ")
     }
 
+    /// Tells each unit that the copy reads, once, that it will be read.
+    fn begin_reading(&self, stop: &(dyn Fn() -> bool + Sync)) -> Result<(), Stopped> {
+        let mut told = Vec::new();
+        for step in &self.steps {
+            let Some(source) = step.source.as_ref().filter(|_| step.reads()) else { continue };
+            if told.contains(&source.endpoint.unit()) {
+                continue;
+            }
+            told.push(source.endpoint.unit());
+            source.endpoint.begin_reading(stop).map_err(|unready| match unready {
+                Unready::Cancelled => Stopped::Cancelled,
+                Unready::Refused(forwarded) => {
+                    let fault = at_descriptor(Asc::THIRD_PARTY_DEVICE_FAILURE, source.id);
+                    let sense = sense_of(step.index, fault);
+                    Stopped::Check(Box::new(Sense { source: Some(forwarded), ..sense }))
+                }
+            })?;
+        }
+        Ok(())
+    }
+
     /// Runs the segments. Asks `stop` before every command to a unit.
     pub(super) fn run(&self, progress: &Progress, stop: &(dyn Fn() -> bool + Sync)) -> Result<(), Stopped> {
+        self.begin_reading(stop)?;
         let to_disk =
             self.steps.iter().any(|step| step.destination.endpoint.device_type() == DeviceType::Disk);
-        let reads =
-            self.steps.iter().any(|step| matches!(step.plan, Plan::Move(moved) if moved.read_blocks > 0));
+        let reads = self.steps.iter().any(Step::reads);
         let (chunks_in, chunks) = sync_channel(AHEAD);
         let (recycle, recycled) = channel();
         let (turns, turn) = channel();

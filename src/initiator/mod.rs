@@ -5,6 +5,7 @@
 //! what `mt` and `dd` do, [`xcopy`] lets a copy manager move data. The calls block. The socket of a session belongs
 //! to a thread of its own.
 
+pub mod management;
 pub mod patience;
 pub(crate) mod session;
 #[cfg(target_os = "linux")]

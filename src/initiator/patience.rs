@@ -34,7 +34,8 @@ fn kind(cdb: &[u8]) -> Kind {
     match *cdb {
         [0x08 | 0x0A | 0x10 | 0x80, ..] => Kind::Transfer, // READ(6), WRITE(6), WRITE FILEMARKS
         [0x01 | 0x11 | 0x19 | 0x1B | 0x2B | 0x91 | 0x92, ..] => Kind::Movement, // REWIND, SPACE, ERASE, LOAD, LOCATE
-        [0x83, action, ..] if action & 0x1F <= 0x01 => Kind::Copy,              // EXTENDED COPY(LID1), (LID4)
+        [0xA4, 0x10, ..] => Kind::Transfer, // MANAGEMENT PROTOCOL OUT: a verb, which may wait for a flush of much data
+        [0x83, action, ..] if action & 0x1F <= 0x01 => Kind::Copy, // EXTENDED COPY(LID1), (LID4)
         [0x84, action, ..] if matches!(action & 0x1F, 0x00 | 0x05) => Kind::Watch, // COPY STATUS of both
         _ => Kind::Short,
     }

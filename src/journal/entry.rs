@@ -250,6 +250,15 @@ pub(crate) enum Who {
         /// The address that the request came from.
         peer: String,
     },
+    /// An initiator, in band.
+    Initiator {
+        /// Its node name.
+        name: String,
+        /// The target of its session.
+        target: String,
+        /// The command device.
+        device: String,
+    },
 }
 
 impl std::fmt::Display for Who {
@@ -259,6 +268,9 @@ impl std::fmt::Display for Who {
             Self::Socket { uid, pid: Some(pid) } => write!(f, "uid {uid}, process {pid}"),
             Self::Socket { uid, pid: None } => write!(f, "uid {uid}"),
             Self::Token { name, peer } => write!(f, "token {name} from {peer}"),
+            Self::Initiator { name, target, device } => {
+                write!(f, "initiator {name} by command device {device} of {target}")
+            }
         }
     }
 }

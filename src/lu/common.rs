@@ -27,6 +27,11 @@ const PAGES: [u8; 5] = [
     vpd::THIRD_PARTY_COPY,
 ];
 
+/// Whether the copy manager is behind units of this type. A command device has no data to copy.
+fn copies(device: DeviceType) -> bool {
+    device != DeviceType::Controller
+}
+
 /// Executes the command; `None` if it is none of these.
 pub(super) fn execute(
     unit: &LogicalUnit,
@@ -103,7 +108,7 @@ fn inquiry(
     let device = unit.server().device_type();
     let mut out = Truncated::new(out, usize::from(inquiry.allocation));
     match inquiry.page {
-        None => StandardInquiry::of(device, true, REVISION).emit(&mut out),
+        None => StandardInquiry::of(device, copies(device), REVISION).emit(&mut out),
         Some(page) => {
             let body = page_body(unit, page, nexus).ok_or_else(|| Sense::invalid_cdb_byte(2))?;
             vpd::emit(device, page, &body, &mut out);
@@ -117,7 +122,8 @@ fn page_body(unit: &LogicalUnit, page: u8, nexus: &Nexus) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     match page {
         vpd::SUPPORTED_PAGES => {
-            body.extend(PAGES);
+            let copies = copies(server.device_type());
+            body.extend(PAGES.iter().filter(|page| copies || **page != vpd::THIRD_PARTY_COPY));
             body.extend(server.vpd_pages());
         }
         vpd::UNIT_SERIAL_NUMBER => body.extend(unit.identity().serial().into_bytes()),
@@ -131,7 +137,9 @@ fn page_body(unit: &LogicalUnit, page: u8, nexus: &Nexus) -> Option<Vec<u8>> {
             unit.designators().iter().chain(path).for_each(|designator| designator.emit(&mut body));
         }
         vpd::EXTENDED_INQUIRY => vpd::extended_inquiry(server.device_type() == DeviceType::Disk, &mut body),
-        vpd::THIRD_PARTY_COPY => body = xcopy::results::third_party_copy_vpd(),
+        vpd::THIRD_PARTY_COPY if copies(server.device_type()) => {
+            body = xcopy::results::third_party_copy_vpd()
+        }
         page if server.vpd_pages().contains(&page) => server.vpd(page, &mut body),
         _ => return None,
     }

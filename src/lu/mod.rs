@@ -11,6 +11,7 @@ mod called;
 mod check_log;
 mod command_span;
 mod common;
+pub(crate) mod controller;
 mod copy_position;
 pub mod disk;
 mod gate;

@@ -217,6 +217,11 @@ impl Buffers {
         (self.data_in, wanted as u64, self.data_out)
     }
 
+    /// The most bytes of data-in that the initiator takes.
+    pub(super) fn room(&self) -> usize {
+        self.room
+    }
+
     /// Frees the memory of the data-in while the command waits for its next step.
     pub(super) fn give_up_data_in(&mut self) {
         self.used = false;

@@ -137,6 +137,9 @@ impl Executor for TestExecutor {
     fn third_party(&self, work: Work) {
         self.third_party.lock().push(work);
     }
+    fn management(&self, work: Work) {
+        self.third_party.lock().push(work);
+    }
 }
 
 /// The endings of a nexus's tasks.

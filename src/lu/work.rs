@@ -32,6 +32,9 @@ pub(crate) trait Executor: Send + Sync {
 
     /// Hands a third-party copy command to the copy manager, which ends it by [`Work::finish`].
     fn third_party(&self, work: Work);
+
+    /// Hands a command of MANAGEMENT PROTOCOL to who takes requests, who ends it by [`Work::finish`].
+    fn management(&self, work: Work);
 }
 
 /// A task that is on its way into the task set, or held there.
@@ -180,7 +183,7 @@ impl Work {
 
     /// Runs the command on the caller's thread if it need not wait and may be tried there; else passes it to the executor.
     pub(super) fn start(mut self) {
-        if self.row.executed_by == ExecutedBy::CopyManager {
+        if self.row.executed_by != ExecutedBy::Unit {
             return self.hand_over();
         }
         if self.is_cancelled() {
@@ -202,6 +205,7 @@ impl Work {
         let executor = Arc::clone(self.nexus.unit().executor());
         match self.row.executed_by {
             ExecutedBy::CopyManager => executor.third_party(self),
+            ExecutedBy::Management => executor.management(self),
             ExecutedBy::Unit => executor.blocking(self),
         }
     }
@@ -224,6 +228,12 @@ impl Work {
         self.row
     }
 
+    /// The parsed command.
+    #[must_use]
+    pub(crate) fn command(&self) -> &Command {
+        &self.command
+    }
+
     /// The CDB, which has been checked against the length and the usage map of its row.
     #[must_use]
     pub(crate) fn cdb(&self) -> &Cdb {
@@ -234,6 +244,12 @@ impl Work {
     #[must_use]
     pub(crate) fn data_out(&self) -> &[u8] {
         &self.buffers.data_out
+    }
+
+    /// The most bytes of data-in that the initiator takes.
+    #[must_use]
+    pub(crate) fn room(&self) -> usize {
+        self.buffers.room()
     }
 
     /// The format of sense data in an [`Outcome`] for this task.

@@ -33,6 +33,9 @@ pub enum ObjectKind {
     Volume,
     /// A tape drive.
     Drive,
+    /// A command device.
+    #[serde(rename = "command-device")]
+    CommandDevice,
     /// A tape cartridge.
     Cartridge,
     /// An iSCSI target.
@@ -60,6 +63,7 @@ impl ObjectKind {
         match self {
             Self::Volume => "volume",
             Self::Drive => "drive",
+            Self::CommandDevice => "command-device",
             Self::Cartridge => "cartridge",
             Self::Target => "target",
             Self::Pair => "pair",
@@ -695,6 +699,18 @@ pub enum Cause {
     Forbidden {
         /// The rule.
         why: String,
+    },
+    /// The verb is not for initiators.
+    NotInBand,
+    /// The initiator may only see this volume.
+    OnlySeen {
+        /// The volume.
+        volume: Name,
+    },
+    /// Something that the initiator does not reach uses what it wants to use.
+    OutOfReach {
+        /// What it wants to use.
+        what: String,
     },
     /// The verb's object is not as expected: it has been changed, made or deleted meanwhile.
     Stale {

@@ -154,6 +154,7 @@ pub(crate) fn key(kind: ObjectKind, name: &str) -> Option<Key> {
     match kind {
         ObjectKind::Volume => name.parse::<Name>().ok().map(Key::Volume),
         ObjectKind::Drive => name.parse::<Name>().ok().map(Key::Drive),
+        ObjectKind::CommandDevice => name.parse::<Name>().ok().map(Key::CommandDevice),
         ObjectKind::Cartridge => name.parse::<Barcode>().ok().map(Key::Cartridge),
         ObjectKind::Target => name.parse::<IscsiName>().ok().map(Key::Target),
         ObjectKind::Pair => name.parse::<Name>().ok().map(Key::Pair),

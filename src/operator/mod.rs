@@ -16,6 +16,7 @@ pub(crate) mod expected;
 pub(crate) mod extents;
 mod fault;
 mod foresee;
+pub mod in_band;
 mod medium;
 mod misplaced;
 pub mod operations;

@@ -80,6 +80,7 @@ impl From<&Who> for Asker {
     fn from(who: &Who) -> Self {
         match who {
             Who::Daemon => Self::Daemon,
+            Who::Initiator { name, .. } => Self::Initiator { name: name.clone() },
             Who::Socket { uid, pid } => Self::Socket { uid: *uid, pid: *pid },
             Who::Token { name, peer, role: _ } => Self::Token { name: name.clone(), peer: *peer },
         }

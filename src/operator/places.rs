@@ -29,7 +29,7 @@ impl Places {
     /// So many places are taken, which are all that `who` may take one of.
     pub(super) fn enter(&self, who: &Who, patience: Duration) -> Result<TakenPlace<'_>, usize> {
         let most = match who {
-            Who::Token { .. } => MAX_PLANS,
+            Who::Token { .. } | Who::Initiator { .. } => MAX_PLANS,
             Who::Daemon | Who::Socket { .. } => MAX_PLANS_OF_SOCKET,
         };
         let (mut taken, until) = (self.taken.lock(), Instant::now() + patience);

@@ -12,6 +12,7 @@
 //! a plan refuses everything that the verb would refuse. An index goes with the copy, and no step copies the catalog, so a plan
 //! takes time and memory in proportion to the file and the catalog. It ends at [`MAX_CAUSES`] causes.
 
+mod command_device;
 mod detail;
 mod group;
 mod prune;
@@ -305,6 +306,7 @@ impl<'a> Planner<'a> {
         self.each(&desired.volumes, Self::volume);
         self.each(&desired.cartridges, Self::cartridge);
         self.each(&desired.drives, Self::drive);
+        self.each(&desired.command_devices, Self::command_device);
         // Tables that name their identifier come before tables that take any.
         let (named, others): (Vec<_>, Vec<_>) =
             desired.targets.iter().partition(|target| target.table.relative_id.is_some());
@@ -364,6 +366,9 @@ impl<'a> Planner<'a> {
         let desired = self.desired;
         let objects = (desired.volumes.iter().map(|at| (at.line, Key::Volume(at.table.name.clone()))))
             .chain(desired.drives.iter().map(|at| (at.line, Key::Drive(at.table.name.clone()))))
+            .chain(
+                desired.command_devices.iter().map(|at| (at.line, Key::CommandDevice(at.table.name.clone()))),
+            )
             .chain(desired.cartridges.iter().map(|at| (at.line, Key::Cartridge(at.table.barcode.clone()))))
             .chain(desired.targets.iter().map(|at| (at.line, Key::Target(at.table.iqn.0.clone()))))
             .chain(desired.groups.iter().map(|at| (at.line, Key::Group(at.table.name.clone()))));
@@ -800,6 +805,13 @@ impl<'a> Planner<'a> {
                     draft.details.push(format!("{} -> {}", word(has.pace), word(pace)));
                     draft.steps.push(verb(pair::SetPace { name: name.clone(), pace }));
                 }
+                let split_on_copy = table.split_on_copy.filter(|wanted| *wanted != has.split_on_copy);
+                let copy_policy = table.copy_policy.filter(|wanted| *wanted != has.copy_policy);
+                draft.details.extend(split_on_copy.map(|wanted| format!("split_on_copy = {wanted}")));
+                draft.details.extend(copy_policy.map(|wanted| format!("copy_policy = {}", word(wanted))));
+                if split_on_copy.is_some() || copy_policy.is_some() {
+                    draft.steps.push(verb(pair::Set { name: name.clone(), split_on_copy, copy_policy }));
+                }
                 draft.annotate(noted, (&has.labels, &has.description), labels, description);
             }
             None => {
@@ -819,6 +831,8 @@ impl Pair {
             primary: primary.clone(),
             secondary: secondary.clone(),
             pace: self.pace.unwrap_or_default(),
+            split_on_copy: self.split_on_copy.unwrap_or_default(),
+            copy_policy: self.copy_policy.unwrap_or_default(),
             defer: self.defer,
             overwrite: self.overwrite,
             group: None,
@@ -844,7 +858,9 @@ impl Lun {
 /// The keys of which one has to be there for the object `name`. A file names no snapshots, but their volumes.
 fn rests_on(name: &ObjectName) -> Vec<Key> {
     match name {
-        ObjectName::Whole(name) => vec![Key::Volume(name.clone()), Key::Drive(name.clone())],
+        ObjectName::Whole(name) => {
+            [Key::Volume, Key::Drive, Key::CommandDevice].map(|key| key(name.clone())).into()
+        }
         ObjectName::Image(name) => vec![Key::Volume(name.volume.clone())],
     }
 }
@@ -854,6 +870,7 @@ pub(super) fn named(key: &Key) -> (ObjectKind, String) {
     match key {
         Key::Volume(name) => (ObjectKind::Volume, name.to_string()),
         Key::Drive(name) => (ObjectKind::Drive, name.to_string()),
+        Key::CommandDevice(name) => (ObjectKind::CommandDevice, name.to_string()),
         Key::Cartridge(barcode) => (ObjectKind::Cartridge, barcode.to_string()),
         Key::Target(iqn) => (ObjectKind::Target, iqn.to_string()),
         Key::Pair(name) => (ObjectKind::Pair, name.to_string()),

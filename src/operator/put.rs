@@ -93,6 +93,7 @@ impl Put {
         match kind {
             ObjectKind::Volume => desired.volumes = table(name("name"), body)?,
             ObjectKind::Drive => desired.drives = table(name("name"), body)?,
+            ObjectKind::CommandDevice => desired.command_devices = table(name("name"), body)?,
             ObjectKind::Cartridge => desired.cartridges = table(name("barcode"), body)?,
             ObjectKind::Pair => desired.pairs = table(name("name"), body)?,
             ObjectKind::Group => desired.groups = table(name("name"), body)?,

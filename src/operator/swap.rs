@@ -60,7 +60,9 @@ fn identity(catalog: &Catalog, object: &ObjectName) -> Option<Seed> {
     match object {
         ObjectName::Whole(name) => {
             let volume = catalog.volumes.get(name).map(|entry| entry.seed);
-            volume.or_else(|| catalog.drives.get(name).map(|entry| entry.seed))
+            let drive = || catalog.drives.get(name).map(|entry| entry.seed);
+            let device = || catalog.command_devices.get(name).map(|entry| entry.seed);
+            volume.or_else(drive).or_else(device)
         }
         ObjectName::Image(name) => catalog.snapshots.get(name).map(|entry| entry.seed),
     }

@@ -488,6 +488,7 @@ fn sensible(verb: &str, directory: &Path) -> Value {
         "lun.unmap" => json!({"target": iqn(), "lun": 0}),
         "pair.create" => json!({"primary": "c", "secondary": "d"}),
         "pair.split" | "pair.resync" | "pair.delete" => json!({"name": "a-b"}),
+        "pair.set" => json!({"name": "a-b", "copy_policy": "merge"}),
         "pair.pace" => json!({"name": "a-b", "pace": "slow"}),
         "group.create" => json!({"name": "new", "volumes": ["c"]}),
         "group.add" => json!({"name": "g", "volumes": ["c"]}),
@@ -501,6 +502,9 @@ fn sensible(verb: &str, directory: &Path) -> Value {
         "cartridge.import" => json!({"barcode": "SHELF1L8", "file": directory.join("in.tap")}),
         "cartridge.reinstate" | "cartridge.delete" => json!({"barcode": "SHELF1L8"}),
         "drive.create" => json!({"name": "new"}),
+        "command-device.create" => json!({"name": "new", "grants": ["c"]}),
+        "command-device.grant" | "command-device.revoke" => json!({"name": "cmd0", "volumes": ["c"]}),
+        "command-device.delete" => json!({"name": "cmd0"}),
         "drive.load" => json!({"name": "spare", "barcode": "SHELF1L8"}),
         "drive.unload" => json!({"name": "tape"}),
         "drive.delete" => json!({"name": "spare"}),
@@ -535,6 +539,7 @@ fn with_all(directory: &Path) -> Arc<Operator> {
     for drive in ["tape", "spare"] {
         make("drive.create", serde_json::json!({"name": drive}));
     }
+    make("command-device.create", serde_json::json!({"name": "cmd0"}));
     make("drive.load", serde_json::json!({"name": "tape", "barcode": "DRIVE1L8"}));
     for target in [iqn(), node_name("empty").unwrap()] {
         make("target.create", serde_json::json!({"iqn": target}));

@@ -9,8 +9,8 @@ use super::condition::{Precondition, key};
 use super::expected::Expected;
 use super::read::{Unread, read};
 use super::verbs::{
-    cartridge, clone, copy, drive, group, lun, object, operation, pair, restore, session, snapshot, target,
-    token, volume,
+    cartridge, clone, command_device, copy, drive, group, lun, object, operation, pair, restore, session,
+    snapshot, target, token, volume,
 };
 use super::who::{Meta, Route};
 use crate::catalog::index::{Holdings, Index};
@@ -140,6 +140,7 @@ verbs! {
     PairSplit = "pair.split": pair::Split,
     PairResync = "pair.resync": pair::Resync,
     PairPace = "pair.pace": pair::SetPace,
+    PairSet = "pair.set": pair::Set,
     PairDelete = "pair.delete": pair::Delete,
     GroupCreate = "group.create": group::Create,
     GroupAdd = "group.add": group::Add,
@@ -160,6 +161,10 @@ verbs! {
     DriveLoad = "drive.load": drive::Load,
     DriveUnload = "drive.unload": drive::Unload,
     DriveDelete = "drive.delete": drive::Delete,
+    CommandDeviceCreate = "command-device.create": command_device::Create,
+    CommandDeviceGrant = "command-device.grant": command_device::Grant,
+    CommandDeviceRevoke = "command-device.revoke": command_device::Revoke,
+    CommandDeviceDelete = "command-device.delete": command_device::Delete,
     CopyAbort = "copy.abort": copy::Abort,
     OperationCancel = "operation.cancel": operation::Cancel,
     SessionDrop = "session.drop": session::Drop,
@@ -216,6 +221,7 @@ impl Verb {
             Self::LunUnmap(act) => act,
             Self::PairCreate(act) => act,
             Self::PairPace(act) => act,
+            Self::PairSet(act) => act,
             Self::PairDelete(act) => act,
             Self::GroupCreate(act) => act,
             Self::GroupAdd(act) => act,
@@ -229,6 +235,10 @@ impl Verb {
             Self::DriveLoad(act) => act,
             Self::DriveUnload(act) => act,
             Self::DriveDelete(act) => act,
+            Self::CommandDeviceCreate(act) => act,
+            Self::CommandDeviceGrant(act) => act,
+            Self::CommandDeviceRevoke(act) => act,
+            Self::CommandDeviceDelete(act) => act,
             Self::TokenCreate(act) => act,
             Self::TokenDelete(act) => act,
             Self::ObjectAnnotate(act) => act,
@@ -289,6 +299,7 @@ impl Verb {
             Self::PairSplit(act) => Key::Pair(act.name.clone()),
             Self::PairResync(act) => Key::Pair(act.name.clone()),
             Self::PairPace(act) => Key::Pair(act.name.clone()),
+            Self::PairSet(act) => Key::Pair(act.name.clone()),
             Self::PairDelete(act) => Key::Pair(act.name.clone()),
             Self::GroupCreate(act) => Key::Group(act.name.clone()),
             Self::GroupAdd(act) => Key::Group(act.name.clone()),
@@ -309,6 +320,10 @@ impl Verb {
             Self::DriveLoad(act) => Key::Drive(act.name.clone()),
             Self::DriveUnload(act) => Key::Drive(act.name.clone()),
             Self::DriveDelete(act) => Key::Drive(act.name.clone()),
+            Self::CommandDeviceCreate(act) => Key::CommandDevice(act.name.clone()),
+            Self::CommandDeviceGrant(act) => Key::CommandDevice(act.name.clone()),
+            Self::CommandDeviceRevoke(act) => Key::CommandDevice(act.name.clone()),
+            Self::CommandDeviceDelete(act) => Key::CommandDevice(act.name.clone()),
             Self::TokenCreate(act) => Key::Token(act.name.clone()),
             Self::TokenDelete(act) => Key::Token(act.name.clone()),
             Self::ObjectAnnotate(act) => key(act.kind, &act.name)?,

@@ -29,6 +29,15 @@ pub enum Who {
         /// The address of the request.
         peer: SocketAddr,
     },
+    /// An initiator, in band. What it may do is decided before, by what it reaches.
+    Initiator {
+        /// Its node name.
+        name: String,
+        /// The target of its session.
+        target: String,
+        /// The command device.
+        device: String,
+    },
 }
 
 impl Who {
@@ -36,7 +45,7 @@ impl Who {
     #[must_use]
     pub fn role(&self) -> Role {
         match self {
-            Self::Daemon | Self::Socket { .. } => Role::Admin,
+            Self::Daemon | Self::Socket { .. } | Self::Initiator { .. } => Role::Admin,
             Self::Token { role, .. } => *role,
         }
     }

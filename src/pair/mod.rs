@@ -340,6 +340,16 @@ impl Pair {
         control.state
     }
 
+    /// Sleeps until nothing fills the secondary any more, at most `timeout`. Returns whether that is so: the secondary is whole,
+    /// or no copy to it goes on.
+    #[must_use]
+    pub(crate) fn wait_filled(&self, timeout: Duration) -> bool {
+        let fills =
+            |control: &mut Control| matches!(control.state, State::Copy | State::CopySp | State::PsusSp);
+        let mut control = self.control.lock();
+        !self.changed.wait_while_for(&mut control, fills, timeout).timed_out()
+    }
+
     /// Lets `watcher` know of every change of the state, in their order. It is called under a lock of the pair's, so it must
     /// neither block nor ask the pair anything. Only the first one is called.
     pub(crate) fn watch(&self, watcher: Watcher) {

@@ -10,6 +10,7 @@ pub mod primary;
 pub mod stream;
 
 use crate::sam::Cdb;
+use crate::scsi::management;
 use crate::scsi::opcode::{Access, Operation, ReadOnly, Row};
 use crate::scsi::sense::Sense;
 use crate::units::BlockSize;
@@ -81,6 +82,10 @@ pub enum Command {
     ReportSupportedTaskManagementFunctions(primary::ReportSupportedTaskManagementFunctions),
     /// A command of the copy manager.
     ThirdParty(primary::ThirdParty),
+    /// MANAGEMENT PROTOCOL IN.
+    ManagementIn(management::In),
+    /// MANAGEMENT PROTOCOL OUT.
+    ManagementOut(management::Out),
 
     // Block commands (SBC).
     /// READ(6), (10), (12) and (16).
@@ -224,6 +229,12 @@ impl Command {
                 list_id: fields.byte(2),
                 allocation: fields.be32(10),
             }),
+            O::ManagementProtocolIn => {
+                Self::ManagementIn(management::In::parse(fields.byte(2), fields.be16(4), fields.be32(6))?)
+            }
+            O::ManagementProtocolOut => {
+                Self::ManagementOut(management::Out::parse(fields.byte(2), fields.be16(4), fields.be32(6))?)
+            }
             // TEST UNIT READY: every other operation has an arm here or in `parse`.
             _ => Self::TestUnitReady,
         })
@@ -270,6 +281,7 @@ impl Command {
             Self::Unmap(unmap) => u64::from(unmap.parameter_list_length),
             Self::ModeSelect(select) => u64::from(select.length),
             Self::ThirdParty(primary::ThirdParty::ExtendedCopyLid1 { length }) => u64::from(*length),
+            Self::ManagementOut(out) => u64::from(out.length),
             Self::TapeWrite(transfer) if !transfer.fixed => u64::from(transfer.length),
             _ => 0,
         }
@@ -306,13 +318,16 @@ mod tests {
 
     #[test]
     fn every_row_has_a_parser_of_its_own() {
-        for device in [DeviceType::Disk, DeviceType::Tape, DeviceType::Changer] {
+        for device in [DeviceType::Disk, DeviceType::Tape, DeviceType::Changer, DeviceType::Controller] {
             for row in opcode::rows(device) {
                 let mut cdb = vec![0; row.usage.len()];
                 cdb[0] = row.opcode;
                 cdb[1] = row.service_action.unwrap_or(0);
                 if matches!(row.opcode, 0xA0 | 0xA3) {
                     cdb[9] = 0x10; // the shortest legal allocation length
+                }
+                if row.opcode == 0xA4 {
+                    cdb[2] = 0xF0; // the only management protocol that takes anything
                 }
                 let command = parse(device, &cdb).unwrap();
                 assert_eq!(
@@ -345,7 +360,7 @@ mod tests {
         fn any_cdb_parses_or_is_refused_and_announces_data_only_in_its_direction(
             bytes in proptest::collection::vec(any::<u8>(), 1..=Cdb::MAX_LENGTH),
             known in any::<proptest::sample::Index>(),
-            device in prop_oneof![Just(DeviceType::Disk), Just(DeviceType::Tape), Just(DeviceType::Changer)],
+            device in prop_oneof![Just(DeviceType::Disk), Just(DeviceType::Tape), Just(DeviceType::Changer), Just(DeviceType::Controller)],
         ) {
             // Random opcodes rarely exist. So take an opcode of the table, and keep the random fields within its
             // usage map.

@@ -76,11 +76,12 @@ impl StandardInquiry {
     /// The data of a logical unit of this array. The medium of a tape is removable.
     #[must_use]
     pub(crate) fn of(device: DeviceType, third_party_copy: bool, revision: &str) -> Self {
-        // SAM-5, SPC-4, iSCSI, and the command set: SBC-3, SSC-4, SMC-3 (SPC-4 table 147, no version claimed).
+        // SAM-5, SPC-4, iSCSI, and the command set: SBC-3, SSC-4, SMC-3, SCC-2 (SPC-4 table 147, no version claimed).
         let (product, command_set) = match device {
             DeviceType::Disk => ("DISK", 0x04C0),
             DeviceType::Tape => ("TAPE", 0x0520),
             DeviceType::Changer => ("CHANGER", 0x0480),
+            DeviceType::Controller => ("COMMAND", 0x01E0),
         };
         Self {
             qualifier: Qualifier::Connected,

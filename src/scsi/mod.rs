@@ -5,6 +5,7 @@ pub(crate) mod designator;
 pub(crate) mod inquiry;
 pub(crate) mod limits;
 pub(crate) mod log;
+pub mod management;
 pub(crate) mod mode;
 pub mod opcode;
 pub(crate) mod received;

@@ -25,6 +25,8 @@ pub enum DeviceType {
     Tape = 0x01,
     /// Media changer (SMC).
     Changer = 0x08,
+    /// Storage array controller device (SCC): a command device.
+    Controller = 0x0C,
 }
 
 impl DeviceType {
@@ -39,6 +41,7 @@ impl DeviceType {
             Self::Disk => 0,
             Self::Tape => 1,
             Self::Changer => 2,
+            Self::Controller => 3,
         }
     }
 }
@@ -54,8 +57,12 @@ impl Devices {
     pub const TAPE: Self = Self(1 << DeviceType::Tape.slot());
     /// Disks and tapes.
     pub const DISK_AND_TAPE: Self = Self(Self::DISK.0 | Self::TAPE.0);
+    /// Command devices only.
+    pub const CONTROLLER: Self = Self(1 << DeviceType::Controller.slot());
+    /// Disks, tapes and command devices.
+    pub const WITH_MODES: Self = Self(Self::DISK_AND_TAPE.0 | Self::CONTROLLER.0);
     /// Every device type.
-    pub const ALL: Self = Self(Self::DISK_AND_TAPE.0 | 1 << DeviceType::Changer.slot());
+    pub const ALL: Self = Self(Self::WITH_MODES.0 | 1 << DeviceType::Changer.slot());
 
     /// Whether `device` belongs to the set.
     #[must_use]
@@ -133,6 +140,8 @@ pub enum ExecutedBy {
     Unit,
     /// The copy manager.
     CopyManager,
+    /// Who takes the requests of command devices.
+    Management,
 }
 
 /// One command of one or more device types.
@@ -199,8 +208,12 @@ const NO_ROW: u8 = u8::MAX;
 
 /// For every device type and operation code, the index of its first row, or [`NO_ROW`]. Rows of one code are
 /// neighbours.
-static FIRST: [[u8; 256]; 3] =
-    [first_rows(DeviceType::Disk), first_rows(DeviceType::Tape), first_rows(DeviceType::Changer)];
+static FIRST: [[u8; 256]; 4] = [
+    first_rows(DeviceType::Disk),
+    first_rows(DeviceType::Tape),
+    first_rows(DeviceType::Changer),
+    first_rows(DeviceType::Controller),
+];
 
 const fn first_rows(device: DeviceType) -> [u8; 256] {
     let mut first = [NO_ROW; 256];

@@ -86,6 +86,7 @@ fn documents_have_the_contracted_fields() {
     let pair = daemon.json(&["pair", "show", "demo"]);
     let expected = [
         "copied_bytes",
+        "copy_policy",
         "description",
         "dirty_bytes",
         "error",
@@ -98,6 +99,7 @@ fn documents_have_the_contracted_fields() {
         "progress",
         "secondary",
         "split_at",
+        "split_on_copy",
         "state",
         "total_bytes",
     ];

@@ -15,6 +15,7 @@ mod faults;
 mod groups;
 mod hostile;
 mod http;
+mod in_band;
 mod interference;
 mod journal;
 mod load;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::ValueEnum;
 
 use crate::catalog::labels::{LabelKey, LabelValue};
-use crate::catalog::{Pace, Role, SnapshotPolicy, StoreKind};
+use crate::catalog::{CopyPolicy, Pace, Role, SnapshotPolicy, StoreKind};
 use crate::operator::ObjectKind;
 use crate::operator::operations::OperationState;
 use crate::units::BlockSize;
@@ -22,6 +22,8 @@ pub(crate) enum KindArg {
     Volume,
     /// A tape drive.
     Drive,
+    /// A command device.
+    CommandDevice,
     /// A tape cartridge.
     Cartridge,
     /// An iSCSI target.
@@ -39,6 +41,7 @@ impl From<KindArg> for ObjectKind {
         match kind {
             KindArg::Volume => Self::Volume,
             KindArg::Drive => Self::Drive,
+            KindArg::CommandDevice => Self::CommandDevice,
             KindArg::Cartridge => Self::Cartridge,
             KindArg::Target => Self::Target,
             KindArg::Pair => Self::Pair,
@@ -110,6 +113,27 @@ impl From<PaceArg> for Pace {
             PaceArg::Fast => Self::Fast,
             PaceArg::None => Self::None,
             PaceArg::Automatic => Self::Automatic,
+        }
+    }
+}
+
+/// `--copy-policy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CopyPolicyArg {
+    /// Each range is filled on the secondary before it is read. This is so unless another policy is chosen.
+    Fetch,
+    /// The first read waits until the secondary is whole.
+    Wait,
+    /// What the secondary does not hold comes from the primary, and nothing is written to the secondary.
+    Merge,
+}
+
+impl From<CopyPolicyArg> for CopyPolicy {
+    fn from(policy: CopyPolicyArg) -> Self {
+        match policy {
+            CopyPolicyArg::Fetch => Self::Fetch,
+            CopyPolicyArg::Wait => Self::Wait,
+            CopyPolicyArg::Merge => Self::Merge,
         }
     }
 }

@@ -30,8 +30,11 @@ use options::Line;
 use perform::Ending;
 
 use super::address::AdminAddress;
+use super::device::DEVICE;
 use super::http::Daemon;
 use super::stdout;
+use crate::array::error::ArrayError;
+use crate::initiator::url::UnitAddress;
 use crate::printable::{self, Printable};
 
 /// The command that this process is called as, done; `None`: the program has another name.
@@ -39,12 +42,45 @@ pub(super) fn by_name_of_program() -> Option<ExitCode> {
     let mut words = std::env::args_os();
     let program = PathBuf::from(words.next()?);
     let command = Command::named(program.file_name()?.to_str()?)?;
-    Some(run(command, words, address_by_environment))
+    Some(run(command, words, way_by_environment))
 }
 
-/// The address of the daemon that the environment names, as the options of `cleave` do.
-fn address_by_environment() -> Result<AdminAddress, Fault> {
+/// How the array is reached.
+pub(super) enum Way {
+    /// By the admin API.
+    Admin(AdminAddress),
+    /// In band, by this command device.
+    Device(UnitAddress),
+}
+
+impl Way {
+    /// The way that the options name: a command device comes first.
+    pub(super) fn of(
+        device: Option<UnitAddress>,
+        admin: Option<&AdminAddress>,
+        data_dir: Option<&Path>,
+    ) -> Self {
+        device.map_or_else(|| Self::Admin(AdminAddress::find(admin, data_dir)), Self::Device)
+    }
+
+    fn open(self) -> Result<Daemon, ArrayError> {
+        match self {
+            Self::Admin(address) => Daemon::new(address),
+            Self::Device(device) => Daemon::in_band(device),
+        }
+    }
+}
+
+/// The way to the array that the environment names, as the options of `cleave` do.
+fn way_by_environment() -> Result<Way, Fault> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(device) = set(DEVICE) {
+        let parsed = device.to_string_lossy().parse::<UnitAddress>();
+        return parsed.map(Way::Device).map_err(|why| {
+            let (asked, remedy) = (format!("read the variable {DEVICE}"), "correct it, or unset it");
+            Fault::new(Code::InvalidArgument, asked, why.to_string(), remedy)
+        });
+    }
     let admin = set("CLEAVE_ADMIN").map(|value| {
         let parsed = value.to_string_lossy().parse::<AdminAddress>();
         parsed.map_err(|why| {
@@ -53,27 +89,22 @@ fn address_by_environment() -> Result<AdminAddress, Fault> {
         })
     });
     let data_dir = set("CLEAVE_DATA_DIR").map(PathBuf::from);
-    Ok(AdminAddress::find(admin.transpose()?.as_ref(), data_dir.as_deref()))
+    Ok(Way::of(None, admin.transpose()?.as_ref(), data_dir.as_deref()))
 }
 
 /// `cleave raid-manager`: does `command` with the options `words`.
-pub(super) fn run_for(
-    command: Command,
-    words: Vec<OsString>,
-    admin: Option<&AdminAddress>,
-    data_dir: Option<&Path>,
-) -> ExitCode {
-    run(command, words, || Ok(AdminAddress::find(admin, data_dir)))
+pub(super) fn run_for(command: Command, words: Vec<OsString>, way: Way) -> ExitCode {
+    run(command, words, || Ok(way))
 }
 
 fn run(
     command: Command,
     words: impl IntoIterator<Item = OsString>,
-    address: impl FnOnce() -> Result<AdminAddress, Fault>,
+    way: impl FnOnce() -> Result<Way, Fault>,
 ) -> ExitCode {
     let words: Vec<String> = words.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let silent = options::is_silent(&words);
-    let done = perform(command, &words, address).and_then(|ending| {
+    let done = perform(command, &words, way).and_then(|ending| {
         print(ending.result)?;
         print(ending.message.filter(|_| !silent))?;
         Ok(ending.code)
@@ -89,7 +120,7 @@ fn run(
 fn perform(
     command: Command,
     words: &[String],
-    address: impl FnOnce() -> Result<AdminAddress, Fault>,
+    way: impl FnOnce() -> Result<Way, Fault>,
 ) -> Result<Ending, Fault> {
     let environment = |name: &str| std::env::var(name).ok();
     match options::parse(command, words, environment)? {
@@ -97,7 +128,7 @@ fn perform(
         Line::Quit => Ok(Ending { code: 0, result: None, message: None }),
         Line::Do(request) => {
             let local = select::local_side(environment)?;
-            let daemon = Daemon::new(address()?)?;
+            let daemon = way()?.open()?;
             perform::perform(&daemon, &request, local)
         }
     }

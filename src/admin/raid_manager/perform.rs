@@ -133,6 +133,8 @@ impl Work<'_> {
             let start = pair::Create {
                 name: Some(name(&there.name)?),
                 pace: pace.unwrap_or(there.pace),
+                split_on_copy: there.split_on_copy,
+                copy_policy: there.copy_policy,
                 overwrite: true,
                 ..pair::Create::new(name(&there.primary)?, name(&there.secondary)?)
             };

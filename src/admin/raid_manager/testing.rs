@@ -13,6 +13,8 @@ pub(super) fn pair(name: &str, primary: &str, secondary: &str, state: &str) -> s
         group: None,
         state: state.to_owned(),
         pace: Pace::Medium,
+        split_on_copy: false,
+        copy_policy: Default::default(),
         dirty_bytes: 0,
         copied_bytes: 100,
         total_bytes: 100,

@@ -40,8 +40,8 @@ impl Client {
                 let (labels, description) = notes.of(|| format!("create snapshot {name}"))?;
                 let verb = snapshot::Create { name, protect, at, labels, description };
                 let made: show::NewSnapshot = match at {
-                    None => self.ask::<Made<show::NewSnapshot>>(verb)?.object,
-                    Some(_) => self.later(verb)?,
+                    Some(_) if !self.daemon.is_in_band() => self.later(verb)?,
+                    _ => self.ask::<Made<show::NewSnapshot>>(verb)?.object,
                 };
                 self.print(&made, |made| {
                     let show::NewSnapshot { snapshot, elapsed_us, hold_us, .. } = made;
@@ -52,8 +52,8 @@ impl Client {
                 let (labels, description) = notes.of(|| format!("create snapshots of group {name}"))?;
                 let verb = group::Snapshot { name, snapshot, protect, at, labels, description };
                 let made: show::NewSnapshots = match at {
-                    None => self.ask(verb)?,
-                    Some(_) => self.later(verb)?,
+                    Some(_) if !self.daemon.is_in_band() => self.later(verb)?,
+                    _ => self.ask(verb)?,
                 };
                 self.print(&made, |made| {
                     let names: Vec<&String> = made.snapshots.iter().map(|snapshot| &snapshot.name).collect();

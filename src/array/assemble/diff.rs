@@ -33,6 +33,8 @@ pub(super) enum Step {
     AddCartridge(Barcode),
     /// Puts up the drive.
     AddDrive(Name),
+    /// Puts up the command device.
+    AddCommandDevice(Name),
     /// Puts the cartridge into the drive.
     Load(Load),
     /// Puts the pair between its volumes and their hosts.
@@ -53,6 +55,8 @@ pub(super) enum Step {
     DropVolume(Name),
     /// Takes the drive down.
     DropDrive(Name),
+    /// Takes the command device down.
+    DropCommandDevice(Name),
     /// Shows the sessions of these targets their new LUNs. A session whose target is gone, or has another port, ends.
     Targets(BTreeSet<IscsiName>),
 }
@@ -68,6 +72,7 @@ pub(super) struct Load {
 pub(super) fn diff(before: &Catalog, after: &Catalog) -> Vec<Step> {
     let volume = |catalog: &Catalog, name: &Name| catalog.volumes.get(name).map(|volume| volume.seed);
     let drive = |catalog: &Catalog, name: &Name| catalog.drives.get(name).map(|drive| drive.seed);
+    let device = |catalog: &Catalog, name: &Name| catalog.command_devices.get(name).map(|device| device.seed);
     let cartridge =
         |catalog: &Catalog, code: &Barcode| catalog.cartridges.get(code).map(|cartridge| cartridge.seed);
     let renamed = renamed(before, after);
@@ -86,6 +91,8 @@ pub(super) fn diff(before: &Catalog, after: &Catalog) -> Vec<Step> {
     let new = changed(before, after, &after.cartridges, cartridge);
     steps.extend(new.into_iter().map(Step::AddCartridge));
     steps.extend(changed(before, after, &after.drives, drive).into_iter().map(Step::AddDrive));
+    let devices = changed(before, after, &after.command_devices, device);
+    steps.extend(devices.into_iter().map(Step::AddCommandDevice));
     steps.extend(loads(after, before).into_iter().map(Step::Load));
     steps.extend(changed(before, after, &after.pairs, pair).into_iter().map(Step::AddPair));
     steps.extend(clones(after, before).into_iter().map(Step::AddClone));
@@ -98,6 +105,8 @@ pub(super) fn diff(before: &Catalog, after: &Catalog) -> Vec<Step> {
         steps.push(Step::Targets(targets));
     }
     steps.extend(changed(before, after, &before.drives, drive).into_iter().map(Step::DropDrive));
+    let devices = changed(before, after, &before.command_devices, device);
+    steps.extend(devices.into_iter().map(Step::DropCommandDevice));
     steps.extend(ended.into_iter().map(Step::DropImage));
     steps.extend(gone.into_iter().map(Step::DropVolume));
     let old = changed(before, after, &before.cartridges, cartridge);

@@ -22,7 +22,7 @@ use super::cartridge_slot::Borrowed;
 use super::failed::FailedBlock;
 use super::paired::Held;
 use super::snapshot::Snapshot;
-use super::units::{DriveUnit, OpenVolume, Unserved, VolumeUnit};
+use super::units::{DriveUnit, OpenVolume, Unserved, VolumeUnit, command_device};
 use super::{Array, Session, Turn};
 use crate::catalog::names::{Barcode, ImageName, IscsiName, Name};
 use crate::catalog::{Catalog, Scrap, VolumeEntry};
@@ -166,6 +166,7 @@ impl Turn<'_> {
                 | Step::AddImage(_)
                 | Step::AddCartridge(_)
                 | Step::AddDrive(_)
+                | Step::AddCommandDevice(_)
                 | Step::AddPair(_)
                 | Step::AddClone(_)
                 | Step::DropClone(_)
@@ -176,6 +177,7 @@ impl Turn<'_> {
                 | Step::Load(_)
                 | Step::Unload(_)
                 | Step::DropDrive(_)
+                | Step::DropCommandDevice(_)
                 | Step::DropCartridge(_) => {}
             }
         }
@@ -216,6 +218,15 @@ impl Array {
             }
             Step::DropDrive(name) if !next.catalog.drives.contains_key(name) => {
                 next.drives.remove(name);
+            }
+            Step::AddCommandDevice(name) => {
+                let unit = command_device(name, &next.catalog.command_devices[name], &self.threads);
+                next.command_devices.insert(name.clone(), unit);
+            }
+            Step::DropCommandDevice(name) => {
+                if !next.catalog.command_devices.contains_key(name) {
+                    next.command_devices.remove(name);
+                }
             }
             Step::AddCartridge(barcode) => {
                 let slot = self.put_on_shelf(&next.catalog, barcode, parts, findings);

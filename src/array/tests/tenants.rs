@@ -6,6 +6,7 @@ use std::ops::Range;
 use parking_lot::Condvar;
 
 use super::*;
+use crate::array::management::Management;
 use crate::array::workers::Threads;
 use crate::lu::disk::Disk;
 use crate::lu::{Executor, ItlNexus, LogicalUnit, LunAccess, LunInventory};
@@ -214,7 +215,7 @@ struct Rig {
 impl Rig {
     fn new(io_threads: usize) -> Self {
         let manager = Arc::new(CopyManager::new(Arc::new(NoDoor), || Timestamp::UNIX_EPOCH));
-        let threads = Threads::new(io_threads, &manager);
+        let threads = Threads::new(io_threads, &manager, &Management::new(Weak::new()));
         let unit = |seed, medium| {
             let server = Arc::new(Disk::new("db", Arc::new(medium)));
             let executor = Arc::clone(&threads) as Arc<dyn Executor>;

@@ -114,16 +114,16 @@ pub fn decode(bytes: &[u8]) -> Result<Catalog, CatalogError> {
 
 /// The catalog in a body of `version`.
 fn read(version: u32, body: &[u8]) -> serde_json::Result<Catalog> {
-    let version_5 = match version {
-        1 => of_version_2(serde_json::from_slice::<version_1::Catalog>(body)?.into()),
-        2 => of_version_2(serde_json::from_slice(body)?),
-        3 => version_4::Catalog::from(serde_json::from_slice::<version_3::Catalog>(body)?).into(),
-        4 => serde_json::from_slice::<version_4::Catalog>(body)?.into(),
-        5 => serde_json::from_slice(body)?,
-        6 => return serde_json::from_slice::<version_6::Catalog>(body).map(Into::into),
+    let version_6: version_6::Catalog = match version {
+        1 => of_version_2(serde_json::from_slice::<version_1::Catalog>(body)?.into()).into(),
+        2 => of_version_2(serde_json::from_slice(body)?).into(),
+        3 => of_version_4(serde_json::from_slice::<version_3::Catalog>(body)?.into()).into(),
+        4 => of_version_4(serde_json::from_slice(body)?).into(),
+        5 => serde_json::from_slice::<version_5::Catalog>(body)?.into(),
+        6 => serde_json::from_slice(body)?,
         _ => return serde_json::from_slice(body),
     };
-    let mut catalog = Catalog::from(version_5);
+    let mut catalog = Catalog::from(version_6);
     if version == 1 {
         catalog.keep_what_is_owned();
     }
@@ -131,7 +131,11 @@ fn read(version: u32, body: &[u8]) -> serde_json::Result<Catalog> {
 }
 
 fn of_version_2(old: version_2::Catalog) -> version_5::Catalog {
-    version_4::Catalog::from(version_3::Catalog::from(old)).into()
+    of_version_4(version_3::Catalog::from(old).into())
+}
+
+fn of_version_4(old: version_4::Catalog) -> version_5::Catalog {
+    old.into()
 }
 
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::version_3;
 use super::version_5::VolumeEntry;
-use crate::catalog::entries::{self, CartridgeEntry, DriveEntry, MapEntry, PairEntry, Seed, TargetEntry};
+use super::version_6::PairEntry;
+use crate::catalog::entries::{self, CartridgeEntry, DriveEntry, MapEntry, Seed, TargetEntry};
 use crate::catalog::names::{Barcode, IscsiName, Name};
 use crate::catalog::{Kept, Revision};
 use crate::units::BlockSize;
@@ -181,7 +182,8 @@ impl From<Pair> for PairEntry {
             Pace::Medium => entries::Pace::Medium,
             Pace::Fast => entries::Pace::Fast,
         };
-        Self { broken, ..Self::new(seed, primary, secondary, pace) }
+        let (labels, description) = Default::default();
+        Self { seed, primary, secondary, pace, broken, labels, description }
     }
 }
 

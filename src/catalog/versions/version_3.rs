@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::version_5::VolumeEntry;
-use crate::catalog::entries::{CartridgeEntry, DriveEntry, PairEntry, Scrap, TargetEntry, TokenEntry};
+use super::version_6::PairEntry;
+use crate::catalog::entries::{CartridgeEntry, DriveEntry, Scrap, TargetEntry, TokenEntry};
 use crate::catalog::names::{Barcode, IscsiName, Name};
 use crate::catalog::{Kept, Revision};
 

@@ -1,13 +1,14 @@
 //! Version 5 of the catalog, which has no snapshots. Its volumes are of a type of their own. Its other entries have the types
-//! of version 7, which are today's: who changes these gives version 6 types of its own, and versions 3 to 5 have those then.
+//! of version 6.
 //! An entry of a LUN could not name an image; one that does leads nowhere, and the catalog is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::version_6::{self, PairEntry, each};
 use crate::catalog::entries::{
-    self, CartridgeEntry, DriveEntry, GroupEntry, PairEntry, Scrap, Seed, StoreKind, TargetEntry, TokenEntry,
+    CartridgeEntry, DriveEntry, GroupEntry, Scrap, Seed, StoreKind, TargetEntry, TokenEntry,
 };
 use crate::catalog::labels::{Description, Labels};
 use crate::catalog::names::{Barcode, IscsiName, Name};
@@ -43,10 +44,10 @@ pub(super) struct VolumeEntry {
     pub(super) description: Description,
 }
 
-impl From<VolumeEntry> for entries::VolumeEntry {
+impl From<VolumeEntry> for version_6::VolumeEntry {
     fn from(old: VolumeEntry) -> Self {
         let VolumeEntry { seed, size, block_size, store, path, directory, labels, description } = old;
-        let (last_image, snapshot_limit, snapshot_policy, restoring, clone_of) = Default::default();
+        let (last_image, snapshot_limit, snapshot_policy) = Default::default();
         Self {
             seed,
             size,
@@ -57,15 +58,13 @@ impl From<VolumeEntry> for entries::VolumeEntry {
             last_image,
             snapshot_limit,
             snapshot_policy,
-            restoring,
-            clone_of,
             labels,
             description,
         }
     }
 }
 
-impl From<Catalog> for crate::catalog::Catalog {
+impl From<Catalog> for version_6::Catalog {
     fn from(old: Catalog) -> Self {
         let Catalog {
             revision,
@@ -80,10 +79,7 @@ impl From<Catalog> for crate::catalog::Catalog {
             tokens,
             scrap,
         } = old;
-        let volumes = volumes
-            .into_iter()
-            .map(|(name, kept)| (name, Kept::new(kept.revision(), VolumeEntry::clone(&kept).into())))
-            .collect();
+        let volumes = each(volumes);
         let snapshots = BTreeMap::new();
         Self {
             revision,

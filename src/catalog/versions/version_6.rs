@@ -1,12 +1,13 @@
-//! Version 6 of the catalog, which has no restores and no clones. Its volumes are of a type of their own. Its other entries have the types of
-//! version 7, which are today's: who changes these gives version 6 types of its own.
+//! Version 6 of the catalog, which has no restores, no clones and no command devices, and no attributes of pairs for copies. Its volumes
+//! and pairs are of types of their own. Its other entries have today's types: who changes these gives this version types of its own, and
+//! the older versions have those then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
 use crate::catalog::entries::{
-    self, CartridgeEntry, DriveEntry, GroupEntry, PairEntry, Scrap, Seed, SnapshotEntry, SnapshotPolicy,
+    self, CartridgeEntry, DriveEntry, GroupEntry, Pace, Scrap, Seed, SnapshotEntry, SnapshotPolicy,
     StoreKind, TargetEntry, TokenEntry,
 };
 use crate::catalog::labels::{Description, Labels};
@@ -17,34 +18,34 @@ use crate::units::BlockSize;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Catalog {
-    revision: Revision,
-    data_dir: Option<Seed>,
-    demo: bool,
-    volumes: BTreeMap<Name, Kept<VolumeEntry>>,
-    drives: BTreeMap<Name, Kept<DriveEntry>>,
-    cartridges: BTreeMap<Barcode, Kept<CartridgeEntry>>,
-    targets: BTreeMap<IscsiName, Kept<TargetEntry>>,
-    pairs: BTreeMap<Name, Kept<PairEntry>>,
-    groups: BTreeMap<Name, Kept<GroupEntry>>,
-    snapshots: BTreeMap<ImageName, Kept<SnapshotEntry>>,
-    tokens: BTreeMap<Name, Kept<TokenEntry>>,
-    scrap: BTreeSet<Scrap>,
+    pub(super) revision: Revision,
+    pub(super) data_dir: Option<Seed>,
+    pub(super) demo: bool,
+    pub(super) volumes: BTreeMap<Name, Kept<VolumeEntry>>,
+    pub(super) drives: BTreeMap<Name, Kept<DriveEntry>>,
+    pub(super) cartridges: BTreeMap<Barcode, Kept<CartridgeEntry>>,
+    pub(super) targets: BTreeMap<IscsiName, Kept<TargetEntry>>,
+    pub(super) pairs: BTreeMap<Name, Kept<PairEntry>>,
+    pub(super) groups: BTreeMap<Name, Kept<GroupEntry>>,
+    pub(super) snapshots: BTreeMap<ImageName, Kept<SnapshotEntry>>,
+    pub(super) tokens: BTreeMap<Name, Kept<TokenEntry>>,
+    pub(super) scrap: BTreeSet<Scrap>,
 }
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct VolumeEntry {
-    seed: Seed,
-    size: u64,
-    block_size: BlockSize,
-    store: StoreKind,
-    path: Option<String>,
-    directory: Option<Name>,
-    last_image: u64,
-    snapshot_limit: Option<u64>,
-    snapshot_policy: SnapshotPolicy,
-    labels: Labels,
-    description: Description,
+pub(super) struct VolumeEntry {
+    pub(super) seed: Seed,
+    pub(super) size: u64,
+    pub(super) block_size: BlockSize,
+    pub(super) store: StoreKind,
+    pub(super) path: Option<String>,
+    pub(super) directory: Option<Name>,
+    pub(super) last_image: u64,
+    pub(super) snapshot_limit: Option<u64>,
+    pub(super) snapshot_policy: SnapshotPolicy,
+    pub(super) labels: Labels,
+    pub(super) description: Description,
 }
 
 impl From<VolumeEntry> for entries::VolumeEntry {
@@ -69,6 +70,33 @@ impl From<VolumeEntry> for entries::VolumeEntry {
     }
 }
 
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PairEntry {
+    pub(super) seed: Seed,
+    pub(super) primary: Name,
+    pub(super) secondary: Name,
+    pub(super) pace: Pace,
+    pub(super) broken: Option<String>,
+    pub(super) labels: Labels,
+    pub(super) description: Description,
+}
+
+impl From<PairEntry> for entries::PairEntry {
+    fn from(old: PairEntry) -> Self {
+        let PairEntry { seed, primary, secondary, pace, broken, labels, description } = old;
+        Self { broken, labels, description, ..Self::new(seed, primary, secondary, pace) }
+    }
+}
+
+/// Entries of another type, with the revisions that they had.
+pub(super) fn each<K: Ord, Old: Clone, New: From<Old>>(
+    old: BTreeMap<K, Kept<Old>>,
+) -> BTreeMap<K, Kept<New>> {
+    let entry = |kept: Kept<Old>| Kept::new(kept.revision(), New::from(Old::clone(&kept)));
+    old.into_iter().map(|(name, kept)| (name, entry(kept))).collect()
+}
+
 impl From<Catalog> for crate::catalog::Catalog {
     fn from(old: Catalog) -> Self {
         let Catalog {
@@ -85,16 +113,14 @@ impl From<Catalog> for crate::catalog::Catalog {
             tokens,
             scrap,
         } = old;
-        let volumes = volumes
-            .into_iter()
-            .map(|(name, kept)| (name, Kept::new(kept.revision(), VolumeEntry::clone(&kept).into())))
-            .collect();
+        let (volumes, pairs, command_devices) = (each(volumes), each(pairs), BTreeMap::new());
         Self {
             revision,
             data_dir,
             demo,
             volumes,
             drives,
+            command_devices,
             cartridges,
             targets,
             pairs,

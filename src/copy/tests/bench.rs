@@ -34,7 +34,12 @@ struct Inside {
     /// The operation code, how many such commands pass first, and the answer to the next one.
     fault: Option<(u8, usize, Outcome)>,
     hook: Option<(u8, Hook)>,
+    /// The answer when the copy begins to read.
+    begin: Option<Begin>,
 }
+
+/// What a unit does when a copy begins to read it.
+type Begin = Box<dyn FnOnce(&(dyn Fn() -> bool + Sync)) -> Result<(), Unready> + Send>;
 
 pub(super) struct Unit {
     name: &'static str,
@@ -47,7 +52,8 @@ fn number(bytes: &[u8]) -> u64 {
 
 impl Unit {
     fn new(name: &'static str, content: Content) -> Arc<Self> {
-        Arc::new(Self { name, inside: Mutex::new(Inside { content, log: vec![], fault: None, hook: None }) })
+        let (log, fault, hook, begin) = Default::default();
+        Arc::new(Self { name, inside: Mutex::new(Inside { content, log, fault, hook, begin }) })
     }
 
     pub(super) fn fill(&self, from: &[u8]) {
@@ -94,6 +100,13 @@ impl Unit {
 
     pub(super) fn on_command(&self, opcode: u8, hook: impl FnOnce() + Send + 'static) {
         self.inside.lock().hook = Some((opcode, Box::new(hook)));
+    }
+
+    pub(super) fn on_begin(
+        &self,
+        begin: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Result<(), Unready> + Send + 'static,
+    ) {
+        self.inside.lock().begin = Some(Box::new(begin));
     }
 
     pub(super) fn log(&self) -> Vec<String> {
@@ -200,6 +213,15 @@ impl Endpoint for Unit {
             }
         }
         Outcome { data_in, data_out, wanted_out, ..Outcome::good() }
+    }
+
+    fn begin_reading(&self, stop: &(dyn Fn() -> bool + Sync)) -> Result<(), Unready> {
+        let begin = {
+            let mut inside = self.inside.lock();
+            inside.log.push("BEGIN".to_owned());
+            inside.begin.take()
+        };
+        begin.map_or(Ok(()), |begin| begin(stop))
     }
 
     fn prefetch(&self, lba: u64, count: u32) {

@@ -7,6 +7,7 @@ mod shared;
 use super::*;
 use crate::memory::{Charge, MINIMUM};
 use crate::scsi::opcode::DeviceType;
+use crate::scsi::sense::Forwarded;
 use crate::scsi::xcopy::list::{CscdId, DeviceParameters, Segment, SegmentKind};
 use crate::scsi::xcopy::results::{CopyState, CopyStatus, parse_failure_details};
 use bench::{Bench, Object, check, filemarks, pattern, to_disk, to_tape};
@@ -135,6 +136,49 @@ fn blocks_are_prefetched_before_they_are_read() {
         let at = log.iter().position(|line| line == read).unwrap();
         assert_eq!(log[at - 1], read.replace("READ", "PREFETCH"));
     }
+}
+
+#[test]
+fn each_unit_that_is_read_is_told_once_before_the_first_read() {
+    let bench = Bench::new();
+    let segments = vec![to_disk(false, 8, 0, 0), to_tape(false, 512 * 16, 16, 0), to_disk(false, 8, 8, 8)];
+    assert_eq!(bench.copy(&bench.list(segments)).status, Status::Good);
+    let log = bench.disk.log();
+    let begun = log.iter().position(|line| line == "BEGIN").unwrap();
+    assert!(begun < log.iter().position(|line| line.starts_with("PREFETCH")).unwrap(), "{log:?}");
+    assert_eq!(log.iter().filter(|line| *line == "BEGIN").count(), 1, "{log:?}");
+    assert!(
+        !bench.other.log().contains(&"BEGIN".to_owned()) && !bench.tape.log().contains(&"BEGIN".to_owned())
+    );
+}
+
+#[test]
+fn a_unit_that_is_not_what_the_copy_is_to_read_ends_the_copy_before_the_first_byte() {
+    let bench = Bench::new();
+    let sense = vec![0x70, 0, 0x07, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x27, 0x07, 0, 0, 0, 0];
+    bench.disk.on_begin(|_| Err(Unready::Refused(Forwarded { status: 2, sense })));
+    let answer = bench.copy(&bench.list(vec![to_tape(false, 512 * 16, 16, 0)]));
+    assert_eq!(answer.status, Status::CheckCondition);
+    // COPY ABORTED, THIRD PARTY DEVICE FAILURE, segment 0; the source's status and sense data follow.
+    assert_eq!(
+        (answer.sense[2] & 0xF, &answer.sense[12..14]),
+        (0xA, &[0x0D, 0x01][..]),
+        "{:x?}",
+        answer.sense
+    );
+    assert!(answer.sense.windows(2).any(|pair| pair == [0x27, 0x07]), "{:x?}", answer.sense);
+    assert!(bench.tape.objects().is_empty());
+    assert!(!bench.disk.log().iter().any(|line| line.starts_with("READ ")), "{:?}", bench.disk.log());
+}
+
+#[test]
+fn a_copy_that_is_aborted_while_it_waits_for_a_unit_ends() {
+    let bench = Bench::new();
+    bench.disk.on_begin(|stop| if stop() { Err(Unready::Cancelled) } else { panic!("nobody stops it") });
+    let list = bench.list(vec![to_tape(false, 512 * 16, 16, 0)]);
+    bench.cancel_after(0);
+    assert_eq!(bench.copy(&list).status, Status::TaskAborted);
+    assert!(bench.tape.objects().is_empty());
 }
 
 #[test]

@@ -149,6 +149,10 @@ impl Executor for Workers {
     fn third_party(&self, work: Work) {
         drop(work);
     }
+
+    fn management(&self, work: Work) {
+        drop(work);
+    }
 }
 
 struct Luns;

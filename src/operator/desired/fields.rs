@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde::de::DeserializeOwned;
 use toml::Value;
 
-use super::{AtLine, Cartridge, Desired, Drive, Group, Lun, Pair, Target, Volume, word};
+use super::{AtLine, Cartridge, CommandDevice, Desired, Drive, Group, Lun, Pair, Target, Volume, word};
 use crate::catalog::labels::{Description, Labels};
 use crate::catalog::names::{Name, node_name};
 use crate::catalog::transaction::Key;
@@ -43,6 +43,7 @@ impl Desired {
         write_all(&mut out, &self.volumes);
         write_all(&mut out, &self.cartridges);
         write_all(&mut out, &self.drives);
+        write_all(&mut out, &self.command_devices);
         write_all(&mut out, &self.targets);
         write_all(&mut out, &self.luns);
         write_all(&mut out, &self.pairs);
@@ -122,6 +123,26 @@ impl Table for Drive {
     }
 }
 
+impl Table for CommandDevice {
+    const NAME: &'static str = "command-device";
+    const NEEDS: &'static [&'static str] = &["name"];
+
+    fn key<'t>(text: impl Fn(&str) -> Option<&'t str>) -> Option<Key> {
+        text("name")?.parse().ok().map(Key::CommandDevice)
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        let grants = |volumes: &BTreeSet<Name>| Value::Array(volumes.iter().map(text).collect());
+        let mut fields = vec![
+            ("name", Some(text(&self.name))),
+            ("grants", self.grants.as_ref().map(grants)),
+            identity(self.identity),
+        ];
+        fields.extend(notes(self.labels.as_ref(), self.description.as_ref()));
+        fields
+    }
+}
+
 impl Table for Cartridge {
     const NAME: &'static str = "cartridge";
     const NEEDS: &'static [&'static str] = &["barcode"];
@@ -195,6 +216,8 @@ impl Table for Pair {
             ("primary", self.primary.as_ref().map(text)),
             ("secondary", self.secondary.as_ref().map(text)),
             ("pace", self.pace.map(|pace| text(word(pace)))),
+            ("split_on_copy", self.split_on_copy.map(Value::Boolean)),
+            ("copy_policy", self.copy_policy.map(|policy| text(word(policy)))),
             ("defer", yes(self.defer)),
             ("overwrite", yes(self.overwrite)),
             identity(self.identity),

@@ -24,7 +24,7 @@ use super::cause::Cause;
 use crate::catalog::labels::{Description, Labels};
 use crate::catalog::names::{Barcode, IscsiName, Name, ObjectName, node_name};
 use crate::catalog::transaction::Key;
-use crate::catalog::{Catalog, Kept, MapEntry, Pace, Seed, StoreKind};
+use crate::catalog::{Catalog, CopyPolicy, Kept, MapEntry, Pace, Seed, StoreKind};
 use crate::units::{BlockSize, Size};
 
 /// The most wrong lines that are named: with more of them, the file is a wrong one.
@@ -213,12 +213,34 @@ pub(crate) struct Pair {
     pub(crate) secondary: Option<Name>,
     /// Pace of the copy behind; `medium` for a new pair. Kept for life.
     pub(crate) pace: Option<Pace>,
+    /// Whether an EXTENDED COPY that reads the secondary splits the pair first, if the pair is in `pair`; `false` for a
+    /// new pair.
+    pub(crate) split_on_copy: Option<bool>,
+    /// How an EXTENDED COPY reads a secondary that is not whole; `fetch` for a new pair.
+    pub(crate) copy_policy: Option<CopyPolicy>,
     /// A new pair is only defined, and not copied.
     #[serde(default)]
     pub(crate) defer: bool,
     /// Whether a new pair may have a secondary that holds data, which is lost.
     #[serde(default)]
     pub(crate) overwrite: bool,
+    /// As of a volume.
+    pub(crate) identity: Option<Seed>,
+    /// All of its labels.
+    pub(crate) labels: Option<Labels>,
+    /// Its description.
+    pub(crate) description: Option<Description>,
+}
+
+/// `[[command-device]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema), schemars(rename = "CommandDeviceTable"))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommandDevice {
+    /// Its name.
+    pub(crate) name: Name,
+    /// All volumes that it grants; none for a new command device that leaves them out.
+    pub(crate) grants: Option<BTreeSet<Name>>,
     /// As of a volume.
     pub(crate) identity: Option<Seed>,
     /// All of its labels.
@@ -249,6 +271,8 @@ pub(crate) struct Desired {
     pub(crate) volumes: Vec<AtLine<Volume>>,
     /// Tape drives.
     pub(crate) drives: Vec<AtLine<Drive>>,
+    /// Command devices.
+    pub(crate) command_devices: Vec<AtLine<CommandDevice>>,
     /// Cartridges.
     pub(crate) cartridges: Vec<AtLine<Cartridge>>,
     /// Targets.
@@ -311,6 +335,13 @@ impl Desired {
                 labels: Some(entry.labels.clone()),
                 description: Some(entry.description.clone()),
             }),
+            command_devices: each(&catalog.command_devices, |name, entry| CommandDevice {
+                name: name.clone(),
+                grants: Some(entry.grants.clone()),
+                identity: Some(entry.seed),
+                labels: Some(entry.labels.clone()),
+                description: Some(entry.description.clone()),
+            }),
             cartridges: each(&catalog.cartridges, |barcode, entry| Cartridge {
                 barcode: barcode.clone(),
                 size: Some(Bytes(entry.size)),
@@ -336,6 +367,8 @@ impl Desired {
                 primary: Some(entry.primary.clone()),
                 secondary: Some(entry.secondary.clone()),
                 pace: Some(entry.pace),
+                split_on_copy: Some(entry.split_on_copy),
+                copy_policy: Some(entry.copy_policy),
                 defer: deferred.contains(name),
                 overwrite: false,
                 identity: Some(entry.seed),

@@ -144,13 +144,14 @@ impl Reader {
             match &**name.get_ref() {
                 "volume" => self.tables(value, |desired| &mut desired.volumes),
                 "drive" => self.tables(value, |desired| &mut desired.drives),
+                "command-device" => self.tables(value, |desired| &mut desired.command_devices),
                 "cartridge" => self.tables(value, |desired| &mut desired.cartridges),
                 "target" => self.tables(value, |desired| &mut desired.targets),
                 "lun" => self.tables(value, |desired| &mut desired.luns),
                 "pair" => self.tables(value, |desired| &mut desired.pairs),
                 "group" => self.tables(value, |desired| &mut desired.groups),
                 other => {
-                    let known = "use [[volume]], [[drive]], [[cartridge]], [[target]], [[lun]], [[pair]] and [[group]]";
+                    let known = "use [[volume]], [[drive]], [[command-device]], [[cartridge]], [[target]], [[lun]], [[pair]] and [[group]]";
                     let why = format!("there are no objects called '{}': {known}", other.escape_debug());
                     self.refuse(name.span().start, "the file", &why);
                     self.unknown(value.get_ref());

@@ -4,7 +4,7 @@ use super::{Change, Item, Planner, Step, Wanted, about, unmaps, verb};
 use crate::array::backstore::keys_of;
 use crate::catalog::names::IscsiName;
 use crate::catalog::transaction::Key;
-use crate::operator::verbs::{cartridge, drive, group, pair, target, volume};
+use crate::operator::verbs::{cartridge, command_device, drive, group, pair, target, volume};
 
 impl Planner<'_> {
     /// Removes everything that no table names: groups, pairs, LUNs and loads before their objects.
@@ -21,6 +21,7 @@ impl Planner<'_> {
         self.unload_the_rest();
         let catalog = &self.catalog;
         let objects: Vec<_> = (catalog.targets.keys().cloned().map(Key::Target))
+            .chain(catalog.command_devices.keys().cloned().map(Key::CommandDevice))
             .chain(catalog.volumes.keys().cloned().map(Key::Volume))
             .chain(catalog.drives.keys().cloned().map(Key::Drive))
             .chain(catalog.cartridges.keys().cloned().map(Key::Cartridge))
@@ -46,6 +47,7 @@ impl Planner<'_> {
         let step = match key {
             Key::Volume(name) => verb(volume::Delete { name }),
             Key::Drive(name) => verb(drive::Delete { name }),
+            Key::CommandDevice(name) => verb(command_device::Delete { name }),
             Key::Cartridge(barcode) => verb(cartridge::Delete { barcode }),
             Key::Target(iqn) => verb(target::Delete { iqn }),
             Key::Pair(name) => verb(pair::Delete { name }),

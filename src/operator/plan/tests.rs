@@ -96,6 +96,44 @@ defer = true
 "#;
 
 #[test]
+fn a_command_device_is_made_behind_the_volumes_that_it_grants_and_before_its_luns() {
+    let file = r#"[[command-device]]
+name = "cmd0"
+grants = ["a"]
+
+[[volume]]
+name = "a"
+size = "4MiB"
+
+[[volume]]
+name = "b"
+size = "4MiB"
+
+[[target]]
+iqn = "ci"
+
+[[lun]]
+target = "ci"
+lun = 7
+object = "cmd0"
+"#;
+    let expected = [
+        "+ 5 volume a 4MiB",
+        "+ 9 volume b 4MiB",
+        "+ 1 command-device cmd0 grants a",
+        "+ 13 target iqn.2026-11.internal.cleave:ci",
+        "+ 16 LUN 7 of iqn.2026-11.internal.cleave:ci cmd0",
+    ];
+    assert_eq!(planned("", file, false), expected);
+    assert_eq!(planned(file, file, true), [""; 0]);
+    let other = file.replace("grants = [\"a\"]", "grants = [\"b\"]");
+    assert_eq!(planned(file, &other, true), ["~ 1 command-device cmd0 grants b, grants no more a"]);
+    let missing = file.replace("grants = [\"a\"]", "grants = [\"z\"]");
+    let missing = refused("", &missing, false);
+    assert_eq!(missing, [(Some(1), Cause::not_found(ObjectKind::Volume, "z"))]);
+}
+
+#[test]
 fn a_file_makes_an_array_in_the_order_in_which_it_can_be_made() {
     let expected = [
         "+ 1 volume a 4MiB, labels",
@@ -650,6 +688,8 @@ fn has(catalog: &Catalog, desired: &Desired) -> bool {
                 (Some(&has.primary), Some(&has.secondary))
                     == (table.primary.as_ref(), table.secondary.as_ref())
                     && table.pace.is_none_or(|pace| pace == has.pace)
+                    && table.split_on_copy.is_none_or(|split| split == has.split_on_copy)
+                    && table.copy_policy.is_none_or(|policy| policy == has.copy_policy)
             })
         })
         && desired.groups.iter().all(|AtLine { table, .. }| {

@@ -2,6 +2,7 @@
 
 pub mod cartridge;
 pub mod clone;
+pub mod command_device;
 pub mod copy;
 mod copying;
 pub mod drive;

@@ -13,7 +13,7 @@ use crate::operator::act::{Change, Changed, Effect};
 use crate::operator::cause::{Cause, ObjectKind};
 use crate::operator::who::{Meta, Role, Route, Subject};
 
-/// `object annotate`: sets and removes labels of a volume, drive, cartridge, target, pair or group, and sets its description.
+/// `object annotate`: sets and removes labels of a volume, drive, command device, cartridge, target, pair or group, and sets its description.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -58,6 +58,7 @@ impl Annotate {
         match self.kind {
             ObjectKind::Volume => of!(volumes, Name),
             ObjectKind::Drive => of!(drives, Name),
+            ObjectKind::CommandDevice => of!(command_devices, Name),
             ObjectKind::Cartridge => of!(cartridges, Barcode),
             ObjectKind::Target => of!(targets, IscsiName),
             ObjectKind::Pair => of!(pairs, Name),

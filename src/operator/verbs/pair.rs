@@ -20,7 +20,7 @@ use crate::array::{OPERATOR, ShutOut, Snapshot, Turn};
 use crate::catalog::index::{Index, Lookup};
 use crate::catalog::labels::{Description, Labels, Notes};
 use crate::catalog::names::Name;
-use crate::catalog::{Catalog, Pace, PairEntry, Scrap, Seed};
+use crate::catalog::{Catalog, CopyPolicy, Pace, PairEntry, Scrap, Seed};
 use crate::operator::about::About;
 use crate::operator::act::{Act, Asked, Change, Changed, Effect};
 use crate::operator::cause::{Cause, ObjectKind, Shape};
@@ -55,6 +55,12 @@ pub struct Create {
     /// Pace of the copy behind.
     #[serde(default)]
     pub pace: Pace,
+    /// Whether an EXTENDED COPY that reads the secondary splits the pair first, if the pair is in `pair`.
+    #[serde(default)]
+    pub split_on_copy: bool,
+    /// How an EXTENDED COPY reads a secondary that is not whole.
+    #[serde(default)]
+    pub copy_policy: CopyPolicy,
     /// Whether to make the pair without starting its initial copy.
     #[serde(default)]
     pub defer: bool,
@@ -76,8 +82,21 @@ impl Create {
     /// A pair that is named after its volumes, and whose initial copy starts at once.
     #[must_use]
     pub fn new(primary: Name, secondary: Name) -> Self {
-        let (name, pace, defer, overwrite, group, labels, description) = Default::default();
-        Self { name, primary, secondary, pace, defer, overwrite, group, labels, description }
+        let (name, pace, split_on_copy, copy_policy, defer, overwrite) = Default::default();
+        let (group, labels, description) = Default::default();
+        Self {
+            name,
+            primary,
+            secondary,
+            pace,
+            split_on_copy,
+            copy_policy,
+            defer,
+            overwrite,
+            group,
+            labels,
+            description,
+        }
     }
 
     /// The labels and the description.
@@ -145,6 +164,8 @@ impl Create {
             same("primary", &has.primary, &self.primary)?;
             same("secondary", &has.secondary, &self.secondary)?;
             same("pace", &word(has.pace), &word(self.pace))?;
+            same("split_on_copy", &has.split_on_copy, &self.split_on_copy)?;
+            same("copy_policy", &word(has.copy_policy), &word(self.copy_policy))?;
             if let Some(wants) = &self.group {
                 same("group", &by.group_of(&has.primary).map_or("", Name::as_str), &wants.as_str())?;
             }
@@ -169,9 +190,10 @@ impl Create {
         if (primary.size, primary.block_size) != (secondary.size, secondary.block_size) {
             return Err(Cause::ShapesDiffer { primary, secondary });
         }
-        let Self { primary, secondary, pace, .. } = self.clone();
+        let Self { primary, secondary, pace, split_on_copy, copy_policy, .. } = self.clone();
         let Notes { labels, description } = self.notes();
-        let entry = PairEntry { labels, description, ..PairEntry::new(identity, primary, secondary, pace) };
+        let entry = PairEntry::new(identity, primary, secondary, pace);
+        let entry = PairEntry { split_on_copy, copy_policy, labels, description, ..entry };
         Ok(Some((name, entry)))
     }
 }
@@ -387,6 +409,46 @@ impl Change for SetPace {
     fn answer(&self, changed: &Changed<'_>) -> Result<show::Pair, Cause> {
         tracing::info!(target: OPERATOR, pair = %self.name, pace = ?self.pace, "pace set");
         view::pair::of(&changed.assembled.now, &self.name)
+    }
+}
+
+/// `pair set`: changes what EXTENDED COPY does with the secondary, for copies that begin from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "admin", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Set {
+    /// Name.
+    pub name: Name,
+    /// Whether an EXTENDED COPY that reads the secondary splits the pair first, if the pair is in `pair`. As it is if
+    /// absent.
+    #[serde(default)]
+    pub split_on_copy: Option<bool>,
+    /// How an EXTENDED COPY reads a secondary that is not whole. As it is if absent.
+    #[serde(default)]
+    pub copy_policy: Option<CopyPolicy>,
+}
+
+impl Effect for Set {
+    fn effect(&self, catalog: &mut Catalog, _: Seed) -> Result<(), Cause> {
+        let entry = catalog.pairs.get_mut(&self.name).ok_or_else(|| not_found(&self.name))?;
+        let split_on_copy = self.split_on_copy.unwrap_or(entry.split_on_copy);
+        let copy_policy = self.copy_policy.unwrap_or(entry.copy_policy);
+        if (entry.split_on_copy, entry.copy_policy) != (split_on_copy, copy_policy) {
+            (entry.split_on_copy, entry.copy_policy) = (split_on_copy, copy_policy);
+        }
+        Ok(())
+    }
+}
+
+impl Change for Set {
+    type Answer = show::Pair;
+    const META: Meta = Meta { word: "set", ..META };
+
+    fn answer(&self, changed: &Changed<'_>) -> Result<show::Pair, Cause> {
+        let pair = view::pair::of(&changed.assembled.now, &self.name)?;
+        let show::Pair { split_on_copy, copy_policy, .. } = pair;
+        tracing::info!(target: OPERATOR, pair = %self.name, split_on_copy, ?copy_policy, "copies of the pair set");
+        Ok(pair)
     }
 }
 

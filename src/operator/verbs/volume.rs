@@ -54,13 +54,16 @@ const META: Meta = Meta {
     role: Role::Operator,
 };
 
-/// Refuses a name that a volume or drive has, because `lun map` takes the names of both.
+/// Refuses a name that a volume, drive or command device has, because `lun map` takes the names of all of them.
 pub(crate) fn refuse_name(catalog: &Catalog, name: &Name) -> Result<(), Cause> {
     if catalog.volumes.contains_key(name) {
         return Err(Cause::exists(ObjectKind::Volume, name));
     }
     if catalog.drives.contains_key(name) {
         return Err(Cause::exists(ObjectKind::Drive, name));
+    }
+    if catalog.command_devices.contains_key(name) {
+        return Err(Cause::exists(ObjectKind::CommandDevice, name));
     }
     Ok(())
 }
@@ -395,6 +398,11 @@ impl Effect for Delete {
         refuse_snapshots(catalog, &self.name)?;
         refuse_clones(catalog, &self.name)?;
         catalog.volumes.remove(&self.name);
+        // Another volume of this name is not what was granted.
+        let grants = catalog.command_devices.values_mut();
+        for device in grants.filter(|device| device.grants.contains(&self.name)) {
+            device.grants.remove(&self.name);
+        }
         Ok(())
     }
 }
@@ -500,6 +508,10 @@ impl Effect for Rename {
         for group in catalog.groups.values_mut().filter(|group| group.volumes.contains(name)) {
             group.volumes.remove(name);
             group.volumes.insert(to.clone());
+        }
+        for device in catalog.command_devices.values_mut().filter(|device| device.grants.contains(name)) {
+            device.grants.remove(name);
+            device.grants.insert(to.clone());
         }
         Ok(())
     }

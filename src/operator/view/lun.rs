@@ -25,6 +25,7 @@ pub fn named(array: &Array, iqn: &IscsiName, entry: &MapEntry) -> Option<show::L
 pub(crate) fn of(catalog: &Catalog, iqn: &IscsiName, map: &MapEntry) -> show::Lun {
     let kind = match &map.object {
         ObjectName::Whole(name) if catalog.volumes.contains_key(name) => "volume",
+        ObjectName::Whole(name) if catalog.command_devices.contains_key(name) => "command-device",
         ObjectName::Whole(_) => "drive",
         ObjectName::Image(_) => "snapshot",
     };

@@ -2,6 +2,7 @@
 //! none waits long for a command ([`drive_status`]).
 
 pub mod cartridge;
+pub mod command_device;
 pub mod drive;
 mod drive_status;
 pub mod group;
@@ -32,6 +33,7 @@ pub fn status(array: &Array, portals: Vec<String>) -> show::Status {
         snapshots: snapshot::all(array),
         cartridges: cartridge::all(array),
         drives: drive::all(array),
+        command_devices: command_device::all(array),
         sessions: array.session_list(),
         copies: array.copies(),
     }

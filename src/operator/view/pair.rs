@@ -39,6 +39,8 @@ fn view(now: &Snapshot, name: &Name, entry: &PairEntry) -> show::Pair {
         group: now.catalog.group_of(&entry.primary).map(Name::to_string),
         state: status.as_ref().map_or(State::Psue, |status| status.state).word().to_owned(),
         pace: entry.pace,
+        split_on_copy: entry.split_on_copy,
+        copy_policy: entry.copy_policy,
         dirty_bytes: status.as_ref().map_or(size, |status| status.dirty_bytes),
         copied_bytes: status.as_ref().map_or(0, |status| status.copied_bytes),
         total_bytes: size,

@@ -1,4 +1,4 @@
-//! The mode pages of disks and tapes: for each page the bytes behind the page header, and the bits that may be
+//! The mode pages of disks, tapes and command devices: for each page the bytes behind the page header, and the bits that may be
 //! changed. Comments number the bytes as the standard does, from the page header on.
 
 use super::Page;
@@ -107,4 +107,10 @@ pub(crate) static TAPE: [Page; 7] = [
     fixed(MEDIUM_PARTITION, 0, &[0, 0, 0, RECOGNISED, 0, 0], &[0; 6]),
     INFORMATIONAL_EXCEPTIONS_PAGE,
     fixed(MEDIUM_CONFIGURATION, 0, &[0; 30], &[0; 30]),
+];
+
+/// The pages of a command device. Nothing of them can be changed.
+pub(crate) static CONTROLLER: [Page; 2] = [
+    fixed(CONTROL, 0, &[GLTSD, UNRESTRICTED_REORDERING, 0, 0, 0, 0, 0, 0, 0, 0], &[0; 10]),
+    INFORMATIONAL_EXCEPTIONS_PAGE,
 ];

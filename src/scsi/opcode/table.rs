@@ -5,6 +5,8 @@ use super::{Access, Devices, Direction, ExecutedBy, Ordering, ReadOnly, Row};
 const DISK: Devices = Devices::DISK;
 const TAPE: Devices = Devices::TAPE;
 const BOTH: Devices = Devices::DISK_AND_TAPE;
+const CONTROLLER: Devices = Devices::CONTROLLER;
+const MODES: Devices = Devices::WITH_MODES;
 const ALL: Devices = Devices::ALL;
 
 /// The timeouts of a command that is answered from memory.
@@ -16,9 +18,10 @@ const LONG: (u32, u32) = (60, 300);
 /// The timeouts of a command that moves along a medium, or copies one.
 const HOURS: (u32, u32) = (600, 7200);
 
-const fn executed_by(opcode: u8) -> ExecutedBy {
-    match opcode {
-        0x83 | 0x84 => ExecutedBy::CopyManager,
+const fn executed_by(opcode: u8, service_action: Option<u8>) -> ExecutedBy {
+    match (opcode, service_action) {
+        (0x83 | 0x84, _) => ExecutedBy::CopyManager,
+        (0xA3 | 0xA4, Some(0x10)) => ExecutedBy::Management,
         _ => ExecutedBy::Unit,
     }
 }
@@ -58,7 +61,7 @@ macro_rules! table {
             access: Access::$access,
             read_only: ReadOnly::$read_only,
             ordering: Ordering::$ordering,
-            executed_by: executed_by($opcode),
+            executed_by: executed_by($opcode, optional!($($action)?)),
             timeout_s: $timeout,
         },)*];
     };
@@ -103,13 +106,13 @@ table! {
         [0x00 0x00 0x00 0x00 0x00];
     0x19 Erase6 "ERASE(6)" TAPE None Write WriteProtected Serial HOURS
         [0x03 0x00 0x00 0x00 0x00];
-    0x1A ModeSense6 "MODE SENSE(6)" BOTH In Read Allowed Concurrent QUICK
+    0x1A ModeSense6 "MODE SENSE(6)" MODES In Read Allowed Concurrent QUICK
         [0x08 0xFF 0xFF 0xFF 0x00];
     0x1B StartStopUnit "START STOP UNIT" DISK None Configure Allowed Serial LONG
         [0x01 0x00 0x0F 0xF7 0x00];
     0x1B LoadUnload "LOAD UNLOAD" TAPE None Configure NoAccessRights Serial HOURS
         [0x01 0x00 0x00 0x0F 0x00];
-    0x1D SendDiagnostic "SEND DIAGNOSTIC" BOTH None Configure Allowed Serial QUICK
+    0x1D SendDiagnostic "SEND DIAGNOSTIC" MODES None Configure Allowed Serial QUICK
         [0x14 0x00 0x00 0x00 0x00];
     0x1E PreventAllowMediumRemoval "PREVENT ALLOW MEDIUM REMOVAL" TAPE None Configure ByField Serial QUICK
         [0x00 0x00 0x00 0x03 0x00];
@@ -152,7 +155,7 @@ table! {
         [0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00];
     0x57 Release10 "RELEASE(10)" BOTH None Always Allowed Serial QUICK
         [0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00];
-    0x5A ModeSense10 "MODE SENSE(10)" BOTH In Read Allowed Concurrent QUICK
+    0x5A ModeSense10 "MODE SENSE(10)" MODES In Read Allowed Concurrent QUICK
         [0x18 0xFF 0xFF 0x00 0x00 0x00 0xFF 0xFF 0x00];
     0x83/0x00 ExtendedCopyLid1 "EXTENDED COPY(LID1)" BOTH Out Configure ByParts Independent HOURS
         [0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00 0xFF 0xFF 0xFF 0xFF 0x00 0x00];
@@ -193,6 +196,11 @@ table! {
         [0x0C 0x87 0xFF 0xFF 0xFF 0xFF 0xFF 0xFF 0xFF 0x00 0x00];
     0xA3/0x0D ReportSupportedTaskManagementFunctions "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS" ALL In Read Allowed
         Concurrent QUICK [0x0D 0x80 0x00 0x00 0x00 0xFF 0xFF 0xFF 0xFF 0x00 0x00];
+    // The bytes 4 and 5 are the request identifier (MANAGEMENT PROTOCOL SPECIFIC1). A request is judged by what it asks for.
+    0xA3/0x10 ManagementProtocolIn "MANAGEMENT PROTOCOL IN" CONTROLLER In Status Allowed Independent QUICK
+        [0x10 0xFF 0x00 0xFF 0xFF 0xFF 0xFF 0xFF 0xFF 0x00 0x00];
+    0xA4/0x10 ManagementProtocolOut "MANAGEMENT PROTOCOL OUT" CONTROLLER Out Configure ByParts Independent LONG
+        [0x10 0xFF 0x00 0xFF 0xFF 0xFF 0xFF 0xFF 0xFF 0x00 0x00];
     0xA8 Read12 "READ(12)" DISK In Read Allowed Concurrent DATA
         [0x18 0xFF 0xFF 0xFF 0xFF 0xFF 0xFF 0xFF 0xFF 0x1F 0x00];
     0xAA Write12 "WRITE(12)" DISK Out Write WriteProtected Concurrent DATA

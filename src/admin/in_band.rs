@@ -1,0 +1,63 @@
+//! Does the requests that initiators send by command devices.
+//!
+//! What a request may do is [`crate::operator::in_band`]'s; here are its text, and the text of its answer: the documents that control
+//! commands print with `--json`, and refusals as the admin API tells them.
+
+use std::sync::{Arc, Weak};
+
+use super::sentence;
+use super::types::ErrorDocument;
+use crate::array::error::{ArrayError, Kind};
+use crate::array::management::{Asker, ManagementAnswer, ManagementHandler};
+use crate::operator::Operator;
+use crate::operator::Unread;
+use crate::operator::in_band::{InBand, NotDone};
+use crate::scsi::management::MAX_ANSWER;
+
+/// Does requests in band.
+pub(super) struct InBandRequests(Weak<Operator>);
+
+impl InBandRequests {
+    /// From now on the array of `operator` takes requests in band.
+    pub(super) fn take(operator: &Arc<Operator>) {
+        operator.array().manage_by(Arc::new(Self(Arc::downgrade(operator))));
+    }
+
+    fn done(&self, asker: &Asker, request: &[u8]) -> Result<Vec<u8>, ErrorDocument> {
+        let ends =
+            || ArrayError::refused("take a request in band", "the daemon is stopping", "repeat it later");
+        let operator = self.0.upgrade().ok_or_else(ends)?;
+        let request = InBand::read(request).map_err(|unread| {
+            let (Unread::Body(why) | Unread::Subject(why)) = unread;
+            ArrayError::usage("take a request in band", why, "see docs/IN-BAND.md for the requests")
+        })?;
+        let answer = operator.answer_in_band(asker, request).map_err(|not_done| match not_done {
+            NotDone::Query(asked, cause) => sentence::document(&asked, &cause),
+            NotDone::Verb(refusal) => refusal.into(),
+        })?;
+        let document = answer.to_string().into_bytes();
+        if document.len() > MAX_ANSWER as usize {
+            let why = format!("the answer has {} bytes, and at most {MAX_ANSWER} are sent", document.len());
+            let remedy = "if it is a list, ask for single objects, or for the snapshots of one volume";
+            return Err(ArrayError::new(Kind::Failed, "answer a request in band", why, remedy).into());
+        }
+        Ok(document)
+    }
+}
+
+impl ManagementHandler for InBandRequests {
+    fn lasts(&self, request: &[u8]) -> bool {
+        InBand::read(request).is_ok_and(|request| request.lasts())
+    }
+
+    fn answer(&self, asker: &Asker, request: &[u8]) -> ManagementAnswer {
+        match self.done(asker, request) {
+            Ok(document) => ManagementAnswer { exit_code: 0, document },
+            Err(refused) => {
+                let exit_code = refused.error.code as u8;
+                let document = serde_json::to_vec(&refused).unwrap_or_default();
+                ManagementAnswer { exit_code, document }
+            }
+        }
+    }
+}

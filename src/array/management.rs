@@ -1,0 +1,383 @@
+//! Requests in band: MANAGEMENT PROTOCOL IN and OUT of command devices.
+//!
+//! This room takes a request, keeps its answer for the initiator, and knows what the initiator reaches. What a request says
+//! is for the [`ManagementHandler`], whom the daemon puts in: the floors above do the verbs.
+//!
+//! **Who may do what.** [`Reach`] has the volumes and images that are mapped to the asking I_T nexus by the target of its
+//! session, with the access that they are mapped with, and the volumes that the command device grants. It is made anew for
+//! each request. Nothing else exists for the request. Through a command device that is mapped read-only, everything is only
+//! to be seen.
+//!
+//! **Time.** A request is done on threads of its own, in turn with those of other initiators, so a verb that waits for its
+//! turn keeps nobody's READ waiting. OUT is answered when the request is done. A request that lasts is answered at once, and
+//! is done on a thread that it has for itself. IN is answered from memory.
+//!
+//! **Bounds.** An initiator has at most [`KEPT`] requests a session, running or answered; a new one takes the place of the
+//! oldest that is answered. A request and an answer have the bounds of [`management`]. An answer of more
+//! than [`SMALL`] bytes is charged to the initiator's account, and an answer for which there is no room is given up: the
+//! request was done all the same, and its answer says so. Answers go with the session.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::{Array, Session};
+use crate::catalog::names::{ImageName, Name, ObjectName};
+use crate::lu::{Outcome, Work};
+use crate::memory::Charge;
+use crate::sam::{NexusId, Status};
+use crate::scsi::cdb::Command;
+use crate::scsi::management::{self, In, Out, State};
+use crate::scsi::sense::{Asc, Key, Sense};
+use crate::share::Shares;
+use crate::wire::Truncated;
+
+/// The most requests of a session, running or answered.
+pub(crate) const KEPT: usize = 8;
+
+/// Answers up to this many bytes are not charged: they are among the bytes that each session has of its own.
+const SMALL: usize = 4096;
+
+/// The most requests that last at a time, of all initiators, which share by the rule of [`crate::share`]. Each has a thread.
+const LASTING: usize = 32;
+
+/// Does the requests.
+pub trait ManagementHandler: Send + Sync {
+    /// Whether the request is answered before it is done, because it waits for a time that is to come.
+    fn lasts(&self, request: &[u8]) -> bool;
+
+    /// Does the request for `asker`. May take as long as a verb takes.
+    fn answer(&self, asker: &Asker, request: &[u8]) -> ManagementAnswer;
+}
+
+/// The result of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagementAnswer {
+    /// The exit code of a control command with this answer: 0 if the request was done.
+    pub exit_code: u8,
+    /// The JSON document.
+    pub document: Vec<u8>,
+}
+
+/// Who asks, and what it reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The initiator's node name.
+    pub initiator: String,
+    /// The target of its session.
+    pub target: String,
+    /// The command device.
+    pub device: String,
+    /// What exists for it.
+    pub reach: Reach,
+}
+
+/// The volumes and images that exist for a request, and whether the request may change each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    volumes: BTreeMap<Name, bool>,
+    images: BTreeMap<ImageName, bool>,
+}
+
+impl Reach {
+    /// Adds an object; `changes`: whether the request may change it.
+    pub(crate) fn add(&mut self, object: &ObjectName, changes: bool) {
+        match object {
+            ObjectName::Whole(name) => *self.volumes.entry(name.clone()).or_default() |= changes,
+            ObjectName::Image(name) => *self.images.entry(name.clone()).or_default() |= changes,
+        }
+    }
+
+    /// The volumes that exist for the request.
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = &Name> {
+        self.volumes.keys()
+    }
+
+    /// The images that are mapped.
+    pub(crate) fn images(&self) -> impl Iterator<Item = &ImageName> {
+        self.images.keys()
+    }
+
+    /// Whether the volume exists for the request.
+    pub(crate) fn sees(&self, volume: &Name) -> bool {
+        self.volumes.contains_key(volume)
+    }
+
+    /// Whether the request may change the volume, its pairs and its images.
+    pub(crate) fn changes(&self, volume: &Name) -> bool {
+        self.volumes.get(volume).is_some_and(|changes| *changes)
+    }
+
+    /// Whether the image exists for the request: it is mapped, or is one of a volume that exists for the request.
+    pub(crate) fn sees_image(&self, image: &ImageName) -> bool {
+        self.images.contains_key(image) || self.sees(&image.volume)
+    }
+}
+
+/// One request of a session.
+struct Kept {
+    identifier: u16,
+    state: State,
+    exit_code: u8,
+    document: Vec<u8>,
+    _charge: Option<Charge>,
+}
+
+/// Why a request is not taken.
+enum NotTaken {
+    /// A request with this identifier is being done.
+    InProgress,
+    /// The session has as many requests running as there may be.
+    Full,
+    /// The session is gone.
+    Gone,
+}
+
+/// The requests of all sessions.
+pub(super) struct Management {
+    array: Weak<Array>,
+    handler: RwLock<Option<Arc<dyn ManagementHandler>>>,
+    kept: Mutex<BTreeMap<NexusId, VecDeque<Kept>>>,
+    lasting: Mutex<Shares<String>>,
+}
+
+impl Management {
+    pub(super) fn new(array: Weak<Array>) -> Arc<Self> {
+        let (handler, kept) = Default::default();
+        Arc::new(Self { array, handler, kept, lasting: Mutex::new(Shares::new(LASTING)) })
+    }
+
+    /// Whether the command of `work` is answered from memory, so that any thread may run it.
+    pub(super) fn is_quick(work: &Work) -> bool {
+        !matches!(work.command(), Command::ManagementOut(_))
+    }
+
+    /// Executes a command of [`ExecutedBy::Management`](crate::scsi::opcode::ExecutedBy), and ends it.
+    pub(super) fn run(self: &Arc<Self>, work: Work) {
+        let _command = work.enter();
+        let outcome = match *work.command() {
+            Command::ManagementOut(Out { identifier, length }) => return self.take(work, identifier, length),
+            Command::ManagementIn(In::Information { allocation }) => {
+                data(&work, allocation, |out| management::emit_information(out))
+            }
+            Command::ManagementIn(In::Request { identifier, allocation }) => {
+                self.tell(&work, identifier, allocation)
+            }
+            _ => check(&work, &Sense::illegal_request(Asc::INVALID_COMMAND_OPERATION_CODE)),
+        };
+        work.finish(outcome);
+    }
+
+    /// The answer to IN.
+    fn tell(&self, work: &Work, identifier: u16, allocation: u32) -> Outcome {
+        let all = self.kept.lock();
+        let kept =
+            all.get(&work.nexus()).and_then(|kept| kept.iter().find(|kept| kept.identifier == identifier));
+        match kept {
+            Some(Kept { state, exit_code, document, .. }) => data(work, allocation, |out| {
+                management::emit_answer(identifier, *state, *exit_code, document, out);
+            }),
+            None => check(work, &Sense::invalid_cdb_byte(4)),
+        }
+    }
+
+    /// Takes a request, and does it.
+    fn take(self: &Arc<Self>, work: Work, identifier: u16, length: u32) {
+        let wanted_out = u64::from(length);
+        let end = |work: Work, outcome: Outcome| work.finish(Outcome { wanted_out, ..outcome });
+        if length == 0 {
+            return end(work, Outcome::good());
+        }
+        let request = match management::parse_request(work.data_out(), length) {
+            Ok(request) => request.to_vec(),
+            Err(sense) => {
+                let refused = check(&work, &sense);
+                return end(work, refused);
+            }
+        };
+        let (handler, asker) = (self.handler.read().clone(), self.asker(&work));
+        let (Some(handler), Some((session, asker))) = (handler, asker) else {
+            return end(work, Outcome::status(Status::Busy));
+        };
+        let nexus = work.nexus();
+        if let Err(why) = self.register(nexus, identifier) {
+            let outcome = match why {
+                NotTaken::InProgress => check(&work, &Sense::illegal_request(Asc::OPERATION_IN_PROGRESS)),
+                NotTaken::Full => Outcome::status(Status::TaskSetFull),
+                NotTaken::Gone => Outcome::status(Status::Busy),
+            };
+            return end(work, outcome);
+        }
+        if handler.lasts(&request) {
+            let begun = self.begin(handler, session, asker, request, identifier);
+            let outcome = match begun {
+                true => Outcome::good(),
+                false => {
+                    self.forget(nexus, identifier);
+                    Outcome::status(Status::Busy)
+                }
+            };
+            return end(work, outcome);
+        }
+        let answer = handler.answer(&asker, &request);
+        let exit_code = answer.exit_code;
+        self.keep(&session, identifier, answer);
+        let outcome = match sense_for(exit_code) {
+            None => Outcome::good(),
+            Some(sense) => check(&work, &sense),
+        };
+        end(work, outcome);
+    }
+
+    /// Has a thread of its own do a request that lasts. False if there is none.
+    fn begin(
+        self: &Arc<Self>,
+        handler: Arc<dyn ManagementHandler>,
+        session: Arc<Session>,
+        asker: Asker,
+        request: Vec<u8>,
+        identifier: u16,
+    ) -> bool {
+        let initiator = asker.initiator.clone();
+        if !self.lasting.lock().take(initiator.clone()) {
+            return false;
+        }
+        let (this, nexus) = (Arc::clone(self), Arc::downgrade(&session));
+        drop(session); // its end must not wait for the request
+        let work = move || {
+            let answer = handler.answer(&asker, &request);
+            if let Some(session) = nexus.upgrade() {
+                this.keep(&session, identifier, answer);
+            }
+            this.lasting.lock().give_back(&asker.initiator);
+        };
+        let begun = std::thread::Builder::new().name("cleave-request".to_owned()).spawn(work);
+        if let Err(error) = &begun {
+            self.lasting.lock().give_back(&initiator);
+            tracing::error!(%error, "no thread for a request in band");
+        }
+        begun.is_ok()
+    }
+
+    /// Enters a request that is being done.
+    fn register(&self, nexus: NexusId, identifier: u16) -> Result<(), NotTaken> {
+        let mut all = self.kept.lock();
+        // Asked under the lock: a session that is gone from the list gives its requests up afterwards.
+        let is_there = self.array.upgrade().is_some_and(|array| array.session(nexus).is_some());
+        if !is_there {
+            return Err(NotTaken::Gone);
+        }
+        let kept = all.entry(nexus).or_default();
+        let runs = |kept: &Kept| kept.state == State::InProgress;
+        if kept.iter().any(|kept| kept.identifier == identifier && runs(kept)) {
+            return Err(NotTaken::InProgress);
+        }
+        kept.retain(|kept| kept.identifier != identifier);
+        if kept.len() >= KEPT {
+            let oldest = kept.iter().position(|kept| !runs(kept)).ok_or(NotTaken::Full)?;
+            kept.remove(oldest);
+        }
+        let (state, exit_code, document, charge) = (State::InProgress, 0, Vec::new(), None);
+        kept.push_back(Kept { identifier, state, exit_code, document, _charge: charge });
+        Ok(())
+    }
+
+    /// Keeps the answer to a request, if the session is still there.
+    fn keep(&self, session: &Session, identifier: u16, answer: ManagementAnswer) {
+        let ManagementAnswer { exit_code, mut document } = answer;
+        document.shrink_to_fit();
+        let charge = match document.len() > SMALL {
+            false => None,
+            true => {
+                let account = self.array.upgrade().map(|array| array.account(session.nexus()));
+                let charge = account.and_then(|account| account.try_charge(document.len() as u64));
+                if charge.is_none() {
+                    document = Vec::new();
+                }
+                charge
+            }
+        };
+        let mut all = self.kept.lock();
+        let kept = all.get_mut(&session.nexus().id);
+        if let Some(kept) = kept.and_then(|kept| kept.iter_mut().find(|kept| kept.identifier == identifier)) {
+            let state = if exit_code == 0 { State::Done } else { State::Refused };
+            *kept = Kept { identifier, state, exit_code, document, _charge: charge };
+        }
+    }
+
+    fn forget(&self, nexus: NexusId, identifier: u16) {
+        if let Some(kept) = self.kept.lock().get_mut(&nexus) {
+            kept.retain(|kept| kept.identifier != identifier);
+        }
+    }
+
+    /// The I_T nexus is lost: nobody can ask for its answers any more.
+    pub(super) fn nexus_lost(&self, nexus: NexusId) {
+        drop(self.kept.lock().remove(&nexus));
+    }
+
+    /// Who sent the command, and what it reaches.
+    fn asker(&self, work: &Work) -> Option<(Arc<Session>, Asker)> {
+        let array = self.array.upgrade()?;
+        let session = array.session(work.nexus())?;
+        let (now, unit) = (array.snapshot(), work.itl().unit());
+        let device = unit.object();
+        let may_change = !work.itl().access().read_only;
+        let mut reach = Reach::default();
+        for (name, itl) in session.itl_nexuses() {
+            let is_of_catalog = now.unit(&name).is_some_and(|unit| Arc::ptr_eq(unit, itl.unit()));
+            // Drives and command devices have nothing that a request could be about.
+            if is_of_catalog && now.size_of(&name).is_some() {
+                reach.add(&name, may_change && !itl.access().read_only);
+            }
+        }
+        if let Ok(name) = device.parse::<Name>()
+            && now.command_devices.get(&name).is_some_and(|own| Arc::ptr_eq(own, unit))
+            && let Some(entry) = now.catalog.command_devices.get(&name)
+        {
+            entry.grants.iter().for_each(|volume| reach.add(&volume.clone().into(), may_change));
+        }
+        let nexus = session.nexus();
+        let (initiator, target) = (nexus.asker().to_owned(), nexus.port.name.clone());
+        let asker = Asker { initiator, target, device: device.to_string(), reach };
+        Some((session, asker))
+    }
+}
+
+impl Array {
+    /// From now on `handler` does the requests that come by command devices. Until then they are answered BUSY.
+    pub fn manage_by(&self, handler: Arc<dyn ManagementHandler>) {
+        *self.management.handler.write() = Some(handler);
+    }
+}
+
+/// CHECK CONDITION.
+fn check(work: &Work, sense: &Sense) -> Outcome {
+    Outcome::check(sense.encode(work.sense_format()))
+}
+
+/// GOOD with data of which the CDB takes `allocation` bytes.
+fn data(work: &Work, allocation: u32, emit: impl Fn(&mut Truncated<'_>)) -> Outcome {
+    let mut out = Vec::new();
+    emit(&mut Truncated::new(&mut out, allocation as usize));
+    let wanted_in = out.len() as u64;
+    out.truncate(work.room());
+    Outcome { wanted_in, ..Outcome::data(out) }
+}
+
+/// The sense data of a request that ended with `exit_code`; `None`: GOOD. The answer has the reason.
+fn sense_for(exit_code: u8) -> Option<Sense> {
+    const USAGE: u8 = 2;
+    const NOT_FOUND: u8 = 3;
+    const REFUSED: u8 = 4;
+    /// The first byte of the request in the parameter list.
+    const REQUEST: u16 = management::REQUEST_HEADER as u16;
+    Some(match exit_code {
+        0 => return None,
+        USAGE => Sense::invalid_parameter_byte(REQUEST),
+        NOT_FOUND => Sense::illegal_request(Asc::PARAMETER_VALUE_INVALID),
+        REFUSED => Sense::illegal_request(Asc::COMMAND_SEQUENCE_ERROR),
+        _ => Sense::new(Key::HardwareError, Asc::INTERNAL_TARGET_FAILURE),
+    })
+}

@@ -1,0 +1,202 @@
+//! The secondary of a pair as the source of an EXTENDED COPY: split on copy, and the copy policies.
+
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::array::paired::PairUnit;
+use crate::catalog::CopyPolicy;
+use crate::copy::Unready;
+use crate::pair::Progress;
+use crate::scsi::xcopy::list::{
+    Cscd, CscdId, DeviceParameters, ListIdUsage, ParameterList, Segment, SegmentKind,
+};
+
+/// Blocks of each volume: 16 extents.
+const BLOCKS: u16 = 2048;
+
+/// Volumes `a`, `b` and `c` at LUNs 0 to 2, and the pair `p` of `a` and `b`, which is only defined.
+fn array(directory: &Path) -> (Arc<Array>, Host) {
+    let array = open(directory);
+    array.create_target(&target()).unwrap();
+    for (lun, volume_name) in [(0, "a"), (1, "b"), (2, "c")] {
+        volume(&array, volume_name, 1 << 20, StoreKind::File).unwrap();
+        map(&array, volume_name, lun, &[], false);
+    }
+    pair(&array, true).unwrap();
+    let host = Host::login(&array, HOST);
+    (0..3).for_each(|lun| host.ready(lun));
+    (array, host)
+}
+
+fn set(array: &Array, split_on_copy: Option<bool>, copy_policy: Option<CopyPolicy>) -> show::Pair {
+    array.done(verbs_of_pair::Set { name: name("p"), split_on_copy, copy_policy }).unwrap()
+}
+
+fn unit(array: &Array) -> Arc<PairUnit> {
+    Arc::clone(array.snapshot().running(&name("p")).unwrap())
+}
+
+fn write_all(host: &Host, lun: u16, data: &[u8]) {
+    let cdb = [0x2A, 0, 0, 0, 0, 0, 0, (BLOCKS >> 8) as u8, BLOCKS as u8, 0];
+    assert_eq!(host.command(lun, &cdb, data.to_vec()).status, Status::Good);
+}
+
+fn read_all(host: &Host, lun: u16) -> Vec<u8> {
+    let cdb = [0x28, 0, 0, 0, 0, 0, 0, (BLOCKS >> 8) as u8, BLOCKS as u8, 0];
+    let outcome = host.command(lun, &cdb, Vec::new());
+    assert_eq!(outcome.status, Status::Good);
+    outcome.data_in
+}
+
+/// Bytes in which every block differs.
+fn pattern(seed: u8) -> Vec<u8> {
+    (0..usize::from(BLOCKS) * 512).map(|at| (at / 512 * 31 + at % 251) as u8 ^ seed).collect()
+}
+
+/// An EXTENDED COPY of all of LUN 1 to LUN 2.
+fn copy(host: &Host) -> Outcome {
+    let designator = |lun: u16| {
+        let page = host.command(lun, &[0x12, 1, 0x83, 2, 0, 0], Vec::new()).data_in;
+        Designator::parse_list(&page[4..]).into_iter().next().unwrap()
+    };
+    let cscd = |lun| Cscd {
+        relative_initiator_port: 0,
+        designator: designator(lun),
+        peripheral_device_type: 0,
+        pad: false,
+        parameters: DeviceParameters::Block { block_length: 512 },
+    };
+    let kind = SegmentKind::BlockToBlock {
+        destination_count: false,
+        blocks: BLOCKS,
+        source_lba: 0,
+        destination_lba: 0,
+    };
+    let list = ParameterList {
+        list_id: 0,
+        strict: false,
+        usage: ListIdUsage::None,
+        priority: 0,
+        cscds: vec![cscd(1), cscd(2)],
+        segments: vec![Segment { cat: false, source: CscdId(0), destination: CscdId(1), kind }],
+    }
+    .emit();
+    let mut cdb = [0; 16];
+    cdb[0] = 0x83;
+    cdb[10..14].copy_from_slice(&(list.len() as u32).to_be_bytes());
+    host.command(2, &cdb, list)
+}
+
+#[test]
+fn a_copy_splits_a_pair_in_pair_if_the_pair_says_so_and_reads_that_instant() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (array, host) = array(temporary.path());
+    write_all(&host, 0, &pattern(1));
+    unit(&array).pair.start_copy().unwrap();
+    array.copy_behind(&unit(&array));
+    array.wait_pair(&name("p"), State::Pair, PATIENCE).unwrap();
+    assert_eq!(copy(&host).status, Status::Good);
+    assert_eq!(array.pair(&name("p")).state, "pair", "nothing says that a copy splits");
+    let shown = set(&array, Some(true), None);
+    assert_eq!((shown.split_on_copy, shown.copy_policy), (true, CopyPolicy::Fetch));
+    write_all(&host, 0, &pattern(2));
+    assert_eq!(copy(&host).status, Status::Good);
+    assert_eq!(read_all(&host, 2), pattern(2));
+    let split = array.pair(&name("p"));
+    assert_eq!(split.state, "psus");
+    assert!(split.split_at.is_some());
+    // The image stays, whatever hosts write, and another copy reads it again.
+    write_all(&host, 0, &pattern(3));
+    assert_eq!(copy(&host).status, Status::Good);
+    assert_eq!(read_all(&host, 2), pattern(2));
+    assert_eq!(array.pair(&name("p")).split_at, split.split_at);
+    // The attributes are in the catalog.
+    drop(host);
+    drop(array);
+    let array = open(temporary.path());
+    assert!(array.pair(&name("p")).split_on_copy);
+}
+
+#[test]
+fn a_copy_whose_split_is_refused_ends_before_the_first_byte_with_the_answer_of_the_source() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (array, host) = array(temporary.path());
+    write_all(&host, 0, &pattern(1));
+    write_all(&host, 2, &pattern(9));
+    unit(&array).pair.start_copy().unwrap();
+    array.copy_behind(&unit(&array));
+    array.wait_pair(&name("p"), State::Pair, PATIENCE).unwrap();
+    set(&array, Some(true), None);
+    array.stopping.store(true, Ordering::SeqCst);
+    let outcome = copy(&host);
+    array.stopping.store(false, Ordering::SeqCst);
+    assert_eq!(outcome.status, Status::CheckCondition);
+    // COPY ABORTED, THIRD PARTY DEVICE FAILURE; the source answered BUSY.
+    assert_eq!((outcome.sense[2] & 0xF, outcome.sense[12], outcome.sense[13]), (0xA, 0x0D, 0x01));
+    assert!(outcome.sense[18..].contains(&Status::Busy.code()), "{:02x?}", outcome.sense);
+    assert_eq!(array.pair(&name("p")).state, "pair");
+    assert_eq!(read_all(&host, 2), pattern(9));
+}
+
+/// The pair, split with a secondary that holds nothing and that no copy behind fills; the primary is overwritten since then.
+fn split_without_a_copy_behind(array: &Array, host: &Host) -> Arc<PairUnit> {
+    write_all(host, 0, &pattern(1));
+    let unit = unit(array);
+    // As if the copier had the pair already.
+    unit.copying.store(true, Ordering::SeqCst);
+    array.split_pair(&name("p")).unwrap();
+    assert_eq!(unit.pair.state(), State::PsusSp);
+    for lba in [0, 5, 200] {
+        assert_eq!(host.write(0, lba, 0xEE), Status::Good);
+    }
+    unit
+}
+
+#[test]
+fn fetch_fills_the_secondary_and_merge_writes_nothing_to_it() {
+    for (policy, held) in [(CopyPolicy::Merge, 0), (CopyPolicy::Fetch, 1 << 20)] {
+        let temporary = tempfile::tempdir().unwrap();
+        let (array, host) = array(temporary.path());
+        set(&array, None, Some(policy));
+        let unit = split_without_a_copy_behind(&array, &host);
+        let before = array.snapshot().volume_unit(&name("b")).unwrap().allocated().unwrap();
+        let kept = unit.pair.status().copied_bytes;
+        assert_eq!(copy(&host).status, Status::Good, "{policy:?}");
+        assert_eq!(read_all(&host, 2), pattern(1), "{policy:?}");
+        let after = unit.pair.status().copied_bytes;
+        match policy {
+            // What hosts overwrite may be kept meanwhile, behind the landing log: at most the three extents.
+            CopyPolicy::Merge => assert!(after <= kept.max(3 << 16), "{after}"),
+            _ => assert_eq!(after, held),
+        }
+        let allocated = array.snapshot().volume_unit(&name("b")).unwrap().allocated().unwrap();
+        assert_eq!(allocated > before + (4 << 16), policy == CopyPolicy::Fetch, "{before} -> {allocated}");
+        assert_eq!(unit.pair.state(), State::PsusSp);
+    }
+}
+
+#[test]
+fn wait_begins_when_the_secondary_is_whole_or_ends_when_the_copy_is_to_stop() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (array, host) = array(temporary.path());
+    set(&array, None, Some(CopyPolicy::Wait));
+    let unit = split_without_a_copy_behind(&array, &host);
+    let now = array.snapshot();
+    let secondary = now.secondary(&name("b")).unwrap();
+    let asked = AtomicBool::new(false);
+    let stop = || asked.swap(true, Ordering::SeqCst);
+    assert_eq!(array.begin_copy_of(&secondary, HOST, &stop), Err(Unready::Cancelled));
+    let copied = std::thread::scope(|scope| {
+        let copying = scope.spawn(|| copy(&host));
+        while array.copies().is_empty() && !copying.is_finished() {
+            std::thread::yield_now();
+        }
+        assert_eq!(array.copies()[0].bytes_done, 0, "it waits");
+        while !matches!(unit.pair.copy_step(1 << 18), Progress::Whole) {
+            assert_eq!(array.copies()[0].bytes_done, 0, "it waits");
+        }
+        copying.join().unwrap()
+    });
+    assert_eq!(copied.status, Status::Good);
+    assert_eq!((unit.pair.state(), read_all(&host, 2)), (State::Psus, pattern(1)));
+}
