@@ -62,8 +62,12 @@ impl Array {
         if self.refuse_stopping().is_err() {
             return Err(busy());
         }
-        if self.snapshot().stopped_of([&entry.primary, &entry.secondary]).is_some() {
+        let now = self.snapshot();
+        if now.stopped_of([&entry.primary, &entry.secondary]).is_some() {
             return Err(refused(Key::HardwareError, Asc::INTERNAL_TARGET_FAILURE));
+        }
+        if now.catalog.restores_from(&entry.primary).is_some() {
+            return Err(busy()); // the primary is not whole yet
         }
         let began = Instant::now();
         let split = unit.pair.quick_split(as_recorded(Timestamp::now()), &|| began.elapsed());
