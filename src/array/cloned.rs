@@ -12,9 +12,10 @@ use super::{Array, OPERATOR};
 use crate::catalog::names::Name;
 use crate::catalog::transaction::Transaction;
 use crate::catalog::{Catalog, CloneEntry, Pace, Seed, VolumeEntry};
-use crate::pair::{Pair, PairError, Progress, State, Status};
+use crate::pair::{ClonedImage, Pair, PairError, Progress, State, Status};
+use crate::volume::Block;
 
-/// How long the end of a clone waits for its turn, and how long it rests when a verb has that.
+/// How long the end of a clone rests when a verb has the turn. It waits for none, because its thread works for all volumes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A clone at run time.
@@ -25,7 +26,7 @@ pub(crate) struct CloneUnit {
     /// The volume's present name, for messages.
     name: Arc<Mutex<Name>>,
     /// The pair that fills the volume; or why there is none, and the volume is refused.
-    pair: Result<Arc<Pair>, String>,
+    pair: Result<(Arc<Pair>, Arc<ClonedImage>), String>,
     pace: Pace,
     /// Decides about the pace `automatic`.
     governor: Arc<Governor>,
@@ -42,11 +43,22 @@ impl CloneUnit {
         array: Weak<Array>,
         entry: &CloneEntry,
         name: Arc<Mutex<Name>>,
-        pair: Result<Arc<Pair>, String>,
+        pair: Result<(Arc<Pair>, Arc<ClonedImage>), String>,
         governor: Arc<Governor>,
     ) -> Self {
         let (lacks_room, stays) = Default::default();
         Self { array, seed: entry.seed, name, pair, pace: entry.pace, governor, lacks_room, stays }
+    }
+
+    fn pair(&self) -> Result<&Arc<Pair>, &String> {
+        self.pair.as_ref().map(|(pair, _)| pair)
+    }
+
+    /// Its image has been opened anew.
+    pub(super) fn replace_image(&self, image: Arc<dyn Block>) {
+        if let Ok((_, former)) = &self.pair {
+            former.replace(image);
+        }
     }
 
     /// Its volume's present name.
@@ -56,14 +68,14 @@ impl CloneUnit {
 
     /// It is taken down: no copy writes to the volume when this returns. One that is whole copies nothing.
     pub(super) fn give_up(&self) {
-        if let Some(pair) = self.pair.as_ref().ok().filter(|pair| pair.state() != State::Psus) {
+        if let Some(pair) = self.pair().ok().filter(|pair| pair.state() != State::Psus) {
             pair.give_up();
         }
     }
 
     /// How far its copy is, or why it cannot be used.
     pub(crate) fn status(&self) -> Result<Status, String> {
-        let status = self.pair.as_ref().map(|pair| pair.status()).map_err(Clone::clone)?;
+        let status = self.pair().map(|pair| pair.status()).map_err(Clone::clone)?;
         match status.error {
             Some(why) if status.state == State::Psue => Err(why),
             _ => Ok(status),
@@ -80,18 +92,18 @@ impl CloneUnit {
     /// # Errors
     /// That could not be recorded.
     pub(super) fn lose(&self, why: &str) -> Result<(), PairError> {
-        self.pair.as_ref().map_or(Ok(()), |pair| pair.lose(why))
+        self.pair().map_or(Ok(()), |pair| pair.lose(why))
     }
 
     /// Ends the service in order.
     pub(super) fn close(&self) -> Result<(), PairError> {
-        self.pair.as_ref().map_or(Ok(()), |pair| pair.close())
+        self.pair().map_or(Ok(()), |pair| pair.close())
     }
 
     /// The clone is whole: takes it out of the catalog, and takes it down. Returns when to try again, if that failed.
     fn end(&self) -> Option<Duration> {
         let array = self.array.upgrade().filter(|array| !array.is_stopping())?;
-        let Some(mut turn) = array.turn_until(Instant::now() + PATIENCE) else { return Some(PATIENCE) };
+        let Some(mut turn) = array.turn_until(Instant::now()) else { return Some(PATIENCE) };
         let head = Arc::clone(turn.head());
         let is_this =
             |entry: &VolumeEntry| entry.clone_of.as_ref().is_some_and(|clone| clone.seed == self.seed);
@@ -114,7 +126,7 @@ impl CloneUnit {
 impl Background for CloneUnit {
     /// One step of the copy, and after the last one the end.
     fn step(&self) -> Option<Duration> {
-        let pair = self.pair.as_ref().ok()?;
+        let pair = self.pair().ok()?;
         let (progress, rest) = self.pace.step(Some(&self.governor), || pair.copy_step(STEP));
         let lacks_room = progress == Progress::NoRoom;
         if self.lacks_room.swap(lacks_room, Ordering::AcqRel) != lacks_room {

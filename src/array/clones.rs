@@ -6,14 +6,14 @@
 //! is copied from it: it leaves the catalog, and the image is forgotten with the clone that needed it last. The image that a
 //! clone of a volume is made of has never had another name.
 //!
-//! **The order of a creation** ([`crate::operator::verbs`]): the files and the record are made, on the scrap list; one transaction
-//! has the volume, its entry as a clone and the number of the image; the image is taken; the clone is served. A crash before the
-//! transaction leaves scrap. A crash behind it leaves a clone of the image of the instant of the crash, of which nobody was
-//! told.
+//! **The order of a creation** ([`crate::operator::verbs`]): the files and the record are made, on the scrap list; the image is taken;
+//! one transaction has the volume, its entry as a clone and the number of the image; the clone is served. A crash before the
+//! transaction leaves scrap, and a number that is not given again. A crash behind it leaves the clone, of which nobody was told.
 //!
 //! **The order of the end**: every extent is on the clone, flushed, and the record says so (PSUS); the catalog says that the
 //! volume is no clone; the hosts use the volume directly; the record is removed; the image is forgotten. Wherever a crash
-//! comes, the volume holds what it showed, or its image is there.
+//! comes, the volume holds what it showed, or its image is there. A clone whose record says PSUS is served whatever has become of
+//! the image.
 //!
 //! **A clone whose image, record or files cannot be used** is served as failed, and never shows anything else. If the pool of the
 //! images cannot be used when the array opens, nothing is kept for them from then on, so the clone is broken for good: one
@@ -32,6 +32,7 @@ use super::assemble::Findings;
 use super::cloned::CloneUnit;
 use super::data_dir::sync_dir;
 use super::failed::FailedBlock;
+use super::images::Origin;
 use super::notice::{CloneStage, Notice};
 use super::pairs::open_record_files;
 use super::snapshot::Snapshot;
@@ -40,7 +41,7 @@ use super::units::VolumeUnit;
 use crate::catalog::Catalog;
 use crate::catalog::names::{ImageName, Name, ObjectName};
 use crate::catalog::{CloneEntry, Seed, VolumeEntry};
-use crate::pair::{Pair, PairError, RecordStores, State, Status, record_clone};
+use crate::pair::{ClonedImage, Pair, PairError, RecordStores, State, Status, record_clone};
 use crate::store::{FileStore, MemStore, Store, StoreError};
 use crate::volume::{Block, Volume};
 
@@ -104,10 +105,10 @@ impl Array {
     pub(super) fn put_up_clone(&self, next: &Snapshot, name: &Name, made: Option<RecordStores>) {
         let (entry, unit) = (&next.catalog.volumes[name], &next.volumes[name]);
         let Some(clone) = &entry.clone_of else { return };
-        let opened = next.open_clone(unit, clone, made);
+        let opened = next.open_clone(unit, entry, clone, made);
         let called = Arc::new(Mutex::new(name.clone()));
         match &opened {
-            Ok(pair) => {
+            Ok((pair, _)) => {
                 self.watch_clone(pair, clone.seed, &called);
                 unit.lead_to(|_| pair.secondary_side());
             }
@@ -167,17 +168,37 @@ impl Array {
 }
 
 impl Snapshot {
-    /// The pair that fills `unit`, a clone.
+    /// The pair that fills `unit`, a clone, and the image that it is filled from. A clone that is whole needs no image.
     fn open_clone(
         &self,
         unit: &VolumeUnit,
+        entry: &VolumeEntry,
         clone: &CloneEntry,
         made: Option<RecordStores>,
-    ) -> Result<Arc<Pair>, String> {
+    ) -> Result<(Arc<Pair>, Arc<ClonedImage>), String> {
+        let volume = unit.volume.as_ref().map_err(Clone::clone)?;
+        let (image, lost) = match self.image_of(clone) {
+            Ok(image) => (image, None),
+            Err(why) => (failed(entry, &why), Some(why)),
+        };
+        let image = ClonedImage::new(image);
+        let record = made.map_or_else(|| unit.open_record(volume, clone.seed), Ok);
+        let landed = Arc::clone(&unit.landed) as Arc<dyn Block>;
+        let filled_from = Arc::clone(&image);
+        let pair = record.and_then(|record| Pair::open_clone(filled_from, landed, record, clone.seed.0));
+        match (pair, lost) {
+            (Ok(pair), Some(why)) if pair.state() != State::Psus => Err(why),
+            (Ok(pair), _) => Ok((pair, image)),
+            (Err(_), Some(why)) => Err(why),
+            (Err(error), None) => Err(format!("its record cannot be used: {error}")),
+        }
+    }
+
+    /// The image of which there is a clone, frozen.
+    fn image_of(&self, clone: &CloneEntry) -> Result<Arc<dyn Block>, String> {
         if let Some(why) = &clone.broken {
             return Err(why.clone());
         }
-        let volume = unit.volume.as_ref().map_err(Clone::clone)?;
         let source = self.catalog.volumes.iter().find(|(_, entry)| entry.seed == clone.source);
         let (name, _) = source.ok_or("the volume of which it is a clone is gone")?;
         if let Some(why) = self.failure_of(name) {
@@ -186,12 +207,19 @@ impl Snapshot {
         let origin = self.volumes.get(name).and_then(|volume| volume.origin());
         let origin = origin.ok_or_else(|| format!("the images of volume {name} are lost"))?;
         origin.freeze(clone.image, true);
-        let image = origin.image(clone.image);
-        let image = image.map_err(|error| format!("the image of volume {name} is lost: {error}"))?;
-        let record = made.map_or_else(|| unit.open_record(volume, clone.seed), Ok);
-        let landed = Arc::clone(&unit.landed) as Arc<dyn Block>;
-        let pair = record.and_then(|record| Pair::open_clone(image, landed, record, clone.seed.0));
-        pair.map_err(|error| format!("its record cannot be used: {error}"))
+        origin.image(clone.image).map_err(|error| format!("the image of volume {name} is lost: {error}"))
+    }
+
+    /// The clones of `volume` read their images from `origin` from now on, which is the same pool, opened anew.
+    pub(super) fn lead_clones_to(&self, volume: &Name, origin: &Origin) {
+        let Some(entry) = self.catalog.volumes.get(volume) else { return };
+        for (name, clone) in self.clones_of(entry.seed) {
+            origin.freeze(clone.image, true);
+            let image = origin.image(clone.image);
+            let image = image.unwrap_or_else(|error| failed(entry, &error.to_string()));
+            let unit = self.volumes.get(name).and_then(|unit| unit.clone_unit());
+            unit.into_iter().for_each(|unit| unit.replace_image(Arc::clone(&image)));
+        }
     }
 
     /// The volumes that are clones of the volume with the identity `source`, and copy.

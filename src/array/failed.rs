@@ -4,10 +4,17 @@
 //! broken disk, and not that its disk has silently become another disk or none.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use crate::catalog::VolumeEntry;
 use crate::store::{Durability, Patience, StoreError};
 use crate::units::BlockSize;
 use crate::volume::Block;
+
+/// The medium of a volume that cannot be served, or of an image of the volume.
+pub(super) fn failed(of: &VolumeEntry, why: &str) -> Arc<dyn Block> {
+    Arc::new(FailedBlock::new(of.block_size, of.size, why))
+}
 
 /// Blocks that cannot be read or written.
 #[derive(Debug)]

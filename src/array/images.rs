@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::assemble::Findings;
 use super::data_dir::sync_dir;
-use super::failed::FailedBlock;
+use super::failed::failed;
 use super::paired::PairUnit;
 use super::pool::Pool;
 use super::pool_owner::PoolOwner;
@@ -37,7 +37,7 @@ pub(crate) use crate::origin::Origin;
 use crate::origin::{OriginError, Policy, PoolStores, take_all};
 use crate::scsi::sense::Asc;
 use crate::store::{FileStore, MemStore, Store, StoreError};
-use crate::volume::{Block, POOL_STOPPED, Switch};
+use crate::volume::{POOL_STOPPED, Switch};
 
 /// How often images are tried to be taken, if hosts fill a log with intervals meanwhile.
 const ATTEMPTS: usize = 8;
@@ -266,14 +266,15 @@ impl Array {
         paths.iter().try_for_each(|path| FileStore::drop_cache_of(path))?;
         former.close();
         FileStore::remove_note(&paths[0], POOL_STOPPED)?;
-        let living = catalog.snapshots_of(name).filter(|(_, entry)| entry.broken.is_none());
-        let mut numbers: Vec<u64> = living.map(|(_, entry)| entry.number).collect();
-        numbers.sort_unstable();
+        let images = catalog.images_of(name);
+        let living = images.into_iter().filter(|(_, broken)| broken.is_none());
+        let numbers: Vec<u64> = living.map(|(number, _)| number).collect();
         let limit = entry.snapshot_limit.unwrap_or(u64::MAX);
         let origin =
             Origin::open(Arc::clone(&volume.landed), volume.stores()?, entry.seed.0, &numbers, limit)?;
         self.run_pool(volume, entry, &origin);
         former.release();
+        now.lead_clones_to(name, &origin);
         if let Some(restoring) = volume.restoring() {
             origin.pin(Some(restoring.image));
             let image = origin.image(restoring.image);
@@ -386,10 +387,6 @@ impl Snapshot {
             next.images.insert(renamed, Arc::clone(image));
         }
     }
-}
-
-pub(super) fn failed(of: &VolumeEntry, why: &str) -> Arc<dyn Block> {
-    Arc::new(FailedBlock::new(of.block_size, of.size, why))
 }
 
 /// What an origin does when it can keep no more.

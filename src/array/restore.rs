@@ -32,7 +32,7 @@ use std::{fs, io};
 use super::Array;
 use super::assemble::Findings;
 use super::data_dir::sync_dir;
-use super::images::failed;
+use super::failed::failed;
 use super::notice::{Notice, RestoreState};
 use super::restoring::RestoreUnit;
 use super::snapshot::Snapshot;

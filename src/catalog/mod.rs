@@ -483,6 +483,8 @@ impl Catalog {
         }
         let volumes: BTreeMap<Seed, &Kept<VolumeEntry>> =
             self.volumes.values().map(|entry| (entry.seed, entry)).collect();
+        let paired: BTreeSet<&Name> =
+            self.pairs.values().flat_map(|pair| [&pair.primary, &pair.secondary]).collect();
         let mut counts: BTreeMap<Seed, usize> = BTreeMap::new();
         for (name, entry, clone) in clones {
             let Some(source) = volumes.get(&clone.source).filter(|source| source.seed != entry.seed) else {
@@ -491,10 +493,11 @@ impl Catalog {
             if !(1..=source.last_image).contains(&clone.image) {
                 return Err(format!("volume {name} is a clone of an image that was not taken"));
             }
-            if (source.size, source.block_size) != (entry.size, entry.block_size) {
-                return Err(format!("volume {name} is not of the size of which it is a clone"));
+            // Of the size an opening finds the truth in the files, and the record of the clone knows what was cloned.
+            if source.block_size != entry.block_size {
+                return Err(format!("volume {name} has not the blocks of what it is a clone of"));
             }
-            if self.pair_of(name.as_str()).is_some() {
+            if paired.contains(name) {
                 return Err(format!("volume {name} is a clone that copies, and in a pair"));
             }
             let count = counts.entry(clone.source).or_default();

@@ -154,9 +154,11 @@ fn a_clone_is_of_an_image_of_another_volume_of_its_size() {
     assert!(refused("fleeting", of_none).contains("does not exist"));
     assert!(refused("fleeting", CloneEntry { source: Seed([4; 16]), ..clone(9) }).contains("does not exist"));
     assert!(refused("secondary", CloneEntry { seed: Seed([14; 16]), ..clone(9) }).contains("in a pair"));
-    let mut smaller = catalog.clone();
-    smaller.volumes.get_mut("fleeting").unwrap().size = 1 << 20;
-    assert!(smaller.check().unwrap_err().contains("size"));
+    let mut other = catalog.clone();
+    other.volumes.get_mut("fleeting").unwrap().size = 1 << 20;
+    assert_eq!(other.check(), Ok(()), "the files decide about the size, at each opening");
+    other.volumes.get_mut("fleeting").unwrap().block_size = BlockSize::B4096;
+    assert!(other.check().unwrap_err().contains("has not the blocks"));
 }
 
 #[test]

@@ -8,20 +8,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use crate::array::NotSuspended;
-use crate::array::{NotRun, Stopping};
 use crate::catalog::Seed;
-use crate::catalog::displaced::{Displaced, Displacement};
+use crate::catalog::displaced::Displacement;
 use crate::catalog::names::{Barcode, ImageName, IscsiName, Name, ObjectName};
 pub use crate::catalog::rules::Rule;
-use crate::catalog::store::CommitError;
 use crate::operator::expected::Expected;
 pub use crate::operator::fault::{Fault, MoveFault, StoreFault};
 pub use crate::operator::misplaced::{Misplaced, Relation};
 pub use crate::operator::repair::Repair;
 use crate::operator::who::Role;
 pub use crate::pair::State;
-use crate::store::StoreError;
-use crate::volume::VolumeError;
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -836,75 +832,5 @@ impl Cause {
     /// An object of `kind` is called `name` already.
     pub(crate) fn exists(kind: ObjectKind, name: impl ToString) -> Self {
         Self::Exists { kind, name: name.to_string() }
-    }
-}
-
-impl From<Stopping> for Cause {
-    fn from(Stopping: Stopping) -> Self {
-        Self::Stopping
-    }
-}
-
-impl From<CommitError> for Cause {
-    fn from(error: CommitError) -> Self {
-        match error {
-            CommitError::Stale => Self::Overtaken,
-            CommitError::Refused(why) => Self::Forbidden { why },
-            CommitError::Doubtful => Self::Doubtful,
-            CommitError::Failed(error) => Self::io("the catalog could not be written", &error),
-            CommitError::Displaced(displaced) => displaced.into(),
-        }
-    }
-}
-
-impl From<Displaced> for Cause {
-    fn from(Displaced { data_dir, found }: Displaced) -> Self {
-        Self::Displaced { data_dir, found }
-    }
-}
-
-impl From<&StoreError> for Cause {
-    fn from(error: &StoreError) -> Self {
-        let fault = match error {
-            StoreError::NoSpace => StoreFault::NoSpace,
-            StoreError::Shortage(_) => StoreFault::Shortage,
-            StoreError::Stopped => StoreFault::Stopped,
-            StoreError::Corrupt(_) => StoreFault::Corrupt,
-            _ => StoreFault::Other,
-        };
-        Self::Store { fault, error: error.to_string() }
-    }
-}
-
-impl From<VolumeError> for Cause {
-    fn from(error: VolumeError) -> Self {
-        let why = error.to_string();
-        match error {
-            VolumeError::Length { .. } => Self::Length { why },
-            VolumeError::Untrusted(place) => {
-                let why = format!("{} {}", place.path.display(), place.why);
-                Self::Untrusted { why, remedy: place.remedy }
-            }
-            VolumeError::Occupied { .. } => Self::Occupied { why },
-            VolumeError::Store(StoreError::Io(error)) => {
-                Self::Medium { fault: error.kind().into(), error: why }
-            }
-            _ => Self::Medium { fault: Fault::Other, error: why },
-        }
-    }
-}
-
-impl From<NotRun> for Cause {
-    fn from(not_run: NotRun) -> Self {
-        match not_run {
-            NotRun::NoThread(error) => Self::NoThread { error: error.to_string() },
-            NotRun::Defect => Self::Defect,
-        }
-    }
-}
-
-impl From<Rule> for Cause {
-    fn from(rule: Rule) -> Self {
-        Self::Rule { rule }
     }
 }

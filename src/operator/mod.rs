@@ -28,6 +28,7 @@ pub(crate) mod plain;
 pub(crate) mod plan;
 pub(crate) mod put;
 mod read;
+mod refusal;
 mod repair;
 mod shelf;
 mod swap;

@@ -11,17 +11,20 @@
 //!   clone alone, and waits for no record.
 //! * **The image is flushed once.** What was written to the cloned volume before the image, and not flushed, is a part of
 //!   the clone, so a flush of the clone has to make it stable. An image never changes, so the first flush is enough
-//!   ([`Image`]).
+//!   ([`ClonedImage`]).
 //!
 //! PSUS is the end of it: the clone holds everything, durably, and whoever owns the pair takes it down. PSUE is for good: an
 //! extent could not be read from the image, or not be written to the clone, so the clone is refused from then on.
+//! An image that could not be flushed is no such error: the flush is.
 
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
+use parking_lot::RwLock;
 
 use super::format::{RecordStores, RelationState, Shape};
 use super::record::Record;
@@ -59,37 +62,63 @@ impl Pair {
     /// # Errors
     /// The record cannot be relied on, or the clone has another size than the image.
     pub(crate) fn open_clone(
-        image: Arc<dyn Block>,
+        image: Arc<ClonedImage>,
         clone: Arc<dyn Block>,
         record_stores: RecordStores,
         identity: [u8; 16],
     ) -> Result<Arc<Self>, PairError> {
-        let image = Image { image, is_stable: AtomicBool::new(false) };
-        let primary = Arc::new(LandedVolume::without_log(Arc::new(image)));
-        Self::open_landed(primary, clone, record_stores, identity)
+        let primary = Arc::new(LandedVolume::without_log(image));
+        let pair = Self::open_landed(primary, clone, record_stores, identity)?;
+        pair.of_image.store(true, Ordering::SeqCst);
+        Ok(pair)
     }
 }
 
-/// The image, which nobody changes.
-struct Image {
-    image: Arc<dyn Block>,
+/// The image of a clone, which nobody changes. The owner may open it anew.
+pub(crate) struct ClonedImage {
+    image: RwLock<Arc<dyn Block>>,
     /// It has been flushed, and what was flushed stays: what overwrites a part of it keeps that part first, durably.
     is_stable: AtomicBool,
 }
 
 const IMAGE: &str = "the image of which a volume is a clone never changes";
 
-impl Block for Image {
+impl ClonedImage {
+    pub(crate) fn new(image: Arc<dyn Block>) -> Arc<Self> {
+        Arc::new(Self { image: RwLock::new(image), is_stable: AtomicBool::new(false) })
+    }
+
+    /// The same image has been opened anew.
+    pub(crate) fn replace(&self, image: Arc<dyn Block>) {
+        let mut former = self.image.write();
+        self.is_stable.store(false, Ordering::Release);
+        *former = image;
+    }
+
+    fn image(&self) -> Arc<dyn Block> {
+        Arc::clone(&self.image.read())
+    }
+}
+
+/// An image that is closed is opened anew, or the array ends: either way it has lost nothing.
+fn closed(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Stopped => StoreError::Shortage(io::Error::other("the image is being opened anew")),
+        error => error,
+    }
+}
+
+impl Block for ClonedImage {
     fn block_size(&self) -> BlockSize {
-        self.image.block_size()
+        self.image().block_size()
     }
 
     fn length(&self) -> u64 {
-        self.image.length()
+        self.image().length()
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8], patience: Patience) -> Result<(), StoreError> {
-        self.image.read(offset, buffer, patience)
+        self.image().read(offset, buffer, patience).map_err(closed)
     }
 
     fn write(&self, _: u64, _: &[u8], _: Durability, _: Patience) -> Result<(), StoreError> {
@@ -100,7 +129,8 @@ impl Block for Image {
         if self.is_stable.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.image.flush()?;
+        let image = self.image.read(); // nobody replaces it meanwhile
+        image.flush()?;
         self.is_stable.store(true, Ordering::Release);
         Ok(())
     }
@@ -110,13 +140,13 @@ impl Block for Image {
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StoreError> {
-        self.image.next_data(offset)
+        self.image().next_data(offset).map_err(closed)
     }
 }
 
-impl fmt::Debug for Image {
+impl fmt::Debug for ClonedImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Image").field(&self.image).finish()
+        f.debug_tuple("ClonedImage").field(&*self.image.read()).finish()
     }
 }
 
@@ -145,7 +175,8 @@ mod tests {
     }
 
     fn open(rig: &Rig) -> Arc<Pair> {
-        Pair::open_clone(rig.primary.clone(), rig.secondary.clone(), rig.record_stores(), IDENTITY).unwrap()
+        let image = ClonedImage::new(rig.primary.clone());
+        Pair::open_clone(image, rig.secondary.clone(), rig.record_stores(), IDENTITY).unwrap()
     }
 
     fn shown(pair: &Arc<Pair>) -> Vec<u64> {
@@ -202,13 +233,11 @@ mod tests {
         let pair = open(&rig);
         rig.primary.broken.store(true, Ordering::SeqCst);
         assert!(pair.secondary_side().flush().is_err());
-        assert_eq!(pair.state(), State::Psue, "what the image has lost nobody knows");
+        assert_eq!(pair.state(), State::PsusSp, "the image has lost nothing");
         rig.primary.broken.store(false, Ordering::SeqCst);
-        drop(pair);
-        let (rig, _) = cloned();
-        let pair = open(&rig);
+        let before = rig.primary.flushes.load(Ordering::SeqCst);
         (0..3).for_each(|_| pair.secondary_side().flush().unwrap());
-        assert_eq!(rig.primary.flushes.load(Ordering::SeqCst), 1);
+        assert_eq!(rig.primary.flushes.load(Ordering::SeqCst), before + 1);
     }
 
     #[test]

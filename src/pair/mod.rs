@@ -103,7 +103,7 @@ use commit::Batches;
 use record::Record;
 use sets::SetMask;
 
-pub(crate) use clone::record_clone;
+pub(crate) use clone::{ClonedImage, record_clone};
 pub use copier::Progress;
 pub use format::RecordStores;
 pub(crate) use format::{Decided, RECORD_NAMES, SplitIdentity};
@@ -267,6 +267,8 @@ pub(crate) type Watcher = Box<dyn Fn(State, Option<&str>) + Send + Sync>;
 pub struct Pair {
     itself: Weak<Self>,
     primary: Arc<LandedVolume>,
+    /// The primary is an image ([`clone`]).
+    of_image: AtomicBool,
     /// The primary's home, for what never lands. Others who have images of the primary keep first.
     home: HomeOf,
     secondary: Arc<dyn Block>,

@@ -25,6 +25,7 @@ use std::fmt;
 use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::commit::Failure;
 use super::keep::{CLAIM_EXTENTS, KeepResult, LOST};
@@ -317,8 +318,11 @@ impl Pair {
             return self.flush_restored();
         }
         if let Err(error) = self.primary.flush() {
-            // The lost bytes may be older than the split, or be on the mirror.
-            self.lose_changes(&format!("the primary could not be flushed: {error}"));
+            // An image that cannot be flushed has lost nothing. If its volume has, the image is broken, and cannot be read.
+            if !self.of_image.load(Ordering::SeqCst) {
+                // The lost bytes may be older than the split, or be on the mirror.
+                self.lose_changes(&format!("the primary could not be flushed: {error}"));
+            }
             return Err(error);
         }
         match self.mode() {

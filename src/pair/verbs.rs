@@ -136,6 +136,7 @@ impl Pair {
         let pair = Arc::new_cyclic(|itself| Self {
             itself: itself.clone(),
             length: primary.length(),
+            of_image: AtomicBool::new(false),
             home: HomeOf::new(Arc::clone(&primary)),
             primary,
             secondary,

@@ -58,6 +58,7 @@ fn documents_have_the_contracted_fields() {
     let expected = [
         "allocated_bytes",
         "block_size",
+        "clone_of",
         "description",
         "error",
         "health",
@@ -68,6 +69,7 @@ fn documents_have_the_contracted_fields() {
         "name",
         "pair",
         "path",
+        "restoring",
         "serial",
         "size",
         "snapshot_bytes",

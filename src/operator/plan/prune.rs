@@ -4,6 +4,7 @@ use super::{Change, Item, Planner, Step, Wanted, about, unmaps, verb};
 use crate::array::backstore::keys_of;
 use crate::catalog::names::IscsiName;
 use crate::catalog::transaction::Key;
+use crate::catalog::{Kept, VolumeEntry};
 use crate::operator::verbs::{cartridge, command_device, drive, group, pair, target, volume};
 
 impl Planner<'_> {
@@ -20,9 +21,14 @@ impl Planner<'_> {
         self.unmap_the_rest();
         self.unload_the_rest();
         let catalog = &self.catalog;
+        let volumes = |is_clone: bool| {
+            let is_one = move |(_, entry): &(_, &Kept<VolumeEntry>)| entry.clone_of.is_some() == is_clone;
+            catalog.volumes.iter().filter(is_one).map(|(name, _)| Key::Volume(name.clone()))
+        };
         let objects: Vec<_> = (catalog.targets.keys().cloned().map(Key::Target))
             .chain(catalog.command_devices.keys().cloned().map(Key::CommandDevice))
-            .chain(catalog.volumes.keys().cloned().map(Key::Volume))
+            .chain(volumes(true)) // before what they are clones of
+            .chain(volumes(false))
             .chain(catalog.drives.keys().cloned().map(Key::Drive))
             .chain(catalog.cartridges.keys().cloned().map(Key::Cartridge))
             .collect();

@@ -5,24 +5,24 @@
 //!
 //! 1. All that may fail: the name is free, the source works and stays as it is, its origin has room for an image.
 //! 2. The files of the new volume and the record of the clone are made, on the scrap list.
-//! 3. One transaction has the new volume, what it is a clone of, and of a volume the number of the new image.
-//! 4. The image is taken, as that of a snapshot ([`take`]). A snapshot is one already.
+//! 3. The image is taken, as that of a snapshot ([`take`]). A snapshot is one already.
+//! 4. One transaction has the new volume, what it is a clone of, and of a volume the number of the new image.
 //! 5. The clone is served, and its copy begins ([`crate::array`]).
 //!
-//! **A crash** before 3 leaves scrap. One between 3 and 4 leaves a clone of the instant of the crash, of which nobody was
-//! told. **An error** in 4 takes the new volume out of the catalog again.
+//! **A crash** before 4 is durable leaves scrap, and no image; after it, the clone, of which nobody was told. **An error** in 3 or 4
+//! leaves nothing: the origin forgets the image, unless a restart may find the transaction all the same.
 //!
 //! **A snapshot that hosts may write to is refused**, and as long as a clone copies from a snapshot nobody may be given the right
 //! to write to it: both halves of a clone must be of one instant.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::split::micros;
+use super::split::{micros, refuse_stopped};
 use super::take::refuse_volume;
 use super::volume;
 use crate::array::clones::make_record;
@@ -105,6 +105,10 @@ impl Create {
                     let (snapshot, target, lun) = (image.clone(), target.clone(), map.lun);
                     return Err(Cause::SnapshotWritable { snapshot, target, lun });
                 }
+                refuse_stopped(now, [volume])?;
+                if let Some(stopped) = now.volume_unit(volume).and_then(|unit| unit.pool_stopped()) {
+                    return Err(Cause::PoolStopped { volume: volume.clone(), why: stopped.why });
+                }
                 volume::refuse_kernel_device(array, &self.name)
             }
         }
@@ -175,6 +179,16 @@ impl Create {
         Ok(())
     }
 
+    /// The image is not there, unless the clone is, or a restart may find it.
+    fn forget(&self, work: &mut Work<'_>, image: Option<&NewImage>) {
+        if work.turn().is_in_doubt() || work.turn().head().volumes.contains_key(&self.new) {
+            tracing::error!(volume = %self.new, "a restart may find a clone that was refused");
+            return;
+        }
+        image.into_iter().for_each(NewImage::forget);
+        work.served().end_empty_pool(self.volume());
+    }
+
     /// Takes the new volume out of the catalog again.
     fn withdraw(&self, work: &mut Work<'_>) {
         let files = work.intended().clone();
@@ -223,26 +237,27 @@ impl Act for Create {
         let next = image.as_ref().map_or(0, |image| image.number);
         let made = self.enter(&mut work, seed, path, next).and_then(|clone| {
             self.make(&mut work, &clone)?;
-            work.commit()?;
+            work.can_commit()?;
             Ok(clone)
         });
         let clone = made.inspect_err(|_| served.end_empty_pool(self.volume()))?;
         let image = image.map(|image| NewImage { number: clone.image, ..image });
-        let taken = remove_mark(&mut work, &self.new).and_then(|()| match &image {
-            None => Ok(std::time::Duration::ZERO),
-            Some(image) => Array::take_images(std::slice::from_ref(image)).map_err(|error| {
-                self.withdraw(&mut work);
-                self.not_cloned(&error)
-            }),
+        let taken = image.as_ref().map_or(Ok(Duration::ZERO), |image| {
+            Array::take_images(std::slice::from_ref(image)).map_err(|error| self.not_cloned(&error))
         });
+        let committed = taken.and_then(|hold| Ok(work.commit().map(|()| hold)?));
+        let hold = committed.inspect_err(|_| self.forget(&mut work, image.as_ref()))?;
+        if let Err(cause) = remove_mark(&mut work, &self.new) {
+            self.forget(&mut work, image.as_ref());
+            work.assemble();
+            return Err(cause);
+        }
         let assembled = work.assemble();
-        let hold = match taken {
-            Ok(hold) => hold,
-            Err(cause) => {
-                assembled.now.end_empty_pool(self.volume());
-                return Err(cause);
-            }
-        };
+        if let Some((_, Err(why))) = assembled.now.clone_status(&self.new) {
+            self.withdraw(&mut work);
+            work.assemble();
+            return Err(self.not_cloned(&why));
+        }
         let elapsed = began.elapsed();
         let volume = view::volume::of(array, &assembled.now, &self.new);
         let revision = asked.on.revision(work.turn());

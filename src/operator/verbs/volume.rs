@@ -616,10 +616,6 @@ impl Act for Reinstate {
         if stopped.is_none() && pool.is_none() {
             return Err(runs());
         }
-        if pool.is_some() {
-            // They read the pool as it is, and would lose it when it is opened anew.
-            refuse_clones(turn.head(), name)?;
-        }
         if stopped.is_some() {
             now.suspend_pair_of(name).map_err(|pair| Cause::NotSuspended { pair })?;
         }
