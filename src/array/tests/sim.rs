@@ -1,4 +1,4 @@
-//! Three volumes with their logs and images, and a pair of two of them, on one machine that is killed and loses power at
+//! Three volumes with their logs, images and restores, and a pair of two of the volumes, on one machine that is killed and loses power at
 //! any moment; beside it a naive model of whole copies. A step is a command of a host, a verb, a piece of the work behind
 //! the hosts, or the end of the machine. Whatever happens, each volume and each image equals its copy.
 //!
@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use crate::landing::{Gate, Keeper, LandedVolume, Outcome, Settled, close_all};
 use crate::origin::testing::{At, Home, random, stamped, stamps};
-use crate::origin::{Origin, OriginError, PoolStores, take_all};
+use crate::origin::{Advance, Origin, OriginError, PoolStores, Restore, Subject, take_all};
 use crate::pair::{Pair, PairError, Progress, RecordStores, State};
 use crate::store::faulty::{Fault, FaultyStore, Survival, World};
 use crate::store::{Durability, Patience, Store, StoreError};
@@ -110,6 +110,10 @@ struct Part {
     last: u64,
     present: Versions,
     images: BTreeMap<u64, Copied>,
+    /// The record of a restore, the image from which the volume is restored by the catalog, and what does it.
+    record: FaultyStore,
+    restoring: Option<u64>,
+    restore: Option<Arc<Restore>>,
     identity: [u8; 16],
 }
 
@@ -129,8 +133,15 @@ impl Part {
             last: 0,
             present: Versions::known(vec![0; SECTORS as usize]),
             images: BTreeMap::new(),
+            record: world.store(0),
+            restoring: None,
+            restore: None,
             identity,
         }
+    }
+
+    fn subject(&self, image: u64) -> Subject {
+        Subject { identity: self.identity, length: LENGTH, image }
     }
 
     fn stores(pool: &[FaultyStore; 2]) -> PoolStores {
@@ -139,7 +150,7 @@ impl Part {
 
     /// What a starting daemon does with the volume.
     fn open(&mut self) -> Result<(), OriginError> {
-        self.origin = None;
+        (self.origin, self.restore) = (None, None);
         self.volume = open_volume(&self.home, &self.log, &self.made, self.identity)?;
         match &self.pool {
             Some(pool) if !self.living.is_empty() => {
@@ -230,6 +241,7 @@ struct Seen {
     splits: u64,
     resyncs: u64,
     restores: u64,
+    restored: u64,
     whole: u64,
     deleted: u64,
     groups: u64,
@@ -292,6 +304,14 @@ impl Machine {
 
     /// A volume, or an image of it, as hosts see it.
     fn block(&self, part: usize, image: Option<u64>) -> Arc<dyn Block> {
+        if let (Some(restore), None) = (&self.parts[part].restore, image) {
+            return Arc::clone(restore) as Arc<dyn Block>;
+        }
+        self.beneath(part, image)
+    }
+
+    /// The same without a restore.
+    fn beneath(&self, part: usize, image: Option<u64>) -> Arc<dyn Block> {
         match (part, image) {
             (_, Some(number)) => self.parts[part].image(number, "a host"),
             (PRIMARY, None) => self.pair.primary_side(),
@@ -416,14 +436,85 @@ impl Machine {
         }
     }
 
-    /// Whether an image of the volume can be taken now.
-    fn can_take(&self, part: usize) -> bool {
-        let shows_itself = match part {
+    /// Whether the volume holds what it shows.
+    fn shows_itself(&self, part: usize) -> bool {
+        let is_itself = match part {
             PRIMARY => self.state != State::Rcpy,
             SECONDARY => self.state == State::Psus,
             _ => true,
         };
-        shows_itself && self.parts[part].living.len() < IMAGES
+        is_itself && self.parts[part].restoring.is_none()
+    }
+
+    /// Whether an image of the volume can be taken now.
+    fn can_take(&self, part: usize) -> bool {
+        self.shows_itself(part) && self.parts[part].living.len() < IMAGES
+    }
+
+    /// Whether the pair may take its volumes for whole.
+    fn pair_is_free(&self) -> bool {
+        [PRIMARY, SECONDARY].iter().all(|part| self.parts[*part].restoring.is_none())
+    }
+
+    /// Begins to restore the volume from an image, while hosts write.
+    fn begin_restore(&mut self, part: usize, number: u64) {
+        let image = self.parts[part].image(number, "a restore");
+        let (subject, record) = (self.parts[part].subject(number), self.parts[part].record.reopen());
+        let Ok(restore) = Restore::begin(subject, image, self.beneath(part, None), Arc::new(record)) else {
+            assert!(self.is_dark());
+            return;
+        };
+        let restore = Arc::new(restore);
+        let origin = Arc::clone(self.parts[part].origin.as_ref().unwrap());
+        origin.pin(Some(number));
+        self.parts[part].restore = Some(Arc::clone(&restore));
+        if let Err(error) = self.record_differences(part, number, &restore, &origin) {
+            assert!(self.is_dark(), "{error}");
+            self.parts[part].restore = None;
+            return;
+        }
+        let of = &mut self.parts[part];
+        of.restoring = Some(number);
+        restore.flip();
+        of.present = of.images[&number].versions.clone();
+        self.seen.restored += 1;
+    }
+
+    fn record_differences(
+        &mut self,
+        part: usize,
+        number: u64,
+        restore: &Restore,
+        origin: &Origin,
+    ) -> Result<(), OriginError> {
+        restore.flush_image()?;
+        self.parts[part].images.get_mut(&number).unwrap().versions.settle();
+        let mut at = 0;
+        while let Some(run) = origin.changed(number, None, at)? {
+            restore.add(&run);
+            at = run.end;
+            self.write(part, None);
+        }
+        restore.save()?;
+        self.write(part, None);
+        restore.close_in();
+        restore.save()?;
+        Ok(())
+    }
+
+    fn restore_some(&mut self, part: usize) {
+        let budget = self.below(3) * EXTENT;
+        let Some(restore) = self.parts[part].restore.clone() else { return };
+        match restore.step(budget) {
+            Advance::Whole => {
+                let part = &mut self.parts[part];
+                part.origin.as_ref().unwrap().pin(None);
+                restore.end();
+                (part.restore, part.restoring) = (None, None);
+            }
+            Advance::Restored { .. } => {}
+            other => assert!(self.is_dark(), "{other:?}"),
+        }
     }
 
     /// Takes an image of each of `parts` at one instant. If power fails, the catalog has them, or not.
@@ -498,7 +589,7 @@ impl Machine {
     }
 
     fn start_copy(&mut self) {
-        if self.state == State::Smpl && self.parts[SECONDARY].living.is_empty() {
+        if self.state == State::Smpl && self.parts[SECONDARY].living.is_empty() && self.pair_is_free() {
             let done = self.pair.start_copy();
             self.verb(State::Copy, done);
         }
@@ -506,6 +597,7 @@ impl Machine {
 
     fn split(&mut self, steady: bool) {
         let next = match self.state {
+            _ if !self.pair_is_free() => return,
             State::Smpl if !self.parts[SECONDARY].living.is_empty() => return,
             State::Smpl | State::Copy if steady => State::CopySp,
             State::Smpl | State::Copy | State::CopySp if !steady => State::PsusSp,
@@ -527,7 +619,7 @@ impl Machine {
     }
 
     fn resync(&mut self) {
-        if matches!(self.state, State::Psus | State::PsusSp) {
+        if matches!(self.state, State::Psus | State::PsusSp) && self.pair_is_free() {
             let done = self.pair.resync();
             self.seen.resyncs += u64::from(done.is_ok());
             self.verb(State::Copy, done);
@@ -535,7 +627,7 @@ impl Machine {
     }
 
     fn restore(&mut self) {
-        if self.state == State::Psus {
+        if self.state == State::Psus && self.pair_is_free() {
             let done = self.pair.restore();
             if done.is_ok() {
                 self.parts[PRIMARY].present = self.parts[SECONDARY].present.clone();
@@ -648,6 +740,14 @@ impl Machine {
             Err(PairError::Store(error)) => return Err(error.into()),
             Err(error) => panic!("{error}"),
         };
+        for part in 0..self.parts.len() {
+            let Some(number) = self.parts[part].restoring else { continue };
+            let (of, below) = (&self.parts[part], self.beneath(part, None));
+            of.origin.as_ref().unwrap().pin(Some(number));
+            let (image, record) = (of.image(number, "an opening"), Arc::new(of.record.reopen()));
+            self.parts[part].restore =
+                Some(Arc::new(Restore::open(of.subject(number), image, below, record)?));
+        }
         Ok(())
     }
 
@@ -679,11 +779,11 @@ impl Machine {
                 let found = stamps(&*part.image(*number, &what), 0, SECTORS).unwrap();
                 copied.versions.assert_present(&found, &format!("{what}: image {number} of {at}"));
             }
-            if self.can_take(at) {
+            if self.shows_itself(at) {
                 part.check_changed(&format!("{what}: volume {at}"));
             }
         }
-        if matches!(self.state, State::Pair | State::Rcpy) {
+        if matches!(self.state, State::Pair | State::Rcpy) && self.pair_is_free() {
             let found = stamps(&*self.pair.secondary_side(), 0, SECTORS).unwrap();
             self.parts[PRIMARY].present.assert_present(&found, &format!("{what}: the mirror"));
         }
@@ -697,8 +797,9 @@ impl Machine {
         }
         self.seen.steps += 1;
         let part = self.below(3) as usize;
-        let image = self.some_image(part);
-        match self.below(64) {
+        // From an image from which the volume is restored hosts only read, and nobody deletes it.
+        let image = self.some_image(part).filter(|image| self.parts[part].restoring != Some(*image));
+        match self.below(70) {
             0..14 => self.write(part, None),
             14..17 => self.write_together(part),
             17 | 18 => self.discard(part, None),
@@ -736,6 +837,12 @@ impl Machine {
                 let fetched = pair.prefetch(range.start * SECTOR, (range.end - range.start) * SECTOR);
                 assert!(fetched.is_ok() || self.is_dark());
             }
+            60 if self.shows_itself(part) && self.state != State::CopySp => {
+                if let Some(number) = image {
+                    self.begin_restore(part, number);
+                }
+            }
+            61..70 => self.restore_some(part),
             _ => {}
         }
     }
@@ -768,8 +875,10 @@ fn every_volume_and_every_image_always_equals_its_copy() {
     {
         println!("simulated: {seen:?}");
     }
-    let Seen { kills, cuts, taken, forgotten, own, splits, resyncs, restores, whole, groups, .. } = seen;
-    let each = [kills, cuts, taken, forgotten, own, splits, resyncs, restores, whole, groups];
+    let Seen {
+        kills, cuts, taken, forgotten, own, splits, resyncs, restores, restored, whole, groups, ..
+    } = seen;
+    let each = [kills, cuts, taken, forgotten, own, splits, resyncs, restores, restored, whole, groups];
     let enough = steps < 50 * LIFE || each.iter().all(|count| *count > steps / 2_000);
     assert!(enough, "the model has seen too little: {seen:?}");
 }
