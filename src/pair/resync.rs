@@ -4,7 +4,8 @@
 //! both sides, and is neither changed nor written, is equal (law 7), so it is held from the beginning. After an error
 //! (PSUE) nobody knows what a failed write has left, so nothing is.
 //!
-//! Everything landed is brought home first. Then the new state is made durable, in a new generation without extents: a
+//! Everything landed is brought home first, and if nobody has done that since the split, both sides are flushed: what is equal
+//! counts as held, so it must be stable. Then the new state is made durable, in a new generation without extents: a
 //! crash from here on copies everything. Then the state flips with the gate closed, so no write of a host is between
 //! the sets and the copy, and nothing is written to a device. At last the record gets what is held, so that an end in
 //! order keeps it; if the record has no room for that, a restart copies more.
@@ -31,6 +32,7 @@ impl Pair {
         let _verb = self.verbs.lock();
         self.refuse_closed()?;
         let _straight = (self.go_straight_home(), self.bring_home(verb)?);
+        self.make_equal_stable()?;
         let _copier = self.copier.lock();
         let Some((from, next)) = self.arm(verb, None)? else { return Ok(()) };
         let gate = self.gate.close();
@@ -40,6 +42,16 @@ impl Pair {
         let mut record = self.record.lock();
         if let Err(error) = self.rewrite(&mut record) {
             tracing::warn!(parent: record.span(), %error, "what is equal on both sides could not be recorded; an end in order would not keep it");
+        }
+        Ok(())
+    }
+
+    /// What is equal on both sides, and therefore not copied, becomes so on both devices. What was written before the split may
+    /// be in the caches of one side, and flushed on the other one since. What hosts write from now on is in the sets.
+    fn make_equal_stable(&self) -> Result<(), PairError> {
+        if matches!(self.state(), State::Psus | State::PsusSp) && !self.vouched.load(Ordering::SeqCst) {
+            self.flush_primary()?;
+            self.flush_secondary()?;
         }
         Ok(())
     }

@@ -313,7 +313,7 @@ impl Pair {
         })
     }
 
-    fn flush_primary(&self) -> Result<(), StoreError> {
+    pub(super) fn flush_primary(&self) -> Result<(), StoreError> {
         if self.mode() == Mode::Restore {
             return self.flush_restored();
         }
@@ -339,7 +339,7 @@ impl Pair {
         }
     }
 
-    fn flush_secondary(&self) -> Result<(), StoreError> {
+    pub(super) fn flush_secondary(&self) -> Result<(), StoreError> {
         match self.mode() {
             Mode::Apart | Mode::Mirror | Mode::Tracked | Mode::Restore => {}
             Mode::Split => self.flush_primary()?,
