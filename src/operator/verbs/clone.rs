@@ -5,7 +5,7 @@
 //!
 //! 1. All that may fail: the name is free, the source works and stays as it is, its origin has room for an image.
 //! 2. The files of the new volume and the record of the clone are made, on the scrap list.
-//! 3. The image is taken, as that of a snapshot ([`take`]). A snapshot is one already.
+//! 3. The image is taken, as that of a snapshot ([`take`](super::take)). A snapshot is one already.
 //! 4. One transaction has the new volume, what it is a clone of, and of a volume the number of the new image.
 //! 5. The clone is served, and its copy begins ([`crate::array`]).
 //!
