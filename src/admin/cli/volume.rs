@@ -110,7 +110,7 @@ pub(crate) enum VolumeVerb {
     },
     /// Make a volume what a snapshot of it shows, at once.
     #[command(
-        long_about = "Make a volume what a snapshot of it shows. The volume shows it at once, and takes writes; a copy behind         makes it so. What was written since the snapshot is lost: take another snapshot first to keep it. Hosts are told         that the medium may have changed, but their file systems know nothing of it: unmount before, and mount afterwards.",
+        long_about = "Make a volume what a snapshot of it shows. The volume shows it at once, and takes writes; a copy behind makes it so. What was written since the snapshot is lost: take another snapshot first to keep it. Hosts are told that the medium may have changed, but their file systems know nothing of it: unmount before, and mount afterwards.",
         override_usage = "cleave volume restore VOLUME@NAME [--pace PACE]\n       cleave volume restore VOLUME --pace PACE\n       \
             cleave volume restore VOLUME --give-up"
     )]

@@ -102,8 +102,16 @@ impl Client {
             (ObjectName::Image(ImageName { volume, image }), false) => {
                 self.ask(restore::Restore { name: volume, snapshot: image, pace })?
             }
-            (ObjectName::Whole(name) | ObjectName::Image(ImageName { volume: name, .. }), true) => {
-                self.ask(restore::GiveUp { name })?
+            (ObjectName::Whole(name), true) => self.ask(restore::GiveUp { name })?,
+            (ObjectName::Image(image), true) => {
+                let volume = &image.volume;
+                let asked = format!("give up the restore of volume {volume}");
+                let why =
+                    format!("{image} names a snapshot, and any restore of the volume would be given up");
+                let remedy = format!(
+                    "look at 'cleave volume show {volume}', then 'cleave volume restore {volume} --give-up'"
+                );
+                return Err(ArrayError::usage(asked, why, remedy));
             }
             (ObjectName::Whole(name), false) if pace.is_some() => {
                 self.ask(restore::SetPace { name, pace: pace.unwrap_or_default() })?

@@ -41,7 +41,7 @@ pub struct Restore {
     pub name: Name,
     /// The snapshot: the part of its name behind the `@`.
     pub snapshot: Name,
-    /// The pace of the copy behind; `medium` if absent. The pace of a restore that runs already stays.
+    /// The pace of the copy behind; if absent `medium`, or that of the restore that runs already.
     #[serde(default)]
     pub pace: Option<Pace>,
 }
@@ -89,8 +89,12 @@ impl Effect for Restore {
         let image = there.number;
         super::split::refuse_restoring_from_another(catalog, &self.name, image)?;
         let Some(volume) = catalog.volumes.get_mut(&self.name) else { return Ok(()) };
-        if volume.restoring.is_none() {
-            volume.restoring = Some(RestoreEntry { image, pace: self.pace.unwrap_or_default() });
+        match (&volume.restoring, self.pace) {
+            (None, pace) => volume.restoring = Some(RestoreEntry { image, pace: pace.unwrap_or_default() }),
+            (Some(there), Some(pace)) if there.pace != pace => {
+                volume.restoring = Some(RestoreEntry { image, pace });
+            }
+            _ => {}
         }
         Ok(())
     }
