@@ -75,6 +75,12 @@ fn told(journal: &Journal, record: Record<'_>) -> Option<AuditLine> {
         let _ = journal.audit_counted(AuditLine { asked: None, ..line });
         return None;
     }
+    // So can an initiator.
+    if let (Stage::Refused(_), Asker::Initiator { name, .. }) = (record.stage, &line.who) {
+        journal.tell(event.cause(format!("initiator {name} was refused a request in band")));
+        let _ = journal.audit_counted(AuditLine { asked: None, ..line });
+        return None;
+    }
     // An operation is told as such.
     if record.operation.is_none() {
         journal.tell(match about(record.request) {

@@ -46,10 +46,6 @@ impl InBandRequests {
 }
 
 impl ManagementHandler for InBandRequests {
-    fn lasts(&self, request: &[u8]) -> bool {
-        InBand::read(request).is_ok_and(|request| request.lasts())
-    }
-
     fn answer(&self, asker: &Asker, request: &[u8]) -> ManagementAnswer {
         match self.done(asker, request) {
             Ok(document) => ManagementAnswer { exit_code: 0, document },

@@ -6,7 +6,8 @@
 //! the pair. If the copy fails later, the pair stays split.
 //!
 //! **Copy policy** `wait`. The copy waits while a copy fills the secondary, and can be aborted meanwhile. In COPY that makes
-//! of the secondary a mirror, which split on copy splits then.
+//! of the secondary a mirror, which split on copy splits then. If the pair is deleted or fails meanwhile, the source is NOT
+//! READY. The state is judged, and the pair split, while the pair is held.
 //!
 //! A split that fails is the answer of the source: the copy ends as for any other failure of a unit, THIRD PARTY DEVICE
 //! FAILURE with this sense data.
@@ -19,7 +20,8 @@ use jiff::Timestamp;
 use super::paired::PairUnit;
 use super::snapshot::Secondary;
 use super::{Array, OPERATOR};
-use crate::catalog::{CopyPolicy, PairEntry};
+use crate::catalog::CopyPolicy;
+use crate::catalog::names::Name;
 use crate::copy::Unready;
 use crate::pair::{PairError, State, as_recorded};
 use crate::sam::Status;
@@ -38,46 +40,60 @@ impl Array {
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Unready> {
         let Secondary { pair: unit, entry, .. } = secondary;
-        if entry.copy_policy == CopyPolicy::Wait {
-            while !unit.pair.wait_filled(LOOK) {
-                if stop() {
-                    return Err(Unready::Cancelled);
+        loop {
+            if entry.copy_policy == CopyPolicy::Wait && !unit.pair.wait_filled(LOOK) && stop() {
+                return Err(Unready::Cancelled);
+            }
+            // Looked at while the pair is held: between the wait and this moment the pair may have been resynchronized or deleted.
+            let held = unit.hold();
+            let state = held.as_ref().map(|_| unit.pair.state());
+            match (entry.copy_policy, state) {
+                // What the deleted pair has left is whole or not: nobody knows any more.
+                (CopyPolicy::Wait, None | Some(State::Smpl | State::Psue)) => return Err(not_whole()),
+                (CopyPolicy::Wait, Some(State::Copy | State::CopySp | State::PsusSp)) => {}
+                // A pair that has been deleted has nothing to split; its volumes are what they are.
+                (_, None) => return Ok(()),
+                (_, Some(State::Pair)) if entry.split_on_copy => {
+                    self.split_for_copy(unit, initiator)?;
+                    drop(held);
+                    self.copy_behind(unit); // what was written before the split is made durable
+                    return Ok(());
                 }
+                _ => return Ok(()),
+            }
+            drop(held);
+            if stop() {
+                return Err(Unready::Cancelled);
             }
         }
-        if entry.split_on_copy { self.split_for_copy(unit, entry, initiator) } else { Ok(()) }
     }
 
-    fn split_for_copy(
-        &self,
-        unit: &Arc<PairUnit>,
-        entry: &PairEntry,
-        initiator: &str,
-    ) -> Result<(), Unready> {
-        // A pair that has been deleted has nothing to split; its volumes are what they are.
-        let Some(held) = unit.hold() else { return Ok(()) };
-        if unit.pair.state() != State::Pair {
-            return Ok(());
-        }
+    /// Splits a pair that is held, and is in PAIR.
+    fn split_for_copy(&self, unit: &Arc<PairUnit>, initiator: &str) -> Result<(), Unready> {
         if self.refuse_stopping().is_err() {
             return Err(busy());
         }
         let now = self.snapshot();
-        if now.stopped_of([&entry.primary, &entry.secondary]).is_some() {
+        let Some(entry) = now.catalog.pairs.get(&unit.name) else { return Err(not_whole()) };
+        let volumes = [&entry.primary, &entry.secondary];
+        if now.stopped_of(volumes).is_some() {
             return Err(refused(Key::HardwareError, Asc::INTERNAL_TARGET_FAILURE));
         }
-        if now.catalog.restores_from(&entry.primary).is_some() {
-            return Err(busy()); // the primary is not whole yet
+        // A volume that is not whole yet. The restore tells the unit first, and the catalog later.
+        let restoring = |volume: &Name| {
+            now.volume_unit(volume).is_some_and(|unit| unit.restoring().is_some())
+                || now.catalog.restores_from(volume).is_some()
+        };
+        if volumes.into_iter().any(restoring) {
+            return Err(busy());
         }
         let began = Instant::now();
         let split = unit.pair.quick_split(as_recorded(Timestamp::now()), &|| began.elapsed());
-        drop(held);
         let pair = &unit.name;
         let split = split.map_err(|error| {
             tracing::error!(target: OPERATOR, %pair, initiator, %error, "a copy could not split the pair");
             answer_for(&error)
         })?;
-        self.copy_behind(unit); // what was written before the split is made durable
         let elapsed = began.elapsed();
         tracing::info!(target: OPERATOR, %pair, initiator, ?elapsed, hold = ?split.hold, "split on copy");
         Ok(())
@@ -89,6 +105,11 @@ fn refused(key: Key, asc: Asc) -> Unready {
     Unready::Refused(Forwarded { status: Status::CheckCondition.code(), sense })
 }
 
+/// The secondary is not known to be whole, and the copy was to wait until it is.
+fn not_whole() -> Unready {
+    refused(Key::NotReady, Asc::LOGICAL_UNIT_NOT_READY_MANUAL_INTERVENTION_REQUIRED)
+}
+
 fn busy() -> Unready {
     Unready::Refused(Forwarded { status: Status::Busy.code(), sense: Vec::new() })
 }
@@ -97,9 +118,7 @@ fn busy() -> Unready {
 fn answer_for(error: &PairError) -> Unready {
     match error {
         // An error has suspended the pair meanwhile: an operator is needed.
-        PairError::Refused { .. } | PairError::Unequal => {
-            refused(Key::NotReady, Asc::LOGICAL_UNIT_NOT_READY_MANUAL_INTERVENTION_REQUIRED)
-        }
+        PairError::Refused { .. } | PairError::Unequal => not_whole(),
         PairError::Closed => busy(),
         PairError::Store(error) => match error {
             StoreError::Shortage(_) | StoreError::WouldBlock => busy(),

@@ -9,28 +9,27 @@
 //! to be seen.
 //!
 //! **Time.** A request is done on threads of its own, in turn with those of other initiators, so a verb that waits for its
-//! turn keeps nobody's READ waiting. OUT is answered when the request is done. A request that lasts is answered at once, and
-//! is done on a thread that it has for itself. IN is answered from memory.
+//! turn keeps nobody's READ waiting. OUT is answered when the request is done. IN is answered from memory.
 //!
 //! **Bounds.** An initiator has at most [`KEPT`] requests a session, running or answered; a new one takes the place of the
 //! oldest that is answered. A request and an answer have the bounds of [`management`]. An answer of more
 //! than [`SMALL`] bytes is charged to the initiator's account, and an answer for which there is no room is given up: the
 //! request was done all the same, and its answer says so. Answers go with the session.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::{Array, Session};
 use crate::catalog::names::{ImageName, Name, ObjectName};
-use crate::lu::{Outcome, Work};
+use crate::lu::{ItlNexus, Outcome, Work};
 use crate::memory::Charge;
 use crate::sam::{NexusId, Status};
 use crate::scsi::cdb::Command;
 use crate::scsi::management::{self, In, Out, State};
 use crate::scsi::sense::{Asc, Key, Sense};
-use crate::share::Shares;
 use crate::wire::Truncated;
 
 /// The most requests of a session, running or answered.
@@ -39,14 +38,11 @@ pub(crate) const KEPT: usize = 8;
 /// Answers up to this many bytes are not charged: they are among the bytes that each session has of its own.
 const SMALL: usize = 4096;
 
-/// The most requests that last at a time, of all initiators, which share by the rule of [`crate::share`]. Each has a thread.
-const LASTING: usize = 32;
+/// Bytes of the list of the management protocols.
+const INFORMATION: u64 = 10;
 
 /// Does the requests.
 pub trait ManagementHandler: Send + Sync {
-    /// Whether the request is answered before it is done, because it waits for a time that is to come.
-    fn lasts(&self, request: &[u8]) -> bool;
-
     /// Does the request for `asker`. May take as long as a verb takes.
     fn answer(&self, asker: &Asker, request: &[u8]) -> ManagementAnswer;
 }
@@ -61,7 +57,7 @@ pub struct ManagementAnswer {
 }
 
 /// Who asks, and what it reaches.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Asker {
     /// The initiator's node name.
     pub initiator: String,
@@ -69,8 +65,28 @@ pub struct Asker {
     pub target: String,
     /// The command device.
     pub device: String,
-    /// What exists for it.
+    /// What exists for it, at the time of the request.
     pub reach: Reach,
+    array: Weak<Array>,
+    itl: ItlNexus,
+}
+
+impl Asker {
+    /// What exists for it now. `None`: nothing, because the session has ended, or no longer has the command device at the LUN
+    /// of the request.
+    #[must_use]
+    pub fn reach_now(&self) -> Option<Reach> {
+        let array = self.array.upgrade()?;
+        let session = array.session(self.itl.nexus().id)?;
+        reach(&array, &session, &self.itl)
+    }
+}
+
+impl fmt::Debug for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { initiator, target, device, reach, .. } = self;
+        write!(f, "{initiator} at {target} by {device}: {reach:?}")
+    }
 }
 
 /// The volumes and images that exist for a request, and whether the request may change each.
@@ -78,6 +94,7 @@ pub struct Asker {
 pub struct Reach {
     volumes: BTreeMap<Name, bool>,
     images: BTreeMap<ImageName, bool>,
+    luns: BTreeSet<(String, u16)>,
 }
 
 impl Reach {
@@ -87,6 +104,11 @@ impl Reach {
             ObjectName::Whole(name) => *self.volumes.entry(name.clone()).or_default() |= changes,
             ObjectName::Image(name) => *self.images.entry(name.clone()).or_default() |= changes,
         }
+    }
+
+    /// Whether the session sees the object of this name at this LUN.
+    pub(crate) fn is_at(&self, object: &str, lun: u16) -> bool {
+        self.luns.contains(&(object.to_owned(), lun))
     }
 
     /// The volumes that exist for the request.
@@ -124,6 +146,25 @@ struct Kept {
     _charge: Option<Charge>,
 }
 
+/// A request that is being done. One that ends by a panic is answered as not done, instead of being in progress for ever.
+struct Running<'a> {
+    management: &'a Management,
+    session: &'a Session,
+    identifier: u16,
+}
+
+impl Running<'_> {
+    fn end(self, answer: ManagementAnswer) {
+        self.management.keep(self.session, self.identifier, answer);
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.management.give_up(self.session.nexus().id, self.identifier);
+    }
+}
+
 /// Why a request is not taken.
 enum NotTaken {
     /// A request with this identifier is being done.
@@ -139,13 +180,12 @@ pub(super) struct Management {
     array: Weak<Array>,
     handler: RwLock<Option<Arc<dyn ManagementHandler>>>,
     kept: Mutex<BTreeMap<NexusId, VecDeque<Kept>>>,
-    lasting: Mutex<Shares<String>>,
 }
 
 impl Management {
     pub(super) fn new(array: Weak<Array>) -> Arc<Self> {
         let (handler, kept) = Default::default();
-        Arc::new(Self { array, handler, kept, lasting: Mutex::new(Shares::new(LASTING)) })
+        Arc::new(Self { array, handler, kept })
     }
 
     /// Whether the command of `work` is answered from memory, so that any thread may run it.
@@ -159,7 +199,7 @@ impl Management {
         let outcome = match *work.command() {
             Command::ManagementOut(Out { identifier, length }) => return self.take(work, identifier, length),
             Command::ManagementIn(In::Information { allocation }) => {
-                data(&work, allocation, |out| management::emit_information(out))
+                data(&work, allocation, INFORMATION, |out| management::emit_information(out))
             }
             Command::ManagementIn(In::Request { identifier, allocation }) => {
                 self.tell(&work, identifier, allocation)
@@ -175,9 +215,12 @@ impl Management {
         let kept =
             all.get(&work.nexus()).and_then(|kept| kept.iter().find(|kept| kept.identifier == identifier));
         match kept {
-            Some(Kept { state, exit_code, document, .. }) => data(work, allocation, |out| {
-                management::emit_answer(identifier, *state, *exit_code, document, out);
-            }),
+            Some(Kept { state, exit_code, document, .. }) => {
+                let whole = u64::from(management::ANSWER_HEADER) + document.len() as u64;
+                data(work, allocation, whole, |out| {
+                    management::emit_answer(identifier, *state, *exit_code, document, out);
+                })
+            }
             None => check(work, &Sense::invalid_cdb_byte(4)),
         }
     }
@@ -186,6 +229,14 @@ impl Management {
     fn take(self: &Arc<Self>, work: Work, identifier: u16, length: u32) {
         let wanted_out = u64::from(length);
         let end = |work: Work, outcome: Outcome| work.finish(Outcome { wanted_out, ..outcome });
+        // It may have waited behind others. An aborted request is not done, and neither is one of a LUN that is mapped no more.
+        if work.is_cancelled() {
+            return end(work, Outcome::status(Status::TaskAborted));
+        }
+        if work.itl().is_closed() {
+            let refused = check(&work, &Sense::illegal_request(Asc::LOGICAL_UNIT_NOT_SUPPORTED));
+            return end(work, refused);
+        }
         if length == 0 {
             return end(work, Outcome::good());
         }
@@ -209,55 +260,15 @@ impl Management {
             };
             return end(work, outcome);
         }
-        if handler.lasts(&request) {
-            let begun = self.begin(handler, session, asker, request, identifier);
-            let outcome = match begun {
-                true => Outcome::good(),
-                false => {
-                    self.forget(nexus, identifier);
-                    Outcome::status(Status::Busy)
-                }
-            };
-            return end(work, outcome);
-        }
+        let running = Running { management: self, session: &session, identifier };
         let answer = handler.answer(&asker, &request);
         let exit_code = answer.exit_code;
-        self.keep(&session, identifier, answer);
+        running.end(answer);
         let outcome = match sense_for(exit_code) {
             None => Outcome::good(),
             Some(sense) => check(&work, &sense),
         };
         end(work, outcome);
-    }
-
-    /// Has a thread of its own do a request that lasts. False if there is none.
-    fn begin(
-        self: &Arc<Self>,
-        handler: Arc<dyn ManagementHandler>,
-        session: Arc<Session>,
-        asker: Asker,
-        request: Vec<u8>,
-        identifier: u16,
-    ) -> bool {
-        let initiator = asker.initiator.clone();
-        if !self.lasting.lock().take(initiator.clone()) {
-            return false;
-        }
-        let (this, nexus) = (Arc::clone(self), Arc::downgrade(&session));
-        drop(session); // its end must not wait for the request
-        let work = move || {
-            let answer = handler.answer(&asker, &request);
-            if let Some(session) = nexus.upgrade() {
-                this.keep(&session, identifier, answer);
-            }
-            this.lasting.lock().give_back(&asker.initiator);
-        };
-        let begun = std::thread::Builder::new().name("cleave-request".to_owned()).spawn(work);
-        if let Err(error) = &begun {
-            self.lasting.lock().give_back(&initiator);
-            tracing::error!(%error, "no thread for a request in band");
-        }
-        begun.is_ok()
     }
 
     /// Enters a request that is being done.
@@ -306,9 +317,13 @@ impl Management {
         }
     }
 
-    fn forget(&self, nexus: NexusId, identifier: u16) {
-        if let Some(kept) = self.kept.lock().get_mut(&nexus) {
-            kept.retain(|kept| kept.identifier != identifier);
+    /// Answers a request that is still in progress as not done.
+    fn give_up(&self, nexus: NexusId, identifier: u16) {
+        const FAILED: u8 = 1;
+        let mut all = self.kept.lock();
+        let runs = |kept: &&mut Kept| kept.identifier == identifier && kept.state == State::InProgress;
+        if let Some(kept) = all.get_mut(&nexus).and_then(|kept| kept.iter_mut().find(runs)) {
+            (kept.state, kept.exit_code) = (State::Refused, FAILED);
         }
     }
 
@@ -321,26 +336,12 @@ impl Management {
     fn asker(&self, work: &Work) -> Option<(Arc<Session>, Asker)> {
         let array = self.array.upgrade()?;
         let session = array.session(work.nexus())?;
-        let (now, unit) = (array.snapshot(), work.itl().unit());
-        let device = unit.object();
-        let may_change = !work.itl().access().read_only;
-        let mut reach = Reach::default();
-        for (name, itl) in session.itl_nexuses() {
-            let is_of_catalog = now.unit(&name).is_some_and(|unit| Arc::ptr_eq(unit, itl.unit()));
-            // Drives and command devices have nothing that a request could be about.
-            if is_of_catalog && now.size_of(&name).is_some() {
-                reach.add(&name, may_change && !itl.access().read_only);
-            }
-        }
-        if let Ok(name) = device.parse::<Name>()
-            && now.command_devices.get(&name).is_some_and(|own| Arc::ptr_eq(own, unit))
-            && let Some(entry) = now.catalog.command_devices.get(&name)
-        {
-            entry.grants.iter().for_each(|volume| reach.add(&volume.clone().into(), may_change));
-        }
+        let itl = work.itl().clone();
+        let reach = reach(&array, &session, &itl)?;
+        let device = itl.unit().object().to_string();
         let nexus = session.nexus();
         let (initiator, target) = (nexus.asker().to_owned(), nexus.port.name.clone());
-        let asker = Asker { initiator, target, device: device.to_string(), reach };
+        let asker = Asker { initiator, target, device, reach, array: Weak::clone(&self.array), itl };
         Some((session, asker))
     }
 }
@@ -352,17 +353,41 @@ impl Array {
     }
 }
 
+/// What `session` reaches by the command device of `itl`. `None`: the session no longer has the device at that LUN.
+fn reach(array: &Array, session: &Session, itl: &ItlNexus) -> Option<Reach> {
+    let is_here = session.itl_nexus(itl.lun()).is_some_and(|own| Arc::ptr_eq(own.unit(), itl.unit()));
+    if itl.is_closed() || !is_here {
+        return None;
+    }
+    let (now, unit) = (array.snapshot(), itl.unit());
+    let device = unit.object();
+    let may_change = !itl.access().read_only;
+    let mut reach = Reach::default();
+    for (name, itl) in session.itl_nexuses() {
+        let is_of_catalog = now.unit(&name).is_some_and(|unit| Arc::ptr_eq(unit, itl.unit()));
+        // Drives and command devices have nothing that a request could be about.
+        if is_of_catalog && now.size_of(&name).is_some() {
+            reach.add(&name, may_change && !itl.access().read_only);
+            reach.luns.extend(itl.lun().number().map(|lun| (name.to_string(), lun)));
+        }
+    }
+    let name = device.parse::<Name>().ok()?;
+    let is_device = now.command_devices.get(&name).is_some_and(|own| Arc::ptr_eq(own, unit));
+    let entry = now.catalog.command_devices.get(&name).filter(|_| is_device)?;
+    entry.grants.iter().for_each(|volume| reach.add(&volume.clone().into(), may_change));
+    Some(reach)
+}
+
 /// CHECK CONDITION.
 fn check(work: &Work, sense: &Sense) -> Outcome {
     Outcome::check(sense.encode(work.sense_format()))
 }
 
-/// GOOD with data of which the CDB takes `allocation` bytes.
-fn data(work: &Work, allocation: u32, emit: impl Fn(&mut Truncated<'_>)) -> Outcome {
+/// GOOD with data of `whole` bytes, of which the CDB takes `allocation`. Only those for which there is room are made.
+fn data(work: &Work, allocation: u32, whole: u64, emit: impl Fn(&mut Truncated<'_>)) -> Outcome {
     let mut out = Vec::new();
-    emit(&mut Truncated::new(&mut out, allocation as usize));
-    let wanted_in = out.len() as u64;
-    out.truncate(work.room());
+    emit(&mut Truncated::new(&mut out, work.room().min(allocation as usize)));
+    let wanted_in = u64::from(allocation).min(whole);
     Outcome { wanted_in, ..Outcome::data(out) }
 }
 

@@ -91,12 +91,16 @@ impl Counted for Event {
     }
 }
 
-/// A line of what a token was refused. The key is the verb and the token.
+/// A line of what a token or an initiator was refused. The key is the verb, and the token or initiator.
 impl Counted for AuditLine {
     fn key(&self) -> Option<Key> {
-        let Who::Token { name, .. } = &self.who else { return None };
+        let name = match &self.who {
+            Who::Token { name, .. } => name.clone(),
+            Who::Initiator { name, .. } => format!("initiator {name}"),
+            _ => return None,
+        };
         let object = Some(("verb".to_owned(), self.verb.clone()));
-        let (state, cause) = (Some(self.result.clone()), Some(name.clone()));
+        let (state, cause) = (Some(self.result.clone()), Some(name));
         Some(Key { kind: Kind::Verb, breadth: 0, object, state, cause })
     }
 
@@ -115,7 +119,12 @@ impl Counted for AuditLine {
             0 => self,
             1 => Self { verb: various(), object: None, asked: None, why: None, ..self },
             _ => {
-                let who = Who::Token { name: various(), peer: various() };
+                let who = match self.who {
+                    Who::Initiator { .. } => {
+                        Who::Initiator { name: various(), target: various(), device: various() }
+                    }
+                    _ => Who::Token { name: various(), peer: various() },
+                };
                 Self { who, verb: various(), object: None, asked: None, why: None, ..self }
             }
         }

@@ -463,7 +463,7 @@ impl ItlNexus {
     }
 
     /// Whether the nexus is closed: the LUN is not mapped any more.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Acquire)
     }
 

@@ -13,7 +13,12 @@
 //! | `volume reinstate`, `cartridge reinstate` | that in which the object is found stopped |
 //! | what is about a session, copy or operation | none: the catalog has no such objects ([`Precondition::check_running`]) |
 //!
+//! A verb that comes in band has the condition that who asks still reaches what the verb is about, in the same turn.
+//!
 //! A verb that makes an object is asked of the list of such objects, and the list's revision is the catalog's.
+
+use std::fmt;
+use std::sync::Arc;
 
 use super::cause::{Cause, ObjectKind};
 use super::expected::Expected;
@@ -21,6 +26,31 @@ use crate::array::{Array, Turn};
 use crate::catalog::names::{Barcode, ImageName, IscsiName, Name};
 use crate::catalog::transaction::Key;
 use crate::catalog::{Catalog, Revision};
+
+/// What else must be so in the verb's turn: asked with the catalog that the verb acts on.
+#[derive(Clone)]
+pub(crate) struct Permit(Arc<dyn Fn(&Catalog) -> Result<(), Cause> + Send + Sync>);
+
+impl Permit {
+    /// `permits` refuses what must not be done.
+    pub(crate) fn new(permits: impl Fn(&Catalog) -> Result<(), Cause> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(permits))
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Permit")
+    }
+}
+
+impl PartialEq for Permit {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Permit {}
 
 /// A verb's condition, and what it is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +64,8 @@ pub(crate) struct Precondition {
     after: Option<Key>,
     /// What is expected of more objects.
     others: Vec<(Key, Expected)>,
+    /// Who asks must still be allowed to.
+    permit: Option<Permit>,
 }
 
 impl Precondition {
@@ -45,13 +77,20 @@ impl Precondition {
         key: Option<Key>,
         after: Option<Key>,
     ) -> Self {
-        Self { expected, of_list, key, after, others: Vec::new() }
+        Self { expected, of_list, key, after, others: Vec::new(), permit: None }
     }
 
     /// That the object under `key` is `expected`.
     #[must_use]
     pub(crate) fn of_object(key: Key, expected: Option<Expected>) -> Self {
-        Self { expected, of_list: false, after: Some(key.clone()), key: Some(key), others: Vec::new() }
+        let (others, permit) = (Vec::new(), None);
+        Self { expected, of_list: false, after: Some(key.clone()), key: Some(key), others, permit }
+    }
+
+    /// The same, and that who asks is still permitted to.
+    #[must_use]
+    pub(super) fn permitted(self, permit: Option<Permit>) -> Self {
+        Self { permit, ..self }
     }
 
     /// The same, and what is expected of `others`, too.
@@ -100,10 +139,12 @@ impl Precondition {
     }
 
     fn is_empty(&self) -> bool {
-        self.expected.is_none() && self.others.is_empty()
+        self.expected.is_none() && self.others.is_empty() && self.permit.is_none()
     }
 
     fn check_in(&self, catalog: &Catalog, list: impl FnOnce() -> Revision) -> Result<(), Cause> {
+        // First: who is not permitted to ask is not told how the object is.
+        self.permit.as_ref().map_or(Ok(()), |permit| (permit.0)(catalog))?;
         for (key, expected) in &self.others {
             refuse(expected, catalog.revision_of(key))?;
         }

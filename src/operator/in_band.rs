@@ -12,7 +12,8 @@
 //!
 //! A verb needs the right to change all volumes of the object. A verb that makes an object under a name, or of a volume, that is
 //! taken by something out of reach is refused without a word about what that is. What the initiator does not reach is taken out of answers as well
-//! ([`redacted`]). The reach is looked at when the request comes; the verb looks at the objects themselves in its turn.
+//! ([`redacted`]). The reach is looked at when the request comes, and again in the
+//! turn of the verb ([`Permit`]), from the session as it is then. A verb for a time that is to come is refused.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,7 +22,7 @@ use super::cause::{Cause, ObjectKind};
 use super::read::Unread;
 use super::view;
 use super::who::Who;
-use super::{Operator, Refusal, Verb};
+use super::{Operator, Permit, Refusal, Verb};
 use crate::array::management::{Asker, Reach};
 use crate::catalog::names::{ImageName, Name};
 use crate::catalog::{Catalog, PairEntry};
@@ -101,17 +102,15 @@ impl InBand {
         let document: Value = serde_json::from_slice(text).map_err(wrong)?;
         match (document.get("query").is_some(), document.get("verb").is_some()) {
             (true, false) => serde_json::from_value(document).map(Self::Query).map_err(wrong),
-            (false, true) => serde_json::from_value(document).map(Self::Verb).map_err(wrong),
+            (false, true) => {
+                let verb: Box<Verb> = serde_json::from_value(document).map_err(wrong)?;
+                match verb.lasting() {
+                    // Who may change an object now need not be allowed to at that time.
+                    Some(_) => Err(Unread::Body("the field 'at' is not for initiators".to_owned())),
+                    None => Ok(Self::Verb(verb)),
+                }
+            }
             _ => Err(Unread::Body("it is an object with either 'verb' or 'query'".to_owned())),
-        }
-    }
-
-    /// Whether it is done at a time that is to come.
-    #[must_use]
-    pub fn lasts(&self) -> bool {
-        match self {
-            Self::Query(_) => false,
-            Self::Verb(verb) => verb.lasting().is_some(),
         }
     }
 }
@@ -142,16 +141,19 @@ impl Operator {
                     return Err(NotDone::Verb(self.refused(&who, *verb, cause)));
                 }
                 let kept = verb.clone();
-                let done = self.perform(&who, *verb, None).map_err(|refusal| {
-                    let cause = Box::new(told(&kept, *refusal.cause));
-                    NotDone::Verb(Refusal { cause, ..refusal })
+                let permit = permit(asker, &verb);
+                let done = self.perform_permitted(&who, *verb, None, Some(permit)).map_err(|refusal| {
+                    let now = self.array.catalog();
+                    let reach = asker.reach_now().unwrap_or_default();
+                    let cause = told(&kept, *refusal.cause, &Reaches { catalog: &now, reach: &reach });
+                    NotDone::Verb(Refusal { cause: Box::new(cause), ..refusal })
                 })?;
                 serde_json::from_str(&done.answer).unwrap_or_default()
             }
         };
         // The verb may have made the object that the answer shows.
-        let now = self.array.catalog();
-        Ok(redacted(answer, &Reaches { catalog: &now, reach: &asker.reach }, &asker.target))
+        let (now, reach) = (self.array.catalog(), asker.reach_now().unwrap_or_default());
+        Ok(redacted(answer, &Reaches { catalog: &now, reach: &reach }, &asker.target))
     }
 
     /// What the initiator sees. Only what it reaches is looked at, so a list takes no longer because there is more.
@@ -221,6 +223,17 @@ fn each<T: Serialize>(seen: impl Iterator<Item = Result<T, Cause>>) -> Value {
 
 fn document(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
+}
+
+/// That `asker` still reaches what `verb` is about, and may change that: looked at when the verb is done.
+fn permit(asker: &Asker, verb: &Verb) -> Permit {
+    let (asker, verb) = (asker.clone(), verb.clone());
+    Permit::new(move |catalog| {
+        // The session has ended, or the device is no longer mapped to the initiator.
+        let reach = asker.reach_now();
+        let reach = reach.ok_or_else(|| Cause::not_found(ObjectKind::CommandDevice, &asker.device))?;
+        Reaches { catalog, reach: &reach }.admit(&verb)
+    })
 }
 
 /// What a catalog has within a reach.
@@ -293,6 +306,7 @@ impl Reaches<'_> {
     /// Refuses a verb that is not for initiators, or is about something that does not exist for this one.
     fn admit(&self, verb: &Verb) -> Result<(), Cause> {
         match verb {
+            verb if verb.lasting().is_some() => Err(Cause::NotInBand),
             Verb::PairCreate(create) => {
                 let volumes = [&create.primary, &create.secondary];
                 volumes.into_iter().try_for_each(|volume| self.volume(volume, true))?;
@@ -332,67 +346,199 @@ impl Reaches<'_> {
     }
 }
 
-/// The cause as the initiator is told: without what it does not reach.
-fn told(verb: &Verb, cause: Cause) -> Cause {
-    let what = |verb: &Verb| match verb {
-        Verb::SnapshotDelete(delete) => format!("snapshot {}", delete.name),
-        _ => "it".to_owned(),
+/// Instead of an error's text, which may name what the initiator does not reach.
+const LOGGED: &str = "the log of the array has the reason";
+
+/// The cause as the initiator is told: a cause passes if it is known to name only what the initiator reaches.
+fn told(verb: &Verb, cause: Cause, reaches: &Reaches<'_>) -> Cause {
+    let text = || LOGGED.to_owned();
+    let sees = |volume: &Name| reaches.reach.sees(volume);
+    let pair = |name: &Name| reaches.pair(name).is_ok();
+    let is_told = match &cause {
+        Cause::SteadyAtTime
+        | Cause::SameVolume
+        | Cause::NoDefaultName
+        | Cause::NoSpace
+        | Cause::Stopping
+        | Cause::Cancelled
+        | Cause::Defect
+        | Cause::Overtaken
+        | Cause::Doubtful
+        | Cause::NotInBand
+        | Cause::NotAllowed { .. }
+        | Cause::OutOfReach { .. }
+        | Cause::OnlySeen { .. }
+        | Cause::Labels { .. }
+        | Cause::VolumeSize { .. } => true,
+        Cause::NotFound { name, .. } | Cause::Exists { name, .. } => names(verb, name),
+        Cause::InPair { volume, pair: name }
+        | Cause::IsSecondary { volume, pair: name }
+        | Cause::PairReplaces { volume, pair: name, .. } => sees(volume) && pair(name),
+        Cause::InGroup { volume, group } | Cause::NotInGroup { volume, group } => {
+            sees(volume) && reaches.group(group).is_ok()
+        }
+        Cause::NoPairs { group } | Cause::NoVolumes { group } => reaches.group(group).is_ok(),
+        Cause::Protected { snapshot } => reaches.reach.sees_image(snapshot),
+        Cause::TooManySnapshots { volume, .. } => volume.as_ref().is_none_or(sees),
+        Cause::Restoring { volume, snapshot } => sees(volume) && reaches.reach.sees_image(snapshot),
+        Cause::CloneCopies { volume, error: None } | Cause::HoldsData { volume } => sees(volume),
+        Cause::CloneReads { snapshot, clone } => reaches.reach.sees_image(snapshot) && sees(clone),
+        Cause::ShapesDiffer { primary, secondary } => sees(&primary.volume) && sees(&secondary.volume),
+        Cause::PairState { pair: name, .. } | Cause::PairCopies { pair: name, .. } => pair(name),
+        _ => false,
     };
     match cause {
-        // Targets and initiators.
-        Cause::Rule { .. } | Cause::KernelDevice { .. } => Cause::OutOfReach { what: what(verb) },
-        other => other,
+        cause if is_told => cause,
+        Cause::Store { fault, .. } => Cause::Store { fault, error: text() },
+        Cause::Medium { fault, .. } => Cause::Medium { fault, error: text() },
+        Cause::Stopped { volume, .. } if sees(&volume) => Cause::Stopped { volume, why: text() },
+        Cause::VolumeFailed { volume, .. } if sees(&volume) => Cause::VolumeFailed { volume, why: text() },
+        Cause::PoolStopped { volume, .. } if sees(&volume) => Cause::PoolStopped { volume, why: text() },
+        Cause::NotTaken { volume, .. } if sees(&volume) => Cause::NotTaken { volume, error: text() },
+        Cause::PairWaits { pair: name, .. } if pair(&name) => Cause::PairWaits { pair: name, why: text() },
+        Cause::PairBroken { pair: name, .. } if pair(&name) => Cause::PairBroken { pair: name, why: text() },
+        Cause::NotDecided { .. } => Cause::NotDecided { error: text() },
+        Cause::NotAudited { .. } => Cause::NotAudited { why: text() },
+        _ => Cause::OutOfReach { what: "something that this changes".to_owned() },
     }
 }
 
-/// The answer without what the initiator does not reach: groups, pairs, LUNs of other targets, and what is about the machine of
-/// the array.
-fn redacted(mut answer: Value, reaches: &Reaches<'_>, target: &str) -> Value {
-    redact(&mut answer, reaches, target);
-    answer
+/// Whether the request itself has the name.
+fn names(verb: &Verb, name: &str) -> bool {
+    document(verb).as_object().is_some_and(|fields| fields.values().any(|value| value == name))
 }
 
-fn redact(value: &mut Value, reaches: &Reaches<'_>, target: &str) {
+/// The answer without what the initiator does not reach: groups, pairs, LUNs that are not its own, and what is about the machine
+/// of the array.
+fn redacted(mut answer: Value, reaches: &Reaches<'_>, target: &str) -> Value {
+    if redact(&mut answer, reaches, target) { answer } else { Value::Null }
+}
+
+/// The fields that say nothing but how a seen object is. A field that is not listed, or treated apart, is left out.
+const PLAIN: &[&str] = &[
+    "already_split",
+    "allocated_bytes",
+    "block_size",
+    "copied_bytes",
+    "copy_policy",
+    "created",
+    "created_at",
+    "description",
+    "dirty_bytes",
+    "elapsed_us",
+    "health",
+    "hold_us",
+    "labels",
+    "naa",
+    "name",
+    "number",
+    "pace",
+    "primary",
+    "progress",
+    "protected",
+    "restored_bytes",
+    "secondary",
+    "serial",
+    "size",
+    "snapshot_bytes",
+    "snapshot_limit",
+    "snapshot_policy",
+    "split_at",
+    "split_on_copy",
+    "state",
+    "store",
+    "total_bytes",
+    "uuid",
+    "volume",
+];
+
+/// Takes out what is not for the initiator. False if the whole document is not.
+fn redact(value: &mut Value, reaches: &Reaches<'_>, target: &str) -> bool {
     match value {
         Value::Object(fields) => {
-            for (name, value) in fields.iter_mut() {
-                let is_seen = |sees: &dyn Fn(&Name) -> bool| {
-                    value.as_str().is_none_or(|text| text.parse().is_ok_and(|name| sees(&name)))
-                };
-                let stays = match name.as_str() {
-                    "labels" => continue,
-                    "group" => is_seen(&|name| reaches.group(name).is_ok()),
-                    "pair" => is_seen(&|name| reaches.pair(name).is_ok()),
-                    "path" => false,
-                    "kernel_devices" => {
-                        *value = Value::Array(Vec::new());
-                        continue;
-                    }
-                    "pairs" if value.as_array().is_some_and(|pairs| pairs.iter().all(Value::is_string)) => {
-                        let sees = |pair: &Value| {
-                            pair.as_str().is_some_and(|pair| {
-                                pair.parse().is_ok_and(|name| reaches.pair(&name).is_ok())
-                            })
-                        };
-                        value.as_array_mut().into_iter().for_each(|pairs| pairs.retain(sees));
-                        continue;
-                    }
-                    "luns" => {
-                        let luns = value.as_array_mut();
-                        luns.into_iter().for_each(|luns| luns.retain(|lun| lun["target"] == target));
-                        continue;
-                    }
-                    _ => {
-                        redact(value, reaches, target);
-                        continue;
-                    }
-                };
-                if !stays {
-                    *value = Value::Null;
-                }
+            if !is_seen(fields, reaches) {
+                return false;
             }
+            let own = fields.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            fields.retain(|name, value| {
+                PLAIN.contains(&name.as_str()) || stays(name, value, &own, reaches, target)
+            });
+            true
         }
-        Value::Array(values) => values.iter_mut().for_each(|value| redact(value, reaches, target)),
-        _ => {}
+        Value::Array(values) => {
+            values.retain_mut(|value| redact(value, reaches, target));
+            true
+        }
+        _ => true,
     }
+}
+
+/// Whether the object that the document is about, by its fields, exists for the initiator.
+fn is_seen(fields: &serde_json::Map<String, Value>, reaches: &Reaches<'_>) -> bool {
+    let text = |field: &str| fields.get(field).and_then(Value::as_str);
+    let volume = |name: &str| name.parse().is_ok_and(|name| reaches.reach.sees(&name));
+    let object = |name: &str| match name.parse::<ImageName>() {
+        Ok(image) => reaches.reach.sees_image(&image),
+        Err(_) => volume(name),
+    };
+    match (text("primary"), text("secondary"), text("name")) {
+        (Some(primary), Some(secondary), _) => volume(primary) && volume(secondary),
+        (_, _, Some(name)) if fields.contains_key("volumes") => {
+            name.parse().is_ok_and(|name| reaches.group(&name).is_ok())
+        }
+        (_, _, Some(name)) if fields.contains_key("naa") => object(name),
+        // What a volume is a clone of, or restored from, and when a pair was split.
+        _ => match (text("source").or(text("snapshot")), text("pair")) {
+            (Some(source), _) => object(source),
+            (None, Some(pair)) if fields.contains_key("hold_us") => {
+                pair.parse().is_ok_and(|pair| reaches.pair(&pair).is_ok())
+            }
+            _ => true,
+        },
+    }
+}
+
+/// Whether a field that is not plain stays in the document of `own`, and with which value.
+fn stays(name: &str, value: &mut Value, own: &str, reaches: &Reaches<'_>, target: &str) -> bool {
+    let text = value.as_str().unwrap_or_default().to_owned();
+    let pair = |name: &str| name.parse().is_ok_and(|name| reaches.pair(&name).is_ok());
+    let is_seen = match name {
+        "group" => text.parse().is_ok_and(|name| reaches.group(&name).is_ok()),
+        "pair" => pair(&text),
+        // Their documents have been looked at.
+        "source" | "snapshot" => true,
+        "path" => false,
+        "error" if value.is_string() => {
+            *value = LOGGED.into();
+            true
+        }
+        "clone_of" | "restoring" => value.is_object() && redact(value, reaches, target),
+        "kernel_devices" => {
+            *value = Value::Array(Vec::new());
+            true
+        }
+        "luns" => {
+            let is_own = |lun: &Value| {
+                let number = lun["lun"].as_u64().and_then(|lun| u16::try_from(lun).ok());
+                lun["target"] == target && number.is_some_and(|lun| reaches.reach.is_at(own, lun))
+            };
+            value.as_array_mut().into_iter().for_each(|luns| luns.retain(is_own));
+            true
+        }
+        "pairs" | "snapshots" | "times" | "volumes" => {
+            if let Value::Array(values) = value {
+                values.retain_mut(|value| match value.as_str() {
+                    Some(text) if name == "pairs" => pair(text),
+                    Some(text) => text.parse().is_ok_and(|volume| reaches.reach.sees(&volume)),
+                    None => redact(value, reaches, target),
+                });
+            }
+            true
+        }
+        _ => return false,
+    };
+    if !is_seen {
+        *value = Value::Null;
+    }
+    true
 }

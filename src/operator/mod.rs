@@ -54,7 +54,7 @@ pub(crate) use act::{Asked, Effect};
 pub(crate) use apply::Planned;
 pub use apply::{Applied, Apply, Unapplied};
 pub use cause::{Cause, Fault, ObjectKind, Relation};
-pub(crate) use condition::Precondition;
+pub(crate) use condition::{Permit, Precondition};
 pub use expected::Expected;
 use operations::{Ongoing, OperationId};
 pub use operations::{Operation, Operations};
@@ -348,13 +348,24 @@ impl Operator {
         act: A,
         expected: Option<&Expected>,
     ) -> Result<Outcome<A::Answer>, Refusal> {
+        self.run_permitted(who, act, expected, None)
+    }
+
+    /// The same, if `permit` still permits it in the turn of the verb.
+    fn run_permitted<A: Act + Into<Verb>>(
+        &self,
+        who: &Who,
+        act: A,
+        expected: Option<&Expected>,
+        permit: Option<Permit>,
+    ) -> Result<Outcome<A::Answer>, Refusal> {
         let _under_way = self.verbs.enter();
         let allowed = self.allowed(who, A::META.role);
         let ongoing = allowed.and_then(|()| {
             let about = act.lasting();
             about.map(|about| self.begin_verb(who, act.clone().into(), about, expected)).transpose()
         });
-        self.carry_out(who, act, ongoing, expected)
+        self.carry_out(who, act, ongoing, expected, permit)
     }
 
     /// Does `act` for `who` by calling `how` instead of the verb's own method, because `how` has data that no verb
@@ -408,10 +419,11 @@ impl Operator {
         act: A,
         ongoing: Result<Option<Ongoing>, Cause>,
         expected: Option<&Expected>,
+        permit: Option<Permit>,
     ) -> Result<Outcome<A::Answer>, Refusal> {
         let _verb = span(who, &A::META).entered();
         let verb: Verb = act.clone().into();
-        let on = &verb.on(expected.cloned());
+        let on = &verb.on(expected.cloned()).permitted(permit);
         let (array, operations) = (&*self.array, &*self.operations);
         match ongoing {
             Err(cause) => Err(self.refused(who, verb, cause)),
@@ -522,7 +534,7 @@ impl Operator {
             type Answer = ();
             fn run<A: Act + Into<Verb>>(self, act: A) {
                 let Self(operator, who, expected, ongoing) = self;
-                let _ = operator.carry_out(&who, act, Ok(Some(ongoing)), expected.as_ref());
+                let _ = operator.carry_out(&who, act, Ok(Some(ongoing)), expected.as_ref(), None);
             }
         }
         let Begun { who, verb, expected, ongoing, under_way: _under_way } = begun;
@@ -569,11 +581,22 @@ impl Operator {
         verb: Verb,
         expected: Option<&Expected>,
     ) -> Result<Outcome<String>, Refusal> {
-        struct Wanted<'a>(&'a Operator, &'a Who, Option<&'a Expected>);
+        self.perform_permitted(who, verb, expected, None)
+    }
+
+    /// The same, if `permit` still permits it in the turn of the verb.
+    fn perform_permitted(
+        &self,
+        who: &Who,
+        verb: Verb,
+        expected: Option<&Expected>,
+        permit: Option<Permit>,
+    ) -> Result<Outcome<String>, Refusal> {
+        struct Wanted<'a>(&'a Operator, &'a Who, Option<&'a Expected>, Option<Permit>);
         impl Doer for Wanted<'_> {
             type Answer = Result<Outcome<String>, Refusal>;
             fn run<A: Act + Into<Verb>>(self, act: A) -> Self::Answer {
-                let outcome = self.0.run_if(self.1, act, self.2)?;
+                let outcome = self.0.run_permitted(self.1, act, self.2, self.3)?;
                 let is_new = outcome.is_new;
                 Ok(outcome.with(|answer| match A::META.route {
                     Route::Collection => Made { object: answer, created: is_new }.text(),
@@ -581,7 +604,7 @@ impl Operator {
                 }))
             }
         }
-        verb.done_by(Wanted(self, who, expected))
+        verb.done_by(Wanted(self, who, expected, permit))
     }
 }
 

@@ -200,3 +200,21 @@ fn wait_begins_when_the_secondary_is_whole_or_ends_when_the_copy_is_to_stop() {
     assert_eq!(copied.status, Status::Good);
     assert_eq!((unit.pair.state(), read_all(&host, 2)), (State::Psus, pattern(1)));
 }
+
+#[test]
+fn wait_refuses_a_secondary_whose_pair_is_deleted_meanwhile() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (array, host) = array(temporary.path());
+    set(&array, None, Some(CopyPolicy::Wait));
+    let _unit = split_without_a_copy_behind(&array, &host);
+    let now = array.snapshot();
+    let secondary = now.secondary(&name("b")).unwrap();
+    array.done(verbs_of_pair::Delete { name: name("p") }).unwrap();
+    match array.begin_copy_of(&secondary, HOST, &|| false) {
+        Err(Unready::Refused(answer)) => {
+            let sense = answer.sense;
+            assert_eq!((sense[2] & 0xF, sense[12], sense[13]), (0x2, 0x04, 0x03));
+        }
+        other => panic!("{other:?}"),
+    }
+}
