@@ -169,7 +169,12 @@ impl Keeper for Origin {
         if self.is_closed() {
             return Err(StoreError::Stopped);
         }
-        match self.keep_all(&mut pool, interval, ranges) {
+        let kept = self.keep_all(&mut pool, interval, ranges);
+        if kept.is_err() {
+            // With the pool's lock: room that is made later counts as later.
+            self.refused.store(self.relieved.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
+        match kept {
             Ok(()) => Ok(()),
             Err(StoreError::NoSpace) => Err(self.no_room()),
             // It has stopped before, and may be reinstated: until then it is like one without room.

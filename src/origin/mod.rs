@@ -193,6 +193,8 @@ pub struct Origin {
     /// Held by the one who makes room where there was none, and how often room was made.
     relieving: Mutex<()>,
     relieved: AtomicU64,
+    /// How often room had been made at the last refusal to keep something.
+    refused: AtomicU64,
     /// The image that is not given up for lack of room; 0: none.
     pinned: AtomicU64,
     /// The policy has an answer to the last lack of room in the pool, which was told as a shortage.

@@ -144,6 +144,7 @@ impl Origin {
             policy: Mutex::new(Policy::default()),
             relieving: Mutex::new(()),
             relieved: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             pinned: AtomicU64::new(0),
             full: AtomicBool::new(false),
             owner: OnceLock::new(),

@@ -214,10 +214,9 @@ impl Origin {
 
     /// Neither the pool nor the landing log has room, and a host wants to write. Whether there may be room now.
     pub(super) fn relieve(&self) -> bool {
-        let relieved = self.relieved.load(Ordering::SeqCst);
         let _one = self.relieving.lock();
-        if self.relieved.load(Ordering::SeqCst) != relieved {
-            return true; // somebody else has made room
+        if self.relieved.load(Ordering::SeqCst) != self.refused.load(Ordering::SeqCst) {
+            return true; // somebody has made room since the last refusal: try that first
         }
         // Before anything is given up: what nobody needs any more.
         if self.pool.lock().pass.is_some() && self.sweep(u64::MAX).is_ok_and(|swept| swept.freed > 0) {

@@ -64,9 +64,10 @@ fn a_verb_that_does_not_end_does_not_keep_the_array_from_ending() {
     let turn = array.turn();
     let (tells, ended) = mpsc::channel();
     let ends = Arc::clone(&array);
-    std::thread::spawn(move || tells.send(ends.shutdown(Duration::from_millis(200))).unwrap());
+    let thread = std::thread::spawn(move || tells.send(ends.shutdown(Duration::from_millis(200))).unwrap());
     let whole = ended.recv_timeout(Duration::from_secs(60)).expect("it waits for the verb without a limit");
     assert!(!whole, "the pair was not closed");
+    thread.join().unwrap(); // it has the array, too
     drop(turn);
     drop(array);
     // What was not closed is not taken for closed.
