@@ -425,6 +425,7 @@ const PLAIN: &[&str] = &[
     "created_at",
     "description",
     "dirty_bytes",
+    "done", // a sentence about the object that was named
     "elapsed_us",
     "health",
     "hold_us",
