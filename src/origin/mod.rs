@@ -41,7 +41,7 @@
 //! **Images are written to**, too: to slots of their own, which no other image sees ([`own`]).
 //!
 //! An origin has no threads, no clock and no randomness. The owner calls [`Origin::sweep`] as it paces. Locks, in the order in
-//! which they may be taken: an image's inside, the log's batch, pool, living or images, a shard of the index.
+//! which they may be taken: sweeping, an image's inside, the log's batch, pool, living or images, a shard of the index.
 
 mod changed;
 #[cfg(test)]
@@ -190,6 +190,8 @@ pub struct Origin {
     youngest: AtomicU64,
     images: Mutex<BTreeMap<u64, Arc<Inside>>>,
     policy: Mutex<Policy>,
+    /// Held from the search for garbage until its slots are given back.
+    sweeping: Mutex<()>,
     /// Held by the one who makes room where there was none, and how often room was made.
     relieving: Mutex<()>,
     relieved: AtomicU64,

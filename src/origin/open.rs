@@ -142,6 +142,7 @@ impl Origin {
             living: RwLock::new(Arc::new(living)),
             images,
             policy: Mutex::new(Policy::default()),
+            sweeping: Mutex::new(()),
             relieving: Mutex::new(()),
             relieved: AtomicU64::new(0),
             refused: AtomicU64::new(0),

@@ -215,13 +215,12 @@ impl Origin {
     /// Neither the pool nor the landing log has room, and a host wants to write. Whether there may be room now.
     pub(super) fn relieve(&self) -> bool {
         let _one = self.relieving.lock();
-        if self.relieved.load(Ordering::SeqCst) != self.refused.load(Ordering::SeqCst) {
-            return true; // somebody has made room since the last refusal: try that first
+        // Before anything is given up: what nobody needs any more, here or on another thread.
+        if let Err(error) = self.sweep(u64::MAX) {
+            tracing::debug!(%error, "slots that are free could not be made holes");
         }
-        // Before anything is given up: what nobody needs any more.
-        if self.pool.lock().pass.is_some() && self.sweep(u64::MAX).is_ok_and(|swept| swept.freed > 0) {
-            self.relieved.fetch_add(1, Ordering::SeqCst);
-            return true;
+        if self.relieved.load(Ordering::SeqCst) != self.refused.load(Ordering::SeqCst) {
+            return true; // there is more room than at the last refusal: try that first
         }
         let (policy, has_stopped) = (*self.policy.lock(), self.stopped().is_some());
         // A pool that takes no writes has no more room without its oldest image.
@@ -229,9 +228,7 @@ impl Origin {
             match self.owner.get().map_or(Dropped::Nothing, |owner| owner.drop_oldest()) {
                 Dropped::Image(number) => {
                     self.forget(number);
-                    let swept = self.sweep(u64::MAX).is_ok();
-                    self.relieved.fetch_add(1, Ordering::SeqCst);
-                    return swept;
+                    return self.sweep(u64::MAX).is_ok();
                 }
                 // The host is answered BUSY. It must not wait here: a verb may wait for the host's command.
                 Dropped::NotNow | Dropped::Failed => return false,

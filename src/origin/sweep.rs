@@ -9,8 +9,13 @@
 //! A pass looks at each entry once. When an image is deleted while a pass goes on, another pass follows. A pass counts
 //! anew what only one image needs, which no count of changes can follow when one of two images goes.
 //!
+//! One piece is swept at a time, until its slots are given back. So whoever has swept to the end finds all the room that there
+//! is, and nobody gives up an image while another thread is making room.
+//!
 //! Before the first slot is given back, whoever still reads or writes a broken image is waited for: slots of such
 //! images are garbage too, and may be somebody else's a moment later.
+
+use std::sync::atomic::Ordering;
 
 use super::index::{Entry, Kind};
 use super::pool::Pass;
@@ -37,10 +42,15 @@ impl Origin {
     pub fn sweep(&self, budget: u64) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         loop {
+            let sweeping = self.sweeping.lock();
             let shut = self.shut_broken();
             let Some(freed) = self.sift(shut, &mut swept) else { continue };
             let holes = self.make_holes(&freed);
             self.pool.lock().give_back(freed.iter().map(|entry| (entry.place.slot, entry.place.hole)));
+            if !freed.is_empty() {
+                self.relieved.fetch_add(1, Ordering::SeqCst);
+            }
+            drop(sweeping);
             holes?;
             if swept.done || swept.looked >= budget {
                 return Ok(swept);
