@@ -11,14 +11,15 @@
 //! **Time.** A request is done on threads of its own, in turn with those of other initiators, so a verb that waits for its
 //! turn keeps nobody's READ waiting. OUT is answered when the request is done. IN is answered from memory.
 //!
-//! **Bounds.** An initiator has at most [`KEPT`] requests a session, running or answered; a new one takes the place of the
-//! oldest that is answered. A request and an answer have the bounds of [`management`]. An answer of more
+//! **Bounds.** An initiator has at most [`KEPT`] requests an I_T_L nexus, running or answered. A new one takes the place of the oldest
+//! that was refused, or whose answer has been fetched, or was not within [`UNFETCHED`]: whoever sent that is gone. A request and an answer have the bounds of [`management`]. An answer of more
 //! than [`SMALL`] bytes is charged to the initiator's account, and an answer for which there is no room is given up: the
 //! request was done all the same, and its answer says so. Answers go with the session.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -26,14 +27,17 @@ use super::{Array, Session};
 use crate::catalog::names::{ImageName, Name, ObjectName};
 use crate::lu::{ItlNexus, Outcome, Work};
 use crate::memory::Charge;
-use crate::sam::{NexusId, Status};
+use crate::sam::{Lun, NexusId, Status};
 use crate::scsi::cdb::Command;
 use crate::scsi::management::{self, In, Out, State};
 use crate::scsi::sense::{Asc, Key, Sense};
 use crate::wire::Truncated;
 
-/// The most requests of a session, running or answered.
+/// The most requests of an I_T_L nexus, running or answered.
 pub(crate) const KEPT: usize = 8;
+
+/// How long an answer that nobody has fetched is kept in any case.
+const UNFETCHED: Duration = Duration::from_secs(60);
 
 /// Answers up to this many bytes are not charged: they are among the bytes that each session has of its own.
 const SMALL: usize = 4096;
@@ -139,37 +143,66 @@ impl Reach {
 
 /// One request of a session.
 struct Kept {
+    /// The LUN of the command device.
+    lun: Lun,
     identifier: u16,
     state: State,
     exit_code: u8,
     document: Vec<u8>,
+    /// When it was answered; `None`: it runs.
+    answered: Option<Instant>,
+    /// The whole answer has been transferred.
+    is_fetched: bool,
     _charge: Option<Charge>,
+}
+
+impl Kept {
+    fn new(lun: Lun, identifier: u16) -> Self {
+        let (state, exit_code, document, answered, is_fetched, charge) =
+            (State::InProgress, 0, Vec::new(), None, false, None);
+        Self { lun, identifier, state, exit_code, document, answered, is_fetched, _charge: charge }
+    }
+
+    fn is(&self, lun: Lun, identifier: u16) -> bool {
+        (self.lun, self.identifier) == (lun, identifier)
+    }
+
+    /// Whether nobody waits for the answer any more.
+    fn is_over(&self) -> bool {
+        self.answered.is_some_and(|answered| self.is_fetched || answered.elapsed() >= UNFETCHED)
+    }
+
+    /// Whether another request may take its place. Of one that was refused OUT has told that already.
+    fn may_go(&self) -> bool {
+        self.is_over() || self.state == State::Refused
+    }
 }
 
 /// A request that is being done. One that ends by a panic is answered as not done, instead of being in progress for ever.
 struct Running<'a> {
     management: &'a Management,
     session: &'a Session,
+    lun: Lun,
     identifier: u16,
 }
 
 impl Running<'_> {
     fn end(self, answer: ManagementAnswer) {
-        self.management.keep(self.session, self.identifier, answer);
+        self.management.keep(self.session, self.lun, self.identifier, answer);
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.management.give_up(self.session.nexus().id, self.identifier);
+        self.management.give_up(self.session.nexus().id, self.lun, self.identifier);
     }
 }
 
 /// Why a request is not taken.
 enum NotTaken {
-    /// A request with this identifier is being done.
+    /// A request with this identifier is being done, or its answer has not been fetched yet.
     InProgress,
-    /// The session has as many requests running as there may be.
+    /// There are as many requests as there may be.
     Full,
     /// The session is gone.
     Gone,
@@ -211,12 +244,14 @@ impl Management {
 
     /// The answer to IN.
     fn tell(&self, work: &Work, identifier: u16, allocation: u32) -> Outcome {
-        let all = self.kept.lock();
-        let kept =
-            all.get(&work.nexus()).and_then(|kept| kept.iter().find(|kept| kept.identifier == identifier));
-        match kept {
-            Some(Kept { state, exit_code, document, .. }) => {
-                let whole = u64::from(management::ANSWER_HEADER) + document.len() as u64;
+        let (mut all, lun) = (self.kept.lock(), work.itl().lun());
+        let of_nexus = all.get_mut(&work.nexus());
+        match of_nexus.and_then(|kept| kept.iter_mut().find(|kept| kept.is(lun, identifier))) {
+            Some(kept) => {
+                let whole = u64::from(management::ANSWER_HEADER) + kept.document.len() as u64;
+                let room = (work.room() as u64).min(u64::from(allocation));
+                kept.is_fetched |= kept.answered.is_some() && room >= whole;
+                let Kept { state, exit_code, document, .. } = kept;
                 data(work, allocation, whole, |out| {
                     management::emit_answer(identifier, *state, *exit_code, document, out);
                 })
@@ -251,8 +286,8 @@ impl Management {
         let (Some(handler), Some((session, asker))) = (handler, asker) else {
             return end(work, Outcome::status(Status::Busy));
         };
-        let nexus = work.nexus();
-        if let Err(why) = self.register(nexus, identifier) {
+        let (nexus, lun) = (work.nexus(), work.itl().lun());
+        if let Err(why) = self.register(nexus, lun, identifier) {
             let outcome = match why {
                 NotTaken::InProgress => check(&work, &Sense::illegal_request(Asc::OPERATION_IN_PROGRESS)),
                 NotTaken::Full => Outcome::status(Status::TaskSetFull),
@@ -260,7 +295,7 @@ impl Management {
             };
             return end(work, outcome);
         }
-        let running = Running { management: self, session: &session, identifier };
+        let running = Running { management: self, session: &session, lun, identifier };
         let answer = handler.answer(&asker, &request);
         let exit_code = answer.exit_code;
         running.end(answer);
@@ -272,7 +307,7 @@ impl Management {
     }
 
     /// Enters a request that is being done.
-    fn register(&self, nexus: NexusId, identifier: u16) -> Result<(), NotTaken> {
+    fn register(&self, nexus: NexusId, lun: Lun, identifier: u16) -> Result<(), NotTaken> {
         let mut all = self.kept.lock();
         // Asked under the lock: a session that is gone from the list gives its requests up afterwards.
         let is_there = self.array.upgrade().is_some_and(|array| array.session(nexus).is_some());
@@ -280,22 +315,20 @@ impl Management {
             return Err(NotTaken::Gone);
         }
         let kept = all.entry(nexus).or_default();
-        let runs = |kept: &Kept| kept.state == State::InProgress;
-        if kept.iter().any(|kept| kept.identifier == identifier && runs(kept)) {
+        if kept.iter().any(|kept| kept.is(lun, identifier) && !kept.is_over()) {
             return Err(NotTaken::InProgress);
         }
-        kept.retain(|kept| kept.identifier != identifier);
-        if kept.len() >= KEPT {
-            let oldest = kept.iter().position(|kept| !runs(kept)).ok_or(NotTaken::Full)?;
-            kept.remove(oldest);
+        kept.retain(|kept| !kept.is(lun, identifier));
+        if kept.iter().filter(|kept| kept.lun == lun).count() >= KEPT {
+            let oldest = kept.iter().position(|kept| kept.lun == lun && kept.may_go());
+            kept.remove(oldest.ok_or(NotTaken::Full)?);
         }
-        let (state, exit_code, document, charge) = (State::InProgress, 0, Vec::new(), None);
-        kept.push_back(Kept { identifier, state, exit_code, document, _charge: charge });
+        kept.push_back(Kept::new(lun, identifier));
         Ok(())
     }
 
     /// Keeps the answer to a request, if the session is still there.
-    fn keep(&self, session: &Session, identifier: u16, answer: ManagementAnswer) {
+    fn keep(&self, session: &Session, lun: Lun, identifier: u16, answer: ManagementAnswer) {
         let ManagementAnswer { exit_code, mut document } = answer;
         document.shrink_to_fit();
         let charge = match document.len() > SMALL {
@@ -311,19 +344,21 @@ impl Management {
         };
         let mut all = self.kept.lock();
         let kept = all.get_mut(&session.nexus().id);
-        if let Some(kept) = kept.and_then(|kept| kept.iter_mut().find(|kept| kept.identifier == identifier)) {
+        if let Some(kept) = kept.and_then(|kept| kept.iter_mut().find(|kept| kept.is(lun, identifier))) {
             let state = if exit_code == 0 { State::Done } else { State::Refused };
-            *kept = Kept { identifier, state, exit_code, document, _charge: charge };
+            let answered = Some(Instant::now());
+            *kept =
+                Kept { state, exit_code, document, answered, _charge: charge, ..Kept::new(lun, identifier) };
         }
     }
 
     /// Answers a request that is still in progress as not done.
-    fn give_up(&self, nexus: NexusId, identifier: u16) {
+    fn give_up(&self, nexus: NexusId, lun: Lun, identifier: u16) {
         const FAILED: u8 = 1;
         let mut all = self.kept.lock();
-        let runs = |kept: &&mut Kept| kept.identifier == identifier && kept.state == State::InProgress;
+        let runs = |kept: &&mut Kept| kept.is(lun, identifier) && kept.answered.is_none();
         if let Some(kept) = all.get_mut(&nexus).and_then(|kept| kept.iter_mut().find(runs)) {
-            (kept.state, kept.exit_code) = (State::Refused, FAILED);
+            (kept.state, kept.exit_code, kept.answered) = (State::Refused, FAILED, Some(Instant::now()));
         }
     }
 

@@ -241,7 +241,7 @@ pub(super) fn command_device(
     entry: &CommandDeviceEntry,
     threads: &Arc<Threads>,
 ) -> Arc<LogicalUnit> {
-    logical_unit(Called::from(name.as_str()), entry.seed.0, Arc::new(CommandDevice::new()), threads)
+    logical_unit(Called::from(name.as_str()), entry.seed.0, Arc::new(CommandDevice), threads)
 }
 
 /// A logical unit whose waiting commands run on the array's threads.

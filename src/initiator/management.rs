@@ -3,7 +3,7 @@
 //! OUT carries the request, and IN is asked until the request is no longer in progress. The array keeps the answer for the I_T
 //! nexus. Through a device node other programs of this machine share the nexus, so an identifier that is in use is not taken.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{CommandResult, InitiatorError, Transport, good, unit};
 use crate::sam::Status;
@@ -21,6 +21,13 @@ const TRIES: u16 = 16;
 const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 /// How often a request is sent again that the array has no room for, and the wait before that.
 const BUSY: (u32, Duration) = (20, Duration::from_millis(250));
+
+/// The longest time until a request has been done. A verb waits for its turn, and some flush much data.
+const LIMIT: Duration = Duration::from_secs(3600);
+/// INVALID FIELD IN CDB: of IN, that nobody knows the request any more.
+const UNKNOWN: u16 = 0x2400;
+/// What nobody can say of a request whose answer cannot be had.
+const LOST: &str = "the array has taken the request, and its answer cannot be had: look whether it is done";
 
 /// How many unit attentions are passed over. A command that reports one has done nothing.
 const ATTENTIONS: usize = 8;
@@ -66,11 +73,14 @@ pub fn ask(transport: &dyn Transport, first: u16, request: &[u8]) -> Result<Answ
         good("MANAGEMENT PROTOCOL OUT", answer)?;
         break;
     }
-    let mut wait = WAITS.0;
+    let (mut wait, began) = (WAITS.0, Instant::now());
     loop {
         let answer = tell(transport, identifier)?;
         if answer.state != State::InProgress {
             return Ok(answer);
+        }
+        if began.elapsed() >= LIMIT {
+            return Err(InitiatorError::Impossible(LOST.to_owned()));
         }
         std::thread::sleep(wait);
         wait = (wait * 2).min(WAITS.1);
@@ -96,20 +106,22 @@ fn passing_over(
 fn tell(transport: &dyn Transport, identifier: u16) -> Result<Answer, InitiatorError> {
     const WHAT: &str = "MANAGEMENT PROTOCOL IN";
     let mut allocation = ANSWER_HEADER + FIRST;
-    loop {
+    for _ in 0..2 {
         let asked = In::Request { identifier, allocation };
         let answer = passing_over(|| transport.command(&asked.cdb(), Vec::new(), allocation))?;
+        let asc = Received::parse(&answer.sense).map(|sense| sense.asc);
+        if answer.status == Status::CheckCondition.code() && asc == Some(UNKNOWN) {
+            return Err(InitiatorError::Impossible(LOST.to_owned()));
+        }
         let data = good(WHAT, answer)?;
-        let answer = parse_answer(&data).ok_or(InitiatorError::Unreadable(WHAT))?;
+        let answer = parse_answer(&data).filter(|answer| answer.identifier == identifier);
+        let answer = answer.ok_or(InitiatorError::Unreadable(WHAT))?;
         if answer.document.len() as u32 == answer.length {
             return Ok(answer);
         }
-        let whole = ANSWER_HEADER + answer.length.min(MAX_ANSWER);
-        if allocation >= whole {
-            return Err(InitiatorError::Unreadable(WHAT));
-        }
-        allocation = whole;
+        allocation = ANSWER_HEADER + answer.length.min(MAX_ANSWER);
     }
+    Err(InitiatorError::Unreadable(WHAT)) // it says another length each time
 }
 
 /// Refuses a unit that is no command device of such an array.

@@ -59,10 +59,10 @@ impl Devices {
     pub const DISK_AND_TAPE: Self = Self(Self::DISK.0 | Self::TAPE.0);
     /// Command devices only.
     pub const CONTROLLER: Self = Self(1 << DeviceType::Controller.slot());
-    /// Disks, tapes and command devices.
-    pub const WITH_MODES: Self = Self(Self::DISK_AND_TAPE.0 | Self::CONTROLLER.0);
+    /// Disks, tapes and command devices: those with the default self-test.
+    pub const WITH_SELF_TEST: Self = Self(Self::DISK_AND_TAPE.0 | Self::CONTROLLER.0);
     /// Every device type.
-    pub const ALL: Self = Self(Self::WITH_MODES.0 | 1 << DeviceType::Changer.slot());
+    pub const ALL: Self = Self(Self::WITH_SELF_TEST.0 | 1 << DeviceType::Changer.slot());
 
     /// Whether `device` belongs to the set.
     #[must_use]
@@ -298,6 +298,9 @@ pub(crate) fn rows(device: DeviceType) -> impl Iterator<Item = &'static Row> {
 
 #[cfg(test)]
 mod tests {
+    const EVERY: [DeviceType; 4] =
+        [DeviceType::Disk, DeviceType::Tape, DeviceType::Changer, DeviceType::Controller];
+
     use proptest::prelude::*;
 
     use super::*;
@@ -397,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_code_has_service_actions_in_all_its_rows_of_a_device_or_in_none() {
-        for device in [DeviceType::Disk, DeviceType::Tape, DeviceType::Changer] {
+        for device in EVERY {
             for a in rows(device) {
                 let same: Vec<_> = rows(device).filter(|b| b.opcode == a.opcode).collect();
                 assert!(same.len() == 1 || same.iter().all(|b| b.service_action.is_some()), "{}", a.name);
@@ -413,7 +416,7 @@ mod tests {
 
     #[test]
     fn the_bare_form_of_every_row_finds_the_row() {
-        for device in [DeviceType::Disk, DeviceType::Tape, DeviceType::Changer] {
+        for device in EVERY {
             for expected in rows(device) {
                 let mut cdb = vec![0; expected.usage.len()];
                 cdb[0] = expected.opcode;
@@ -434,7 +437,7 @@ mod tests {
         #[test]
         fn any_cdb_is_refused_or_lies_within_its_usage_map(
             bytes in proptest::collection::vec(any::<u8>(), 1..=Cdb::MAX_LENGTH),
-            device in prop_oneof![Just(DeviceType::Disk), Just(DeviceType::Tape), Just(DeviceType::Changer)],
+            device in proptest::sample::select(&EVERY[..]),
         ) {
             match row(device, &Cdb::new(&bytes).unwrap()) {
                 Ok(row) => {

@@ -88,12 +88,10 @@ fn a_command_device_is_a_storage_array_controller_and_says_what_it_takes() {
     assert_eq!((standard[0], standard[1], standard[2], standard[5]), (0x0C, 0, 6, 0), "no third-party copy");
     assert_eq!(data(&[0x12, 1, 0, 0, 255, 0]), [0x0C, 0, 0, 4, 0x00, 0x80, 0x83, 0x86]);
     assert_eq!(data(&[0xA3, 0x10, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0]), [0, 0, 0, 0, 0, 0, 0, 2, 0, 0xF0]);
-    // MODE SENSE(6) of the control page: no block descriptor.
-    assert_eq!(data(&[0x1A, 0, 0x0A, 0, 255, 0])[..6], [15, 0, 0, 0, 0x0A, 0x0A]);
     // REPORT SUPPORTED OPERATION CODES of MANAGEMENT PROTOCOL OUT: supported, with its usage data.
     let usage = data(&[0xA3, 0x0C, 0x02, 0xA4, 0, 0x10, 0, 0, 1, 0, 0, 0]);
     assert_eq!(usage, [0, 3, 0, 12, 0xA4, 0x10, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]);
-    for cdb in [&[0x28; 10][..], &[0x83; 16], &[0x16, 0, 0, 0, 0, 0]] {
+    for cdb in [&[0x28; 10][..], &[0x83; 16], &[0x16, 0, 0, 0, 0, 0], &[0x1A, 0, 0x0A, 0, 255, 0]] {
         assert_eq!(
             raw.command(COMMAND, cdb, &[], 0).expect("a command").sense_code(),
             (5, 0x20, 0),
@@ -148,10 +146,15 @@ fn a_request_is_done_and_its_answer_kept_and_a_malformed_one_is_pointed_at() {
     assert_eq!(malformed(&mut raw, &[1, 0, 0, 0, 0, 0, 0, 3, b'{', b'}'], 10), (5, 0x26, 0));
     let unknown = raw.command(COMMAND, &[0xA3, 0x10, 0xF0, 0, 0, 9, 0, 0, 1, 0, 0, 0], &[], 256).expect("IN");
     assert_eq!(unknown.sense_code(), (5, 0x24, 0));
-    // Only eight are kept, the latest.
+    // Only eight are kept, the latest, and an answer that nobody has fetched gives its place to none.
+    let list = r#"{"query":"pair.list"}"#;
     for identifier in 10..18 {
-        assert_eq!(send(&mut raw, identifier, r#"{"query":"pair.list"}"#).status, 0);
+        assert_eq!(send(&mut raw, identifier, list).status, 0);
     }
+    assert_eq!(send(&mut raw, 18, list).status, 0x28, "TASK SET FULL");
+    assert_eq!(send(&mut raw, 10, list).sense_code(), (5, 0x00, 0x16), "it is not done again");
+    receive(&mut raw, 10);
+    assert_eq!(send(&mut raw, 18, list).status, 0);
     let gone = raw.command(COMMAND, &[0xA3, 0x10, 0xF0, 0, 0, 1, 0, 0, 1, 0, 0, 0], &[], 256).expect("IN");
     assert_eq!(gone.sense_code(), (5, 0x24, 0));
     // Answers are of the session.

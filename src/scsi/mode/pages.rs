@@ -108,9 +108,3 @@ pub(crate) static TAPE: [Page; 7] = [
     INFORMATIONAL_EXCEPTIONS_PAGE,
     fixed(MEDIUM_CONFIGURATION, 0, &[0; 30], &[0; 30]),
 ];
-
-/// The pages of a command device. Nothing of them can be changed.
-pub(crate) static CONTROLLER: [Page; 2] = [
-    fixed(CONTROL, 0, &[GLTSD, UNRESTRICTED_REORDERING, 0, 0, 0, 0, 0, 0, 0, 0], &[0; 10]),
-    INFORMATIONAL_EXCEPTIONS_PAGE,
-];

@@ -6,7 +6,7 @@ const DISK: Devices = Devices::DISK;
 const TAPE: Devices = Devices::TAPE;
 const BOTH: Devices = Devices::DISK_AND_TAPE;
 const CONTROLLER: Devices = Devices::CONTROLLER;
-const MODES: Devices = Devices::WITH_MODES;
+const TESTED: Devices = Devices::WITH_SELF_TEST;
 const ALL: Devices = Devices::ALL;
 
 /// The timeouts of a command that is answered from memory.
@@ -106,13 +106,13 @@ table! {
         [0x00 0x00 0x00 0x00 0x00];
     0x19 Erase6 "ERASE(6)" TAPE None Write WriteProtected Serial HOURS
         [0x03 0x00 0x00 0x00 0x00];
-    0x1A ModeSense6 "MODE SENSE(6)" MODES In Read Allowed Concurrent QUICK
+    0x1A ModeSense6 "MODE SENSE(6)" BOTH In Read Allowed Concurrent QUICK
         [0x08 0xFF 0xFF 0xFF 0x00];
     0x1B StartStopUnit "START STOP UNIT" DISK None Configure Allowed Serial LONG
         [0x01 0x00 0x0F 0xF7 0x00];
     0x1B LoadUnload "LOAD UNLOAD" TAPE None Configure NoAccessRights Serial HOURS
         [0x01 0x00 0x00 0x0F 0x00];
-    0x1D SendDiagnostic "SEND DIAGNOSTIC" MODES None Configure Allowed Serial QUICK
+    0x1D SendDiagnostic "SEND DIAGNOSTIC" TESTED None Configure Allowed Serial QUICK
         [0x14 0x00 0x00 0x00 0x00];
     0x1E PreventAllowMediumRemoval "PREVENT ALLOW MEDIUM REMOVAL" TAPE None Configure ByField Serial QUICK
         [0x00 0x00 0x00 0x03 0x00];
@@ -155,7 +155,7 @@ table! {
         [0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00];
     0x57 Release10 "RELEASE(10)" BOTH None Always Allowed Serial QUICK
         [0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00];
-    0x5A ModeSense10 "MODE SENSE(10)" MODES In Read Allowed Concurrent QUICK
+    0x5A ModeSense10 "MODE SENSE(10)" BOTH In Read Allowed Concurrent QUICK
         [0x18 0xFF 0xFF 0x00 0x00 0x00 0xFF 0xFF 0x00];
     0x83/0x00 ExtendedCopyLid1 "EXTENDED COPY(LID1)" BOTH Out Configure ByParts Independent HOURS
         [0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00 0xFF 0xFF 0xFF 0xFF 0x00 0x00];
