@@ -8,8 +8,10 @@
 //! each request. Nothing else exists for the request. Through a command device that is mapped read-only, everything is only
 //! to be seen.
 //!
-//! **Time.** A request is done on threads of its own, in turn with those of other initiators, so a verb that waits for its
-//! turn keeps nobody's READ waiting. OUT is answered when the request is done. IN is answered from memory.
+//! **Time.** A request is done on a thread of its own, so a verb that waits for its turn keeps nobody's READ waiting. OUT is
+//! answered when the request is done. An OUT that is aborted, or whose nexus is lost, ends at once, and the request is done all the
+//! same: a verb is never left half done, and neither task management nor a new login waits for a verb. At most [`RUNNING`] requests
+//! are done at a time. IN is answered from memory.
 //!
 //! **Bounds.** An initiator has at most [`KEPT`] requests an I_T_L nexus, running or answered. A new one takes the place of the oldest
 //! that was refused, or whose answer has been fetched, or was not within [`UNFETCHED`]: whoever sent that is gone. A request and an answer have the bounds of [`management`]. An answer of more
@@ -18,7 +20,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -35,6 +40,15 @@ use crate::wire::Truncated;
 
 /// The most requests of an I_T_L nexus, running or answered.
 pub(crate) const KEPT: usize = 8;
+
+/// The most requests that are done at a time, of all initiators.
+const RUNNING: usize = 64;
+
+/// How often an OUT looks whether it has been aborted.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The exit code of a request that was tried, and failed.
+const FAILED: u8 = 1;
 
 /// How long an answer that nobody has fetched is kept in any case.
 const UNFETCHED: Duration = Duration::from_secs(60);
@@ -179,21 +193,22 @@ impl Kept {
 }
 
 /// A request that is being done. One that ends by a panic is answered as not done, instead of being in progress for ever.
-struct Running<'a> {
-    management: &'a Management,
-    session: &'a Session,
+struct Running {
+    management: Arc<Management>,
+    session: Arc<Session>,
     lun: Lun,
     identifier: u16,
 }
 
-impl Running<'_> {
+impl Running {
     fn end(self, answer: ManagementAnswer) {
-        self.management.keep(self.session, self.lun, self.identifier, answer);
+        self.management.keep(&self.session, self.lun, self.identifier, answer);
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
+        self.management.running.fetch_sub(1, Ordering::SeqCst);
         self.management.give_up(self.session.nexus().id, self.lun, self.identifier);
     }
 }
@@ -213,12 +228,14 @@ pub(super) struct Management {
     array: Weak<Array>,
     handler: RwLock<Option<Arc<dyn ManagementHandler>>>,
     kept: Mutex<BTreeMap<NexusId, VecDeque<Kept>>>,
+    /// How many requests are being done.
+    running: AtomicUsize,
 }
 
 impl Management {
     pub(super) fn new(array: Weak<Array>) -> Arc<Self> {
-        let (handler, kept) = Default::default();
-        Arc::new(Self { array, handler, kept })
+        let (handler, kept, running) = Default::default();
+        Arc::new(Self { array, handler, kept, running })
     }
 
     /// Whether the command of `work` is answered from memory, so that any thread may run it.
@@ -295,13 +312,14 @@ impl Management {
             };
             return end(work, outcome);
         }
-        let running = Running { management: self, session: &session, lun, identifier };
-        let answer = handler.answer(&asker, &request);
-        let exit_code = answer.exit_code;
-        running.end(answer);
-        let outcome = match sense_for(exit_code) {
-            None => Outcome::good(),
-            Some(sense) => check(&work, &sense),
+        let running = Running { management: Arc::clone(self), session, lun, identifier };
+        if self.running.fetch_add(1, Ordering::SeqCst) >= RUNNING {
+            return end(work, Outcome::status(Status::TaskSetFull));
+        }
+        let outcome = match outcome_of(&work, running, move || handler.answer(&asker, &request)) {
+            None => Outcome::status(Status::TaskAborted),
+            Some(0) => Outcome::good(),
+            Some(exit_code) => check(&work, &sense_for(exit_code)),
         };
         end(work, outcome);
     }
@@ -354,7 +372,6 @@ impl Management {
 
     /// Answers a request that is still in progress as not done.
     fn give_up(&self, nexus: NexusId, lun: Lun, identifier: u16) {
-        const FAILED: u8 = 1;
         let mut all = self.kept.lock();
         let runs = |kept: &&mut Kept| kept.is(lun, identifier) && kept.answered.is_none();
         if let Some(kept) = all.get_mut(&nexus).and_then(|kept| kept.iter_mut().find(runs)) {
@@ -385,6 +402,36 @@ impl Array {
     /// From now on `handler` does the requests that come by command devices. Until then they are answered BUSY.
     pub fn manage_by(&self, handler: Arc<dyn ManagementHandler>) {
         *self.management.handler.write() = Some(handler);
+    }
+}
+
+/// Does a request on a thread of its own. Returns its exit code; `None`: `work` was aborted, or lost its nexus, before the request
+/// had been done, which goes on.
+fn outcome_of(
+    work: &Work,
+    running: Running,
+    request: impl FnOnce() -> ManagementAnswer + Send + 'static,
+) -> Option<u8> {
+    let (sender, done) = mpsc::sync_channel(1);
+    let span = tracing::Span::current();
+    let thread = thread::Builder::new().name("cleave-in-band".to_owned()).spawn(move || {
+        let _span = span.entered();
+        let answer = request();
+        let exit_code = answer.exit_code;
+        running.end(answer);
+        let _ = sender.send(exit_code); // nobody may wait any more
+    });
+    if let Err(error) = thread {
+        tracing::error!(%error, "the system makes no thread for a request in band");
+        return Some(FAILED);
+    }
+    loop {
+        match done.recv_timeout(LOOK) {
+            Ok(exit_code) => return Some(exit_code),
+            Err(RecvTimeoutError::Disconnected) => return Some(FAILED), // it has panicked
+            Err(RecvTimeoutError::Timeout) if work.is_cancelled() || work.itl().is_closed() => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
     }
 }
 
@@ -426,18 +473,17 @@ fn data(work: &Work, allocation: u32, whole: u64, emit: impl Fn(&mut Truncated<'
     Outcome { wanted_in, ..Outcome::data(out) }
 }
 
-/// The sense data of a request that ended with `exit_code`; `None`: GOOD. The answer has the reason.
-fn sense_for(exit_code: u8) -> Option<Sense> {
+/// The sense data of a request that ended with `exit_code`, which is not 0. The answer has the reason.
+fn sense_for(exit_code: u8) -> Sense {
     const USAGE: u8 = 2;
     const NOT_FOUND: u8 = 3;
     const REFUSED: u8 = 4;
     /// The first byte of the request in the parameter list.
     const REQUEST: u16 = management::REQUEST_HEADER as u16;
-    Some(match exit_code {
-        0 => return None,
+    match exit_code {
         USAGE => Sense::invalid_parameter_byte(REQUEST),
         NOT_FOUND => Sense::illegal_request(Asc::PARAMETER_VALUE_INVALID),
         REFUSED => Sense::illegal_request(Asc::COMMAND_SEQUENCE_ERROR),
         _ => Sense::new(Key::HardwareError, Asc::INTERNAL_TARGET_FAILURE),
-    })
+    }
 }

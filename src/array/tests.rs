@@ -11,6 +11,7 @@ mod displaced;
 mod ending;
 mod identity;
 mod images;
+mod in_band;
 mod landed;
 mod many;
 mod moving;
