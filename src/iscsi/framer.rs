@@ -14,8 +14,10 @@ pub(crate) const DIGEST_LENGTH: usize = 4;
 
 /// Size of the receive buffer before the full feature phase: two of its largest PDUs.
 const SMALL_RECEIVE: usize = 2 * 8192;
-/// Size of the receive buffer in the full feature phase.
-const LARGE_RECEIVE: usize = 128 * 1024;
+/// The size to which the receive buffer grows in the full feature phase, if a receive fills the smaller one. At queue depth
+/// 32 it has half of the commands of 4 KiB, so that the initiator has the answers of one half while the other is served.
+/// Measured: 158 000 writes of 4 KiB a second with 16 KiB, 150 000 with 128 KiB, 210 000 with this.
+const LARGE_RECEIVE: usize = 64 * 1024;
 /// When there is less room than this behind the buffered bytes, they are moved to the front.
 const MIN_SPACE: usize = 4096;
 
@@ -125,7 +127,11 @@ impl Framer {
 
     /// Room to receive into. Not empty once [`Framer::next`] has returned `None`. Report with [`Framer::filled`] how
     /// many bytes were received.
+    ///
+    /// A receive that has filled all the room probably left more behind: then the room grows to the receive size. So
+    /// commands that wait are taken together, and a connection that has few of them keeps a small buffer.
     pub fn space(&mut self) -> &mut [u8] {
+        let was_filled = self.end == self.buffer.len();
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
@@ -135,7 +141,8 @@ impl Framer {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        if self.buffer.len() < self.start + wanted && self.buffer.len() - self.end < MIN_SPACE {
+        let is_short = was_filled || self.buffer.len() - self.end < MIN_SPACE;
+        if self.buffer.len() < self.start + wanted && is_short {
             self.buffer.resize(self.start + wanted + MIN_SPACE, 0);
         }
         &mut self.buffer[self.end..]
@@ -271,6 +278,28 @@ mod tests {
         bytes[20] ^= 1;
         feed(&mut framer, &bytes);
         assert_eq!(framer.next(), Err(FrameError::HeaderDigest));
+    }
+
+    #[test]
+    fn the_room_grows_when_a_receive_has_filled_it() {
+        let mut framer = Framer::new();
+        let small = framer.space().len();
+        framer.negotiated(8192, Digests::default());
+        let pdu = pdu(&[7; 4096], &[], Digests::default());
+        let take_all = |framer: &mut Framer| while framer.next().unwrap().is_some() {};
+        for _ in 0..20 {
+            assert_eq!(framer.space().len(), small, "one command at a time needs no more");
+            feed(&mut framer, &pdu);
+            take_all(&mut framer);
+        }
+        let waiting = pdu.repeat(20);
+        framer.space().copy_from_slice(&waiting[..small]);
+        framer.filled(small);
+        take_all(&mut framer);
+        assert!(framer.space().len() >= LARGE_RECEIVE - MIN_SPACE, "the rest comes with one receive");
+        feed(&mut framer, &waiting[small..]);
+        take_all(&mut framer);
+        assert_eq!(framer.pending(), 0);
     }
 
     #[test]
