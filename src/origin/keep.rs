@@ -144,7 +144,7 @@ impl Origin {
             let key = Key { extent: *extent, kind: Kind::Kept, number: interval };
             entries.push(Entry { key, place: Place { slot, content: Content::of(*hole) } });
         }
-        if let Err(error) = self.write_slots(&entries[first..], buffer) {
+        if let Err(error) = self.write_slots(&entries[first..], buffer, Durability::Passing) {
             pool.give_back(entries.drain(first..).map(|entry| entry.place));
             return Err(error);
         }
@@ -172,7 +172,12 @@ impl Origin {
     }
 
     /// Writes the bytes of `entries` to their slots, those side by side together. `buffer` has [`BYTES`] for each.
-    pub(super) fn write_slots(&self, entries: &[Entry], buffer: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn write_slots(
+        &self,
+        entries: &[Entry],
+        buffer: &[u8],
+        durability: Durability,
+    ) -> Result<(), StoreError> {
         let beside = |one: &Entry, next: &Entry| {
             one.place.is_filled() && next.place.is_filled() && one.place.slot + 1 == next.place.slot
         };
@@ -182,7 +187,7 @@ impl Origin {
             at += bytes.len();
             let place = run[0].place;
             if place.is_filled() {
-                self.slots.write(place.slot * EXTENT, bytes, Durability::Cached, Patience::Wait)?;
+                self.slots.write(place.slot * EXTENT, bytes, durability, Patience::Wait)?;
             }
         }
         Ok(())

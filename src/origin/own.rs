@@ -136,7 +136,8 @@ impl Origin {
         if pool.has_become_nearly_full() {
             self.tell_nearly_full(pool);
         }
-        let written = self.write_slots(&entries, &buffer).and_then(|()| pool.commit(&entries));
+        let written =
+            self.write_slots(&entries, &buffer, Durability::Cached).and_then(|()| pool.commit(&entries));
         if let Err(error) = written {
             for (entry, (_, place)) in entries.iter().zip(&firsts) {
                 match place {

@@ -15,7 +15,7 @@ use super::commit::Failure;
 use super::keep::Way;
 use super::sets::SetMask;
 use super::{EXTENT, Mode, Pair, touched};
-use crate::store::{Patience, StoreError};
+use crate::store::{Durability, Patience, StoreError};
 
 /// The most claims that one step gathers.
 const CLAIMS_MAX: usize = 256;
@@ -51,7 +51,9 @@ impl Pair {
         self.home.forget_refusal();
         self.vouch();
         let way = match self.mode() {
-            Mode::Mirror | Mode::Split => Way { behind: true, ..self.to_secondary() },
+            // Hosts go on to write what the mirror has got.
+            Mode::Mirror => Way { behind: true, durability: Durability::Cached, ..self.to_secondary() },
+            Mode::Split => Way { behind: true, ..self.to_secondary() },
             Mode::Restore => self.to_primary(),
             _ => return Progress::Idle,
         };

@@ -209,12 +209,14 @@ impl Pair {
 
     /// The way of every copy but that of a restore.
     pub(super) fn to_secondary(&self) -> Way<'_> {
-        Way { from: self.primary.home(), to: &*self.secondary, place: SECONDARY, behind: false }
+        let durability = Durability::Passing;
+        Way { from: self.primary.home(), to: &*self.secondary, durability, place: SECONDARY, behind: false }
     }
 
     /// The way of a restore.
     pub(super) fn to_primary(&self) -> Way<'_> {
-        Way { from: &*self.secondary, to: &self.home, place: PRIMARY, behind: true }
+        let durability = Durability::Cached;
+        Way { from: &*self.secondary, to: &self.home, durability, place: PRIMARY, behind: true }
     }
 
     /// Copies the claimed `run`. Holes stay holes.
@@ -235,7 +237,7 @@ impl Pair {
                 if buffer.iter().all(|byte| *byte == 0) {
                     way.clear(at..at + length)?;
                 } else {
-                    way.to.write(at, &buffer, Durability::Cached, Patience::Wait)?;
+                    way.to.write(at, &buffer, way.durability, Patience::Wait)?;
                 }
                 at += length;
             }
@@ -248,6 +250,8 @@ impl Pair {
 pub(super) struct Way<'a> {
     pub(super) from: &'a dyn Block,
     pub(super) to: &'a dyn Block,
+    /// Of the writes: an image passes, and what hosts write next stays in the cache.
+    pub(super) durability: Durability,
     /// What messages call the device that is written.
     pub(super) place: &'static str,
     /// Nobody waits for the copy, nor is about to overwrite what it copies ([`super::sharing`]).

@@ -270,7 +270,9 @@ impl Shared {
         for sector in offset / SECTOR..(offset + length).div_ceil(SECTOR) {
             let content = self.sector(sector);
             match durability {
-                Durability::Cached => images.unsynced.entry(sector).or_default().push(content),
+                Durability::Cached | Durability::Passing => {
+                    images.unsynced.entry(sector).or_default().push(content)
+                }
                 Durability::Stable => {
                     images.unsynced.remove(&sector);
                     images.lost.remove(&sector);

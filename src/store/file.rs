@@ -41,6 +41,7 @@ use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, fdatasync
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev, pwritev2, retry_on_intr};
 
 use super::directory::{HeldDirectory, about};
+use super::passing;
 use super::reflink::Reflink;
 use super::stopped::{self, Note, StopState};
 use super::{Durability, Patience, Sharing, Stopped, Store, StoreError, StoreRun, check_range, trust};
@@ -59,6 +60,9 @@ const PIECE: usize = 16 << 10;
 /// more.
 pub(crate) const TOGETHER: usize = 128 << 10;
 
+/// The same for bytes that pass: the kernel begins to write after each call, and some of their folios may stay.
+const PASSING: usize = 64 << 10;
+
 /// Bytes of zeros that one call writes where holes cannot be punched.
 const ZEROS: usize = 64 << 10;
 
@@ -76,6 +80,8 @@ pub struct FileStore {
     /// The system refused `RWF_NOWAIT` for reads, or for writes: do not ask for it again.
     no_impatient_read: AtomicBool,
     no_impatient_write: AtomicBool,
+    /// The file system refused to drop written bytes from its cache.
+    no_passing: AtomicBool,
     /// How many changes have returned, those of earlier processes counted as one; and how many of them are known to
     /// be stable.
     changes: AtomicU64,
@@ -157,6 +163,7 @@ impl FileStore {
             memory,
             no_impatient_read: AtomicBool::new(false),
             no_impatient_write: AtomicBool::new(false),
+            no_passing: AtomicBool::new(false),
             changes: AtomicU64::new(1),
             stable: AtomicU64::new(0),
             syncing: Mutex::new(()),
@@ -366,6 +373,25 @@ impl FileStore {
             .map_err(|error| about(&self.path, error))
     }
 
+    /// Writes what the kernel drops from its cache when the device has it, where the kernel and the file system can.
+    fn write_passing(&self, mut offset: u64, mut data: &[u8]) -> Result<(), StoreError> {
+        let can = || passing::flag().filter(|_| !self.no_passing.load(Ordering::Relaxed));
+        while let (false, Some(flag)) = (data.is_empty(), can()) {
+            let piece = &data[..data.len().min(PASSING)];
+            match pwritev2(&self.file, &[IoSlice::new(piece)], offset, flag) {
+                Ok(0) => return Err(StoreError::NoSpace),
+                Ok(written) => {
+                    offset += written as u64;
+                    data = &data[written..];
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::INVAL) => self.no_passing.store(true, Ordering::Relaxed),
+                Err(error) => return Err(about(&self.path, error.into())),
+            }
+        }
+        self.write_waiting(offset, data)
+    }
+
     /// Writes this range and syncs it alone.
     fn write_stable(&self, mut offset: u64, mut data: &[u8]) -> Result<(), StoreError> {
         // By the first handle, which would take the error of a sync under way by that handle.
@@ -449,8 +475,9 @@ impl Store for FileStore {
                 self.write_stable(offset, data)?;
                 return self.stop_state.check();
             }
-            (Durability::Cached, Patience::Now) => self.write_now(offset, data),
+            (Durability::Cached | Durability::Passing, Patience::Now) => self.write_now(offset, data),
             (Durability::Cached, Patience::Wait) => self.write_waiting(offset, data),
+            (Durability::Passing, Patience::Wait) => self.write_passing(offset, data),
         };
         if !matches!(answer, Err(StoreError::WouldBlock)) {
             self.changed();
@@ -662,6 +689,36 @@ mod tests {
             assert_eq!(buffer, [7; 4096]);
             now()
         }));
+    }
+
+    #[test]
+    fn what_passes_is_there_all_the_same() {
+        // A file system in memory has nowhere to drop it to.
+        for parent in ["/dev/shm", "/tmp"].map(Path::new).into_iter().filter(|parent| parent.is_dir()) {
+            let directory = tempfile::tempdir_in(parent).unwrap();
+            let path = directory.path().join("store");
+            let store = FileStore::create(&path, 1 << 20).unwrap();
+            let bytes: Vec<u8> = (0..300_000u32).map(|at| (at % 251) as u8).collect();
+            store.write(0, &[9; 4096], Durability::Cached, Patience::Wait).unwrap();
+            store.write(1000, &bytes, Durability::Passing, Patience::Wait).unwrap();
+            let whole = |store: &FileStore| {
+                let mut found = vec![0; 302_000];
+                store.read(0, &mut found, Patience::Wait).unwrap();
+                assert!(found[..1000].iter().all(|byte| *byte == 9));
+                assert!(
+                    found[1000..][..bytes.len()] == bytes && found[301_000..].iter().all(|byte| *byte == 0)
+                );
+            };
+            whole(&store);
+            store.flush().unwrap();
+            whole(&store);
+            assert!(matches!(
+                store.write(1 << 20, &[1], Durability::Passing, Patience::Wait),
+                Err(StoreError::OutOfRange { .. })
+            ));
+            drop(store);
+            whole(&FileStore::open(&path).unwrap());
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod file;
 mod linear;
 mod lock;
 mod mem;
+mod passing;
 mod reflink;
 mod segmented;
 mod stopped;
@@ -53,6 +54,10 @@ pub enum Patience {
 pub enum Durability {
     /// In the cache: the next flush makes it stable.
     Cached,
+    /// The same, and nobody reads or writes there soon: the store begins to write to its device at once, and drops the
+    /// bytes from memory when the device has them, where it can. Who reads them before a flush has succeeded may find what
+    /// was there before, if the device has failed.
+    Passing,
     /// On stable storage before the call returns (FUA).
     Stable,
 }

@@ -49,7 +49,7 @@ impl Store for Handle {
         durability: Durability,
         patience: Patience,
     ) -> Result<(), StoreError> {
-        self.changed.fetch_or(durability == Durability::Cached, Ordering::AcqRel);
+        self.changed.fetch_or(durability != Durability::Stable, Ordering::AcqRel);
         self.store.write(offset, data, durability, patience)
     }
     fn flush(&self) -> Result<(), StoreError> {
