@@ -8,13 +8,18 @@
 //! The order that makes this safe at any crash:
 //!
 //! 1. The segments are sealed, and nobody appends to them any more.
-//! 2. What the map has of them at this moment is the batch. Everything else in them has been superseded by an entry in
-//!    the map of the same interval at that moment, which is in the store, in this batch or behind it.
-//! 3. If anything has been superseded, the log is flushed. So all that superseded something in the batch is durable, or in
-//!    the batch. The look at the map comes before the flush: what supersedes something after the look may be lost, and
-//!    then the batch has brought home what it would have hidden. A batch of which all is live needs no flush: its bytes
-//!    need not be durable here, because they become so at home.
-//! 4. The batch is written home as it was at that moment, even where it has been superseded since, and home is flushed.
+//! 2. What the map has of them at this moment is live. Everything else in them has been superseded by an entry in the
+//!    map of the same interval at that moment, which is in the store, in these segments or behind them.
+//! 3. What is live is the batch, and whatever an entry behind the segments has superseded that may be lost yet. So what
+//!    is left out is hidden by something in the batch, or by something durable. The look at the map comes
+//!    first: what supersedes something after the look may be lost, too, and then the batch has brought home what it
+//!    would have hidden. The bytes of the batch need not be durable here, because they become so at home.
+//!
+//!    Where it is better to bring home only what is live, the log is flushed instead, and then nothing can be lost: if nothing
+//!    is live, and if a keeper cannot keep for the rest ([`Batch::leave_hidden`]), so that keepers are asked for no more than
+//!    they must keep; and if zeros have superseded something, because home must not take back the room that a host
+//!    has given up.
+//! 4. The batch is written home as it was at that moment, even where it has been superseded before or since, and home is flushed.
 //!    Readers see the later write, which is in the map.
 //! 5. The superblock with the new tail is written, stable by itself. Until then a replay finds the segments, and gives the
 //!    same bytes as home has now, or later ones. What has landed behind the tail is not flushed by this.
@@ -32,7 +37,7 @@ use parking_lot::MutexGuard;
 
 use super::format::{Position, SECTOR, SEGMENT, Superblock};
 use super::log::{Landing, Segment, offset};
-use super::map::Landed;
+use super::map::{Landed, Map, Place};
 use crate::store::{Durability, Patience, StoreError};
 use crate::volume::Block;
 
@@ -52,8 +57,34 @@ pub struct Batch<'a> {
     segments: Vec<Arc<Segment>>,
     /// Ascending.
     parts: Vec<Landed>,
+    /// The parts that are live, if others come home, too.
+    live: Option<Vec<Landed>>,
     ranges: Vec<Range<u64>>,
     brought: AtomicBool,
+}
+
+/// What segments have to bring home.
+#[derive(Default)]
+struct Found {
+    /// What is live, in the order of the entries.
+    parts: Vec<Landed>,
+    /// What entries behind the segments have superseded that may be lost. Several of them may be of the same sectors.
+    hidden: Vec<Landed>,
+    /// The log has to be flushed before the segments may be forgotten.
+    needs_flush: bool,
+}
+
+impl Found {
+    /// What is hidden comes home, too, the last one of each sector.
+    fn take_hidden(&mut self) {
+        let last = Map::new();
+        self.hidden.iter().for_each(|hidden| last.insert(0, hidden.sectors.clone(), hidden.place));
+        for hidden in self.hidden.drain(..) {
+            last.each_in(0, hidden.sectors, |there| {
+                self.parts.extend(Some(there).filter(|there| there.place.position == hidden.place.position));
+            });
+        }
+    }
 }
 
 /// Why a batch has not come home.
@@ -84,7 +115,7 @@ impl Landing {
     /// home has to be ended, too.
     ///
     /// # Errors
-    /// The store's, of the flush.
+    /// The store's, where the log has to be flushed.
     pub fn oldest(&self, budget: u64) -> Result<Option<Batch<'_>>, StoreError> {
         self.oldest_unless(budget, None)
     }
@@ -110,30 +141,57 @@ impl Landing {
                 self.quieted.wait(&mut quiet);
             }
         }
-        let (mut parts, mut superseded) = (Vec::<Landed>::new(), 0);
-        for segment in &segments {
-            for (index, entry) in segment.page.lock().sheet.entries() {
-                let position = Position::new(segment.sequence, index);
-                superseded += u64::from(entry.count);
-                self.map.of_entry(segment.interval, entry.sectors(), position, |landed| {
-                    superseded -= landed.sectors.end - landed.sectors.start;
-                    parts.push(landed);
-                });
+        let mut found = self.look_up(&segments);
+        let mut live = None;
+        if found.parts.is_empty() || found.needs_flush {
+            if found.needs_flush || !found.hidden.is_empty() {
+                self.flush()?;
             }
+        } else if !found.hidden.is_empty() {
+            live = Some(ascending(found.parts.clone()));
+            found.take_hidden();
         }
-        parts.sort_unstable_by_key(|part| part.sectors.start);
-        if superseded > 0 {
-            self.flush()?;
-        }
+        let parts = ascending(found.parts);
         let ranges = merged(&parts);
         Ok(Some(Batch {
             landing: self,
             superblock,
             segments,
             parts,
+            live,
             ranges,
             brought: AtomicBool::new(false),
         }))
+    }
+
+    /// What the map says of the entries of `segments`, which are sealed.
+    fn look_up(&self, segments: &[Arc<Segment>]) -> Found {
+        let mut found = Found::default();
+        let durable = Position::of_bits(self.durable.load(Ordering::SeqCst));
+        let Some(last) = segments.last() else { return found };
+        for segment in segments {
+            for (index, entry) in segment.page.lock().sheet.entries() {
+                let own = Place {
+                    position: Position::new(segment.sequence, index),
+                    slot: segment.slot,
+                    at: entry.at(),
+                };
+                let mut left = u64::from(entry.count);
+                self.map.each_in(segment.interval, entry.sectors(), |there| {
+                    left -= there.sectors.end - there.sectors.start;
+                    let later = there.place;
+                    if later.position == own.position {
+                        found.parts.push(there);
+                    } else if later.position >= durable && later.position.sequence() > last.sequence {
+                        found.needs_flush |= later.is_zeros();
+                        let place = own.behind(there.sectors.start - entry.sector);
+                        found.hidden.push(Landed { place, ..there });
+                    }
+                });
+                found.needs_flush |= left > 0;
+            }
+        }
+        found
     }
 
     /// The `count` oldest segments, as far as they are of one interval, sealed.
@@ -236,6 +294,18 @@ impl Batch<'_> {
         &self.ranges
     }
 
+    /// Leaves out what is not live, after a flush of the log: then nothing is lost by that. False: all of the batch is live.
+    ///
+    /// # Errors
+    /// The store's, of the flush.
+    pub(super) fn leave_hidden(&mut self) -> Result<bool, StoreError> {
+        let Some(live) = self.live.take() else { return Ok(false) };
+        self.landing.flush()?;
+        self.ranges = merged(&live);
+        self.parts = live;
+        Ok(true)
+    }
+
     /// Writes the batch to `home`, in ascending order, and flushes `home`. The caller has kept whatever this overwrites.
     ///
     /// # Errors
@@ -320,6 +390,11 @@ impl Batch<'_> {
         }
         Ok(())
     }
+}
+
+fn ascending(mut parts: Vec<Landed>) -> Vec<Landed> {
+    parts.sort_unstable_by_key(|part| part.sectors.start);
+    parts
 }
 
 /// How many of `parts` can come home together, and the sector behind them.

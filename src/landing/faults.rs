@@ -143,6 +143,52 @@ fn the_limit_of_the_log_makes_it_full_until_something_has_come_home() {
 }
 
 #[test]
+fn what_a_write_that_may_be_lost_has_superseded_comes_home_too() {
+    for flushed in [false, true] {
+        let mut rig = Rig::new();
+        rig.landed(0, 255, 1); // a whole segment
+        rig.landing.flush().unwrap();
+        rig.landed(0, 2, 2);
+        rig.landed(1, 1, 3);
+        if flushed {
+            rig.landing.flush().unwrap();
+        }
+        let batch = rig.landing.oldest(SEGMENT).unwrap().unwrap();
+        let first = if flushed { 2 } else { 0 };
+        assert_eq!(batch.ranges(), [first * SIZE..255 * SIZE]);
+        batch.bring(&rig.home).unwrap();
+        batch.end().unwrap();
+        assert_eq!([0, 1, 2].map(|block| rig.seen(block)), [2, 3, 1]);
+        rig.world.restart(Survival::Nothing, 0);
+        rig.kill();
+        let expected = if flushed { [2, 3, 1] } else { [1, 1, 1] };
+        assert_eq!([0, 1, 2].map(|block| rig.seen(block)), expected);
+    }
+}
+
+#[test]
+fn a_block_that_was_written_twice_comes_home_as_it_was_last_and_zeros_bring_nothing_back() {
+    let rig = Rig::new();
+    rig.landed(0, 100, 1);
+    rig.landed(50, 155, 2);
+    rig.landed(60, 1, 3); // in the next segment
+    let batch = rig.landing.oldest(SEGMENT).unwrap().unwrap();
+    batch.bring(&rig.home).unwrap();
+    batch.end().unwrap();
+    let mut bytes = vec![0; (205 * SIZE) as usize];
+    rig.home.0.read(0, &mut bytes, Patience::Wait).unwrap();
+    let stamps = super::testing::stamps(&bytes, SIZE);
+    assert!(stamps[..50].iter().all(|stamp| *stamp == 1) && stamps[50..].iter().all(|stamp| *stamp == 2));
+
+    let rig = Rig::new();
+    rig.landed(0, 255, 1);
+    rig.landed(300, 1, 2); // in the next segment
+    assert_eq!(rig.landing.land_zeros(0..SIZE).unwrap(), Outcome::Landed);
+    let batch = rig.landing.oldest(SEGMENT).unwrap().unwrap();
+    assert_eq!(batch.ranges(), [SIZE..255 * SIZE]);
+}
+
+#[test]
 fn without_patience_nothing_waits_and_nothing_happens() {
     let rig = Rig::new();
     assert_eq!(rig.land(0, 1, 1, Patience::Now).unwrap(), Outcome::Landed, "a new segment is no wait");

@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::testing::{At, Home, IDENTITY, KEPT, Naive, random, shape, shared, stamped};
-use super::{HomeOf, Keeper, LandedVolume, Landing, Outcome, Settled};
+use super::testing::{At, Home, IDENTITY, KEPT, Naive, random, shape, shared, stamped, stamps};
+use super::{HomeOf, Keeper, LandedVolume, Landing, Outcome, SEGMENT, Settled};
 use crate::store::{Durability, MemStore, Patience, Stopped, Store, StoreError};
 use crate::units::BlockSize;
 use crate::volume::Block;
@@ -505,6 +505,40 @@ fn hosts_are_held_from_the_first_refusal_until_a_batch_comes_home() {
     assert!(
         holds.count == 1 && holds.why.contains("no space"),
         "it is counted when it is over, too: {holds:?}"
+    );
+}
+
+#[test]
+fn a_keeper_without_room_is_asked_for_no_more_than_it_must_keep() {
+    let home = Arc::new(Home(MemStore::new(BLOCKS * SIZE), BlockSize::B4096));
+    let place = At(shared(MemStore::new(0)), Arc::new(AtomicBool::new(false)));
+    let volume = LandedVolume::open(home.clone(), IDENTITY, Box::new(place), LIMIT).unwrap();
+    let keeper = Naive::new(home.clone());
+    volume.keep_by(Arc::downgrade(&keeper) as Weak<dyn Keeper>);
+    volume.prepare().unwrap();
+    assert_eq!(volume.begin_interval(1).unwrap(), Outcome::Landed);
+    keeper.take(1);
+    let write = |block: u64, stamp: u64| {
+        volume.write(block * SIZE, &stamped(stamp, 1, SIZE), Durability::Cached, Patience::Now).unwrap();
+    };
+    let (kept, other) = (0, BLOCKS - 1);
+    write(other, 1);
+    (2..252).for_each(|stamp| write(kept, stamp)); // the segment is full
+    write(other, 252);
+    assert_eq!(volume.log().unwrap().used(), 2 * SEGMENT);
+    keeper.keep(1, &[0..SIZE]).unwrap();
+    keeper.full.store(true, Ordering::SeqCst);
+    assert!(matches!(volume.settle(1).unwrap(), Settled::Home(_)));
+    let stamp_of = |block: &dyn Block, number: u64| {
+        let mut bytes = vec![0; SIZE as usize];
+        block.read(number * SIZE, &mut bytes, Patience::Wait).unwrap();
+        stamps(&bytes, SIZE)[0]
+    };
+    assert_eq!([kept, other].map(|number| stamp_of(&*home, number)), [251, 0]);
+    assert_eq!([kept, other].map(|number| stamp_of(&volume, number)), [251, 252]);
+    assert!(
+        matches!(volume.settle(1).unwrap(), Settled::Stays(StoreError::NoSpace)),
+        "that one has to be kept"
     );
 }
 

@@ -18,6 +18,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::batch::Batch;
 use super::unneeded::{Times, Unneeded, widened};
 use crate::store::StoreError;
 
@@ -90,6 +91,14 @@ impl Refusal {
     pub(super) fn resolve(self) -> Result<(), StoreError> {
         if self.keeper.give_way(&self.error) { Ok(()) } else { Err(self.error) }
     }
+}
+
+/// Makes all of `keepers` keep what `batch` overwrites.
+pub(super) fn keep_for(keepers: &[Arc<dyn Keeper>], batch: &Batch<'_>) -> Result<(), Refusal> {
+    keepers.iter().try_for_each(|keeper| {
+        let kept = keeper.keep(batch.interval(), batch.ranges());
+        kept.map_err(|error| Refusal { keeper: Arc::clone(keeper), error })
+    })
 }
 
 /// The keepers of a volume.

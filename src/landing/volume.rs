@@ -41,13 +41,13 @@ use parking_lot::{Mutex, RwLock};
 
 use super::batch::NotBrought;
 use super::held::{Held, Holds};
-use super::keepers::{Keepers, Kept, Refusal};
+use super::keepers::{Keepers, Kept, Refusal, keep_for};
 use super::{Gate, Keeper, Landing, Outcome, Pass, Shape};
 use crate::store::{Durability, Patience, Sharing, Stopped, Store, StoreError, StoreRun};
 use crate::units::BlockSize;
 use crate::volume::{Block, Mark, Write};
 
-/// Bytes of the log that one step brings home.
+/// Bytes of the log that one step brings home, if somebody waits for its end.
 pub(crate) const STEP: u64 = 4 << 20;
 
 /// A discard that makes keepers keep something is cut into parts of so many bytes.
@@ -334,6 +334,11 @@ impl LandedVolume {
         self.landed().map_or(0.0, |log| log.used() as f64 / self.limit.max(1) as f64)
     }
 
+    /// The most bytes of the log.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// The gate of the changes by hosts, for those who take an image. Who has it closed must not wait for a batch
     /// to come home, or for anything that a [`Keeper`] holds while it keeps.
     pub(crate) fn gate(&self) -> &Gate {
@@ -489,13 +494,12 @@ impl LandedVolume {
     ) -> Result<Outcome, StoreError> {
         let _pass = self.pass(patience)?;
         let (range, log) = (offset..offset + data.len() as u64, self.log());
-        // What meets something landed lands, whoever needs it: nobody is asked.
-        let touches = || log.as_ref().is_some_and(|log| log.touches(&range));
-        let found = touches();
-        let mut needed = !found && self.keepers.need(&range);
-        // Once more: a write that was needed may have landed here meanwhile, and would come home over this one or under it.
-        let touches = found || !needed && touches();
-        let lands = touches || needed && self.straight.load(Ordering::SeqCst) == 0;
+        let mut needed = self.keepers.need(&range);
+        let lands = needed && self.straight.load(Ordering::SeqCst) == 0;
+        // After the keepers: a write that one of them needed may have landed here meanwhile, and would come home over this one
+        // or under it.
+        let touches = !lands && log.as_ref().is_some_and(|log| log.touches(&range));
+        let lands = lands || touches;
         if let Some(log) = log.as_ref().filter(|_| lands) {
             match log.land(offset, data, durability, patience) {
                 Err(StoreError::NoSpace) => {} // nothing is in the log, or not any more
@@ -666,7 +670,7 @@ impl LandedVolume {
         let log = self.log().filter(|log| log.used() > 0);
         let Some(log) = log else { return Ok(Ok(Settled::Nothing)) };
         let before = log.used();
-        let Some(batch) = log.oldest_unless(budget, ended)? else { return Ok(Ok(Settled::Nothing)) };
+        let Some(mut batch) = log.oldest_unless(budget, ended)? else { return Ok(Ok(Settled::Nothing)) };
         if batch.ranges().is_empty() {
             // All of it has been superseded: nobody has to keep anything, and those who may not keep now are not asked.
             batch.end()?;
@@ -674,10 +678,10 @@ impl LandedVolume {
             return Ok(Ok(Settled::Home(before.saturating_sub(log.used()))));
         }
         let Some(keepers) = self.keepers.all() else { return Ok(Ok(Settled::Stays(StoreError::Stopped))) };
-        for keeper in &keepers {
-            if let Err(error) = keeper.keep(batch.interval(), batch.ranges()) {
-                return Ok(Err(Refusal { keeper: Arc::clone(keeper), error }));
-            }
+        let kept = keep_for(&keepers, &batch);
+        let is_less = kept.is_err() && batch.leave_hidden()?;
+        if let Err(refusal) = if is_less { keep_for(&keepers, &batch) } else { kept } {
+            return Ok(Err(refusal));
         }
         batch.bring(&*self.home).map_err(|failure| {
             if let NotBrought::Home(error) = &failure {
@@ -815,7 +819,7 @@ impl Block for LandedVolume {
             let range = write.offset..write.offset.saturating_add(write.data.len() as u64);
             !write.done
                 && range.end <= self.length()
-                && (log.touches(&range) || !straight && self.keepers.need(&range))
+                && (!straight && self.keepers.need(&range) || log.touches(&range))
         };
         let mut landing: Vec<_> = writes.iter_mut().filter(lands).collect();
         if !landing.is_empty() {
