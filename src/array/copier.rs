@@ -114,7 +114,27 @@ impl Pace {
 const CROWDED: f64 = 0.8;
 
 /// How many times as long as a step the rest after it is beside hosts, as long as the log is empty.
-const MOST_RESTS: f64 = 8.0;
+const MOST_RESTS: f64 = 2.0;
+
+/// How long a step on the way home takes, as far as that is known before: verbs and full logs wait for its end.
+const LONG: Duration = Duration::from_secs(1);
+
+/// The most bytes of one.
+const LONGEST: u64 = 2 * landing::STEP;
+
+/// A step takes not more than this part of what the log can have, so that hosts do not fill the rest before it ends.
+const OF_LOG: u64 = 16;
+
+/// The bytes of the next step on the way home, after one that should have brought `bytes` home, brought `home` and took `step`.
+/// Each step flushes home and commits what is kept, so few long steps bring home more than many short ones.
+fn next_on_the_way_home(bytes: u64, home: u64, step: Duration) -> u64 {
+    let next = match step {
+        step if step > LONG => bytes / 2,
+        step if step < LONG / 4 && home >= bytes => bytes * 2,
+        _ => bytes,
+    };
+    next.clamp(landing::STEP / 4, LONGEST)
+}
 
 /// The rest after a step of `step` that brought something home, if the log is so full, and beside hosts or not.
 fn rest_on_the_way_home(fill: f64, step: Duration, beside_hosts: bool) -> Duration {
@@ -225,6 +245,7 @@ impl Copier {
             fails: AtomicBool::new(false),
             governor: Arc::clone(self.governor()),
             heard: AtomicU64::new(0),
+            bytes: AtomicU64::new(landing::STEP),
             trimming: Arc::new(Trimming::of(volume)),
             readying: Arc::new(Readying {
                 volume: Arc::downgrade(volume),
@@ -424,6 +445,8 @@ struct Settling {
     governor: Arc<Governor>,
     /// How many the governor had heard at the last look.
     heard: AtomicU64,
+    /// The bytes of the next step.
+    bytes: AtomicU64,
     trimming: Arc<Trimming>,
     readying: Arc<Readying>,
     shared: Weak<Shared>,
@@ -454,7 +477,9 @@ impl Background for Settling {
     fn step(&self) -> Option<Duration> {
         let volume = self.volume.upgrade()?;
         let began = Instant::now();
-        let settled = volume.settle(landing::STEP);
+        let bytes = self.bytes.load(Ordering::Relaxed).min((volume.limit() / OF_LOG).max(landing::STEP / 4));
+        let settled = volume.settle(bytes);
+        let step = began.elapsed();
         let why = match &settled {
             Ok(Settled::Nothing | Settled::Home(_)) => None,
             Ok(Settled::Stays(error)) | Err(error) => Some(error.to_string()),
@@ -472,12 +497,17 @@ impl Background for Settling {
                 self.ready_later();
                 None
             }
-            Ok(Settled::Home(_)) => {
+            Ok(Settled::Home(home)) => {
+                self.bytes.store(next_on_the_way_home(bytes, home, step), Ordering::Relaxed);
                 let heard = self.governor.heard();
                 let beside_hosts = heard - self.heard.swap(heard, Ordering::Relaxed) > FEW;
-                Some(rest_on_the_way_home(volume.fill(), began.elapsed(), beside_hosts))
+                Some(rest_on_the_way_home(volume.fill(), step, beside_hosts))
             }
-            Ok(Settled::Stays(_)) | Err(_) => Some(NO_ROOM_REST),
+            Ok(Settled::Stays(_)) | Err(_) => {
+                // There may be room for less.
+                self.bytes.store(landing::STEP / 4, Ordering::Relaxed);
+                Some(NO_ROOM_REST)
+            }
         }
     }
 }
@@ -687,12 +717,26 @@ mod tests {
         for fill in [0.0, 0.3, 0.9] {
             assert_eq!(rest_on_the_way_home(fill, step, false), Duration::ZERO, "without hosts");
         }
-        assert_eq!(rest_on_the_way_home(0.0, step, true), 8 * step);
-        assert_eq!(rest_on_the_way_home(0.4, step, true), 4 * step);
+        assert_eq!(rest_on_the_way_home(0.0, step, true), 2 * step);
+        assert_eq!(rest_on_the_way_home(0.4, step, true), step);
         assert_eq!(rest_on_the_way_home(0.8, step, true), Duration::ZERO);
         assert_eq!(rest_on_the_way_home(0.9, step, true), Duration::ZERO);
         let stalled = Duration::from_secs(60);
-        assert_eq!(rest_on_the_way_home(0.4, stalled, true), 4 * GATHER);
+        assert_eq!(rest_on_the_way_home(0.4, stalled, true), GATHER);
+    }
+
+    #[test]
+    fn a_step_on_the_way_home_is_as_long_as_its_device_is_quick() {
+        let step = landing::STEP;
+        let after = |bytes: u64, home: u64, millis: u64| {
+            next_on_the_way_home(bytes, home, Duration::from_millis(millis))
+        };
+        assert_eq!(after(step, step, 500), step);
+        assert_eq!(after(step, step, 50), LONGEST);
+        assert_eq!(after(step, step / 2, 50), step, "a log that had no more says nothing");
+        assert_eq!(after(LONGEST, LONGEST, 50), LONGEST);
+        assert_eq!(after(step, step, 5000), step / 2);
+        assert_eq!(after(step / 4, step / 4, 5000), step / 4);
     }
 
     #[test]

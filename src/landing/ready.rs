@@ -15,7 +15,7 @@
 use std::sync::atomic::Ordering;
 
 use super::LandedVolume;
-use super::format::SEGMENT;
+use super::format::{PAGE, SEGMENT};
 use super::log::{Landing, offset};
 use crate::store::{Durability, Patience, StoreError};
 
@@ -56,7 +56,10 @@ impl Landing {
         if there.is_some_and(|data| data.start <= start && data.end >= end) {
             return Ok(());
         }
-        self.store.write(start, &vec![0; SEGMENT as usize], Durability::Cached, Patience::Wait)?;
+        // In single pages, as small writes come: in a larger folio each of them would walk the buffers of all its pages.
+        for page in (start..end).step_by(PAGE as usize) {
+            self.store.write(page, &[0; PAGE as usize], Durability::Cached, Patience::Wait)?;
+        }
         self.changes.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
