@@ -303,7 +303,7 @@ impl Model {
         assert_eq!(stamps_of(&self.volume), self.present, "{what}");
         for (number, image) in &self.images {
             let bytes = self.keeper.image(&self.volume, *number);
-            assert_eq!(&super::testing::stamps(&bytes, SIZE), image, "{what}: image {number}");
+            assert_eq!(&stamps(&bytes, SIZE), image, "{what}: image {number}");
         }
     }
 }
@@ -311,7 +311,7 @@ impl Model {
 fn stamps_of(volume: &LandedVolume) -> Vec<u64> {
     let mut bytes = vec![0xa5; (BLOCKS * SIZE) as usize];
     volume.read(0, &mut bytes, Patience::Wait).unwrap();
-    super::testing::stamps(&bytes, SIZE)
+    stamps(&bytes, SIZE)
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn a_log_has_at_most_so_many_intervals_and_finds_them_again() {
         let as_of = |number| {
             let mut bytes = vec![0; SIZE as usize];
             landing.read_as_of(number, &home, 0, &mut bytes, Patience::Wait).unwrap();
-            super::testing::stamps(&bytes, SIZE)[0]
+            stamps(&bytes, SIZE)[0]
         };
         assert_eq!((as_of(100), as_of(101), as_of(107), as_of(108)), (0, 100, 106, 107));
         assert_eq!(landing.next_data_as_of(100, &home, 0).unwrap(), None);
@@ -526,7 +526,7 @@ fn a_keeper_without_room_is_asked_for_no_more_than_it_must_keep() {
     (2..252).for_each(|stamp| write(kept, stamp)); // the segment is full
     write(other, 252);
     assert_eq!(volume.log().unwrap().used(), 2 * SEGMENT);
-    keeper.keep(1, &[0..SIZE]).unwrap();
+    keeper.keep(1, std::slice::from_ref(&(0..SIZE))).unwrap();
     keeper.full.store(true, Ordering::SeqCst);
     assert!(matches!(volume.settle(1).unwrap(), Settled::Home(_)));
     let stamp_of = |block: &dyn Block, number: u64| {

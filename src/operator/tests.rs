@@ -6,6 +6,7 @@ mod heard;
 mod swapped;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::verbs::{cartridge, drive, group, lun, object, pair, target, volume};
 use super::*;
@@ -14,6 +15,7 @@ use crate::catalog::names::{Barcode, IscsiName, Name, node_name};
 use crate::catalog::rules::Rule;
 use crate::catalog::transaction::Key;
 use crate::catalog::{Catalog, Pace, Scrap, Seed, StoreKind};
+use crate::pair::State;
 use heard::{Came, Heard};
 
 fn name(text: &str) -> Name {
@@ -34,6 +36,18 @@ fn volume(text: &str, size: u64) -> volume::Create {
 
 fn pair() -> pair::Create {
     pair::Create { defer: true, ..pair::Create::new(name("a"), name("b")) }
+}
+
+/// The pair `p` of the volumes `a` and `b`, split and whole: one that copies is not deleted.
+fn split_pair(array: &Arc<Array>) -> Name {
+    for each in ["a", "b"] {
+        volume(each, 1 << 20).act(array).unwrap();
+    }
+    let p = name("p");
+    pair::Create { name: Some(p.clone()), ..pair() }.act(array).unwrap();
+    pair::Split::new(p.clone()).act(array).unwrap();
+    view::pair::wait(array, &p, State::Psus, Duration::from_secs(60)).unwrap();
+    p
 }
 
 /// A catalog, changed by effects alone.
@@ -623,5 +637,5 @@ fn no_verb_forgets_its_condition() {
     assert!(!temporary.path().join("out.tap").exists());
     let shown = view::cartridge::named(operator.array(), &"SHELF1L8".parse().unwrap()).unwrap();
     assert!(shown.moving.is_none() && shown.drive.is_none());
-    assert_eq!(view::pair::all(operator.array())[0].state, crate::pair::State::Smpl.word());
+    assert_eq!(view::pair::all(operator.array())[0].state, State::Smpl.word());
 }

@@ -10,7 +10,6 @@ use tracing::span::{Attributes, Id};
 use tracing::{Event, Metadata, Subscriber};
 
 use super::*;
-use crate::pair::State;
 
 /// Does something else when the log says `says`, on the same thread, once.
 struct Rival {
@@ -87,15 +86,8 @@ fn stopped(directory: &Path, array: Arc<Array>, of: &str) -> Arc<Array> {
 fn a_split_that_is_done_is_answered_although_its_pair_is_deleted_at_once() {
     let temporary = tempfile::tempdir().unwrap();
     let array = Array::open(temporary.path(), &Options::default()).unwrap();
-    for each in ["a", "b"] {
-        volume(each, 1 << 20).act(&array).unwrap();
-    }
-    let p = name("p");
-    pair::Create { name: Some(p.clone()), ..pair() }.act(&array).unwrap();
+    let p = split_pair(&array);
     let split = pair::Split::new(p.clone());
-    split.act(&array).unwrap();
-    // A pair that still copies is not deleted.
-    view::pair::wait(&array, &p, State::Psus, Duration::from_secs(60)).unwrap();
     let says = "split already, so nothing was done";
     let answer = overtaken(&array, &split, says, pair::Delete::new(p)).unwrap();
     assert_eq!((answer.pairs[0].name.as_str(), answer.pairs[0].state.as_str()), ("p", "psus"));

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use super::*;
 use crate::catalog::Revision;
@@ -11,7 +10,6 @@ use crate::catalog::store::CommitError;
 use crate::operator::act::Change;
 use crate::operator::verbs::swap;
 use crate::operator::work::Work;
-use crate::pair::State;
 
 /// A catalog in memory, whose next transaction fails and leaves it in doubt.
 #[derive(Clone, Debug, Default)]
@@ -43,13 +41,7 @@ fn a_pair_of_a_swap_in_doubt_is_not_resynced_before_a_restart() {
     let catalog = Doubtful::default();
     let store = Box::new(catalog.clone());
     let array = Array::open_on(store, temporary.path(), &Options::default()).unwrap();
-    for each in ["a", "b"] {
-        volume(each, 1 << 20).act(&array).unwrap();
-    }
-    let p = name("p");
-    pair::Create { name: Some(p.clone()), ..pair() }.act(&array).unwrap();
-    pair::Split::new(p.clone()).act(&array).unwrap();
-    view::pair::wait(&array, &p, State::Psus, Duration::from_secs(60)).unwrap();
+    let p = split_pair(&array);
 
     catalog.fails.store(true, Ordering::SeqCst);
     swap::Swap { name: p.clone() }.act(&array).unwrap_err();
@@ -66,13 +58,7 @@ fn a_pair_of_a_swap_in_doubt_is_not_resynced_before_a_restart() {
 fn hosts_that_go_on_with_the_former_roles_after_a_defect_have_changed_everything_for_a_restart() {
     let temporary = tempfile::tempdir().unwrap();
     let array = Array::open(temporary.path(), &Options::default()).unwrap();
-    for each in ["a", "b"] {
-        volume(each, 1 << 20).act(&array).unwrap();
-    }
-    let p = name("p");
-    pair::Create { name: Some(p.clone()), ..pair() }.act(&array).unwrap();
-    pair::Split::new(p.clone()).act(&array).unwrap();
-    view::pair::wait(&array, &p, State::Psus, Duration::from_secs(60)).unwrap();
+    let p = split_pair(&array);
     pair::SetPace { name: p.clone(), pace: Pace::None }.act(&array).unwrap();
 
     let swap = swap::Swap { name: p.clone() };

@@ -196,10 +196,12 @@ fn small_commands_pass_by_a_large_one_that_waits() {
 #[test]
 fn immediate_data_within_the_sessions_own_touches_no_budget() {
     let mut peer = Peer::logged_in(&[]);
-    for tag in 0..32 {
-        peer.scsi(&write(tag, 4096), &[tag as u8; 4096]);
-    }
-    let commands = commands(&mut peer);
+    let commands: Vec<_> = (0..32)
+        .map(|tag| {
+            peer.scsi(&write(tag, 4096), &[tag as u8; 4096]);
+            peer.command()
+        })
+        .collect();
     assert!(commands.iter().all(|command| command.data_out.capacity() == 4096));
     assert_eq!((commands.len(), peer.budget.used()), (32, 0));
     peer.scsi(&read(99, OWN as u32), &[]);
