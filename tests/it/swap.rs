@@ -243,8 +243,9 @@ fn a_daemon_that_is_killed_in_a_swap_under_load_copies_nothing_in_the_wrong_dire
             }
             let data = directory.path().to_path_buf();
             let swap = scope.spawn(move || crate::daemon::control(&data, &["pair", "swap", "p"]));
-            // The kill comes at another place each time, at last when the roles have been exchanged.
-            thread::sleep(Duration::from_millis(15 + 12 * round));
+            // The kill comes at another place each time: at first before the command has come, at last when the roles have been
+            // exchanged.
+            thread::sleep(Duration::from_millis(7 * round));
             while round == 9 && roles(&daemon.json(&["pair", "show", "p"]))[0] == ["a", "b"][primary] {
                 thread::sleep(Duration::from_millis(5));
             }
