@@ -241,10 +241,13 @@ fn a_daemon_that_is_killed_in_a_swap_under_load_copies_nothing_in_the_wrong_dire
                 let first = 1 + (2 * round + u64::from(ledger.lun)) * 1_000_000;
                 scope.spawn(move || ledger.write(&mut raw, first..first + 1_000_000));
             }
+            // The kill comes at another place each time: at first the daemon has not even looked at the command, at last the roles
+            // have been exchanged. What comes in between is chance.
+            if round == 0 {
+                daemon.signal("STOP");
+            }
             let data = directory.path().to_path_buf();
             let swap = scope.spawn(move || crate::daemon::control(&data, &["pair", "swap", "p"]));
-            // The kill comes at another place each time: at first before the command has come, at last when the roles have been
-            // exchanged.
             thread::sleep(Duration::from_millis(7 * round));
             while round == 9 && roles(&daemon.json(&["pair", "show", "p"]))[0] == ["a", "b"][primary] {
                 thread::sleep(Duration::from_millis(5));
